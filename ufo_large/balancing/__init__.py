@@ -1,0 +1,5 @@
+"""Balancing methods: one weight per task and step."""
+
+from ufo_large.balancing.base import Balancer, Signals
+
+__all__ = ["Balancer", "Signals"]

@@ -1,0 +1,102 @@
+"""`--set a.b=value`: change one field of a frozen, nested config, typed by its declaration."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'x'? Known: ..." for an unknown `name`, ready to end an error message."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"{hint} Known: {', '.join(known) if known else '(none)'}."
+
+
+def apply_overrides(config: Any, assignments: Iterable[str]) -> Any:
+    """Return `config` with every "dotted.path=value" applied, in order.
+
+    Values are read by the field's declared type: int, float, bool (true/false), str, Literal, tuples
+    (comma separated), optional (`none`); a field declared with `choice` takes a component's name.
+    Raises ValueError that lists the known names for an unknown path, and the wanted type for a bad value.
+    """
+    for assignment in assignments:
+        path, separator, text = assignment.partition("=")
+        if not separator or not path:
+            raise ValueError(f"--set {assignment!r}: write it as path.to.field=value")
+        config = _assign(config, path.split("."), text, path)
+    return config
+
+
+def _assign(node: Any, keys: list[str], text: str, path: str) -> Any:
+    key, rest = keys[0], keys[1:]
+    if isinstance(node, Mapping):
+        if key not in node:
+            raise ValueError(f"--set {path}: no entry {key!r}.{did_you_mean(key, node)}")
+        if not rest:
+            raise ValueError(f"--set {path}: {key!r} is a group; set one of its fields instead")
+        return {**node, key: _assign(node[key], rest, text, path)}
+    if not dataclasses.is_dataclass(node):
+        raise ValueError(f"--set {path}: {type(node).__name__} value has no field {key!r}; shorten the path")
+    fields = {f.name: f for f in dataclasses.fields(node)}
+    if key not in fields:
+        raise ValueError(
+            f"--set {path}: no field {key!r} in {type(node).__qualname__}.{did_you_mean(key, fields)}"
+        )
+    if rest:
+        value = _assign(getattr(node, key), rest, text, path)
+    elif "choices" in fields[key].metadata:
+        choices = fields[key].metadata["choices"]
+        if text not in choices:
+            raise ValueError(f"--set {path}={text}: unknown choice.{did_you_mean(text, choices)}")
+        value = choices[text].Config()
+    else:
+        value = parse(text, typing.get_type_hints(type(node))[key], path)
+    return dataclasses.replace(node, **{key: value})
+
+
+def parse(text: str, hint: Any, path: str) -> Any:
+    """Read `text` as the type `hint`; ValueError names the path, the value and the wanted type."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if type(None) in arguments and text.lower() == "none":
+            return None
+        return _first_that_parses(text, [a for a in arguments if a is not type(None)], path)
+    if origin is Literal:
+        by_text = {str(a): a for a in arguments}
+        if text not in by_text:
+            raise ValueError(
+                f"--set {path}={text}: not one of the allowed values.{did_you_mean(text, by_text)}"
+            )
+        return by_text[text]
+    if origin is tuple:
+        parts = [p for p in text.strip("()[] ").split(",") if p.strip()]
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            return tuple(parse(p.strip(), arguments[0], path) for p in parts)
+        if len(parts) != len(arguments):
+            raise ValueError(f"--set {path}={text}: needs {len(arguments)} comma-separated values")
+        return tuple(parse(p.strip(), a, path) for p, a in zip(parts, arguments, strict=True))
+    if hint is bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError(f"--set {path}={text}: write true or false")
+        return text.lower() == "true"
+    if hint in (int, float, str):
+        try:
+            return hint(text)
+        except ValueError:
+            raise ValueError(f"--set {path}={text}: not a valid {hint.__name__}") from None
+    raise ValueError(
+        f"--set {path}: a field of type {hint} cannot be set from the command line; set its parts"
+    )
+
+
+def _first_that_parses(text: str, hints: list[Any], path: str) -> Any:
+    for hint in hints[:-1]:
+        try:
+            return parse(text, hint, path)
+        except ValueError:
+            continue
+    return parse(text, hints[-1], path)

@@ -1,0 +1,25 @@
+"""What the trunk hands to a head.
+
+Legend: B images, D trunk width, P pyramid width, H W height and width of a feature map.
+"""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass(slots=True)
+class Features:
+    """Features of one micro-batch.
+
+    `pooled_BD`: one vector an image, pooled as the timm model pools. `map_BDHW`: normalised patch
+    tokens on their grid, one cell per `stride` input pixels. `pyramid`: stride -> map [B, P, H, W], for
+    the strides the head asked for, finest first; empty if it asked for none. `image_size`: (height,
+    width) of the padded input in pixels.
+    """
+
+    pooled_BD: Tensor
+    map_BDHW: Tensor
+    stride: int
+    image_size: tuple[int, int]
+    pyramid: dict[int, Tensor] = field(default_factory=dict)

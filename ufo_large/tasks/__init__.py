@@ -1,0 +1,5 @@
+"""One file a task head."""
+
+from ufo_large.tasks.base import TaskHead
+
+__all__ = ["TaskHead"]

@@ -1,0 +1,54 @@
+"""A task's head: from trunk features to named losses and to predictions in the user's own terms.
+
+Legend: B images, D trunk width, P pyramid width.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from ufo_large.structures import Features, Kind, Prediction, TaskBatch, TaskInfo
+
+
+class TaskHead(nn.Module, ABC):
+    """Head + targets + losses + post-processing of one task.
+
+    A head never sees other tasks. `strides` names the pyramid levels it wants (in input pixels, finest
+    first); empty for a head that reads only `pooled_BD` or `map_BDHW`. Parameters are used inside `forward`
+    only, because under ZeRO-3 they are whole only there.
+    """
+
+    kind: ClassVar[Kind]
+    strides: tuple[int, ...] = ()
+
+    @dataclass(frozen=True, kw_only=True, slots=True)
+    class Config:
+        """Options of the head. Sizes and classes come from the data and the trunk, through `build`."""
+
+        def build(self, info: TaskInfo, trunk_width: int, pyramid_width: int) -> "TaskHead":
+            raise NotImplementedError
+
+    def __init__(self, info: TaskInfo):
+        super().__init__()
+        self.info = info
+
+    @abstractmethod
+    def forward(self, features: Features) -> dict[str, Any]:
+        """Return raw outputs (tensors or lists of tensors by name)."""
+
+    @abstractmethod
+    def losses(self, outputs: dict[str, Any], batch: TaskBatch) -> dict[str, Tensor]:
+        """Return named scalar losses, already weighted; their sum is the task's loss.
+
+        Names are short (`cross_entropy`, `boxes`); the trainer prefixes the task. Empty targets give
+        finite losses that still reach every parameter of the head.
+        """
+
+    @abstractmethod
+    def predict(self, outputs: dict[str, Any], batch: TaskBatch) -> list[Prediction]:
+        """Return one prediction an image, in that image's own pixels (`batch.samples[i].height, .width`).
+
+        The network saw the image scaled to `batch.sizes_B2[i]` and padded at the bottom and right.
+        """
