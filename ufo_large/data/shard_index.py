@@ -1,0 +1,240 @@
+"""The shard format on disk: one dataset.json, and for every tar shard an index that opens it at any sample.
+
+    SHARDS/dataset.json                      tasks, splits, shards with checksums; written last
+    SHARDS/<task>/<split>-000000.tar         webdataset tar: <key>.jpg|png, <key>.json, <key>.mask.png
+    SHARDS/<task>/<split>-000000.index.npz   the columns of `ShardIndex`, one row a sample
+
+`<key>.json` holds the fields of SampleInfo and the annotation: `{"label": i}`, `{"boxes_xyxy": [[x0, y0,
+x1, y1]], "labels": [i], "iscrowd": [0], "area": [a]}` in pixels of the stored image, or nothing of these for
+segmentation and for a split without ground truth. Labels are the model's, 0..K-1. `<key>.mask.png` has one
+model label a pixel, 255 = ignore. The index repeats labels and boxes, so that samplers, size buckets and
+readers need not open the tar; it gives each member's offset and size, so that a reader can map the
+file and jump.
+"""
+
+import hashlib
+import io
+import json
+import zipfile
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ufo_large.structures import TaskInfo
+
+FORMAT = "ufo-large-shards/1"
+DATASET_FILE = "dataset.json"
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardEntry:
+    """One shard: `file` and `index` are relative to the data set's root; checksums are sha256 in hex."""
+
+    file: str
+    index: str
+    sha256: str
+    index_sha256: str
+    bytes: int
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SplitIndex:
+    """One split of one task.
+
+    `labeled` is False for a test split without ground truth. `class_histogram[i]` counts images (classification),
+    boxes (detection) or pixels (segmentation) of model label i.
+    """
+
+    task: str
+    split: str
+    count: int
+    labeled: bool
+    class_histogram: tuple[int, ...]
+    shards: tuple[ShardEntry, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DatasetIndex:
+    """What dataset.json says. `root` is the folder (or URL prefix) that the entries' paths are relative to.
+
+    `fingerprint` changes with the tasks, their classes, and any byte of any shard.
+    """
+
+    root: str
+    fingerprint: str
+    tasks: dict[str, TaskInfo]
+    splits: dict[str, dict[str, SplitIndex]]
+
+    def split(self, task: str, split: str) -> SplitIndex:
+        """Return one split; ValueError lists the ones there are."""
+        if task not in self.tasks:
+            raise ValueError(f"{self.root}: no task {task!r}; it has {', '.join(self.tasks)}")
+        if split not in self.splits[task]:
+            raise ValueError(
+                f"{self.root}: task {task!r} has no split {split!r}; it has {', '.join(self.splits[task])}"
+            )
+        return self.splits[task][split]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ShardIndex:
+    """The columns of one shard's index; row i is the shard's i-th sample, n rows in all.
+
+    `keys, file_names`: str. `heights, widths` int32, `image_ids` int64, `orders` int32: as in SampleInfo.
+    `image_offsets, image_sizes, json_offsets, json_sizes, mask_offsets, mask_sizes` int64: where a member's bytes
+    lie in the tar; a sample without mask has size 0. `crc32s` uint32: zlib.crc32 over image, JSON and mask bytes, in
+    this order. `label_starts` int64 [n + 1]: sample i owns `labels[label_starts[i]:label_starts[i + 1]]`: its
+    class, the label of each box, or the classes its mask shows; `label_counts` int64 beside it: 1, 1, or the
+    pixels of that class. `boxes_xyxy` float32 [len(labels), 4] and `crowds` bool for detection, else 0 rows.
+    """
+
+    keys: np.ndarray
+    file_names: np.ndarray
+    heights: np.ndarray
+    widths: np.ndarray
+    image_ids: np.ndarray
+    orders: np.ndarray
+    image_offsets: np.ndarray
+    image_sizes: np.ndarray
+    json_offsets: np.ndarray
+    json_sizes: np.ndarray
+    mask_offsets: np.ndarray
+    mask_sizes: np.ndarray
+    crc32s: np.ndarray
+    label_starts: np.ndarray
+    labels: np.ndarray
+    label_counts: np.ndarray
+    boxes_xyxy: np.ndarray
+    crowds: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def labels_of(self, row: int) -> np.ndarray:
+        return self.labels[self.label_starts[row] : self.label_starts[row + 1]]
+
+    def to_bytes(self) -> bytes:
+        """Serialise as an uncompressed npz; equal columns give equal bytes."""
+        buffer = io.BytesIO()
+        np.savez(buffer, **{f.name: getattr(self, f.name) for f in fields(self)})
+        return buffer.getvalue()
+
+
+def read_dataset(path: str | Path) -> DatasetIndex:
+    """Read SHARDS/dataset.json and check that every shard and index it names is there.
+
+    Raises ValueError that names the folder and the remedy when it is missing, holds no shards, was written
+    in another format, or lacks a shard.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise ValueError(
+            f"{root}: no such folder; write shards with data_sharding/make_shards.py --out {root}"
+        )
+    file = root / DATASET_FILE
+    if not file.is_file():
+        raise ValueError(
+            f"{root}: no {DATASET_FILE}, so not a finished shard folder; "
+            f"run data_sharding/make_shards.py --data DIR --out {root}"
+        )
+    dataset = parse_dataset(file.read_text(encoding="utf-8"), str(root))
+    missing = [
+        name
+        for entry in shard_entries(dataset)
+        for name in (entry.file, entry.index)
+        if not (root / name).is_file()
+    ]
+    if missing:
+        raise ValueError(
+            f"{root}: {len(missing)} file(s) that {DATASET_FILE} names are missing: "
+            f"{', '.join(missing[:10])}; copy them again or run make_shards.py again"
+        )
+    return dataset
+
+
+def parse_dataset(text: str, root: str) -> DatasetIndex:
+    """Build a DatasetIndex from the text of a dataset.json found at `root` (a folder or a URL)."""
+    try:
+        raw = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{root}/{DATASET_FILE}: not JSON ({error}); run make_shards.py again") from None
+    found = raw.get("format") if isinstance(raw, dict) else None
+    if found != FORMAT:
+        raise ValueError(
+            f"{root}/{DATASET_FILE}: format {found!r}, but this version reads {FORMAT!r}; "
+            "run make_shards.py again"
+        )
+    try:
+        tasks = {
+            t["name"]: TaskInfo(
+                name=t["name"],
+                kind=t["kind"],
+                class_names=tuple(t["class_names"]),
+                class_ids=tuple(t["class_ids"]),
+            )
+            for t in raw["tasks"]
+        }
+        splits = {
+            task: {split: _split_from_json(task, split, body) for split, body in by_split.items()}
+            for task, by_split in raw["splits"].items()
+        }
+        return DatasetIndex(root=root, fingerprint=raw["fingerprint"], tasks=tasks, splits=splits)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{root}/{DATASET_FILE}: incomplete ({error!r}); run make_shards.py again") from None
+
+
+def _split_from_json(task: str, split: str, body: dict[str, Any]) -> SplitIndex:
+    return SplitIndex(
+        task=task,
+        split=split,
+        count=body["count"],
+        labeled=body["labeled"],
+        class_histogram=tuple(body["class_histogram"]),
+        shards=tuple(ShardEntry(**entry) for entry in body["shards"]),
+    )
+
+
+def shard_entries(dataset: DatasetIndex) -> list[ShardEntry]:
+    """Return every shard of every task and split."""
+    return [
+        entry for by_split in dataset.splits.values() for split in by_split.values() for entry in split.shards
+    ]
+
+
+def dataset_json(tasks: list[TaskInfo], splits: list[SplitIndex]) -> str:
+    """Return the text of dataset.json, fingerprint included; equal input gives equal text."""
+    body: dict[str, Any] = {
+        "tasks": [asdict(task) for task in tasks],
+        "splits": {task.name: {} for task in tasks},
+    }
+    for split in splits:
+        row = asdict(split)
+        body["splits"][row.pop("task")][row.pop("split")] = row
+    fingerprint = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    return (
+        json.dumps({"format": FORMAT, "fingerprint": fingerprint, **body}, indent=1, ensure_ascii=False)
+        + "\n"
+    )
+
+
+def read_shard_index(source: str | Path | bytes) -> ShardIndex:
+    """Read one shard's index from its file or from bytes already fetched.
+
+    Raises ValueError when it is damaged or lacks a column.
+    """
+    name = "index" if isinstance(source, bytes) else str(source)
+    try:
+        with np.load(
+            io.BytesIO(source) if isinstance(source, bytes) else source, allow_pickle=False
+        ) as columns:
+            return ShardIndex(**{f.name: columns[f.name] for f in fields(ShardIndex)})
+    except FileNotFoundError:
+        raise ValueError(f"{name}: missing; copy it again or run make_shards.py again") from None
+    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{name}: damaged index ({error}); run verify_shards.py, then make_shards.py again"
+        ) from None
