@@ -1,0 +1,108 @@
+"""What a person sees while training runs: a live progress line, or plain lines where there is no terminal."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+WINDOW = 50
+
+
+class Pace:
+    """Steps a second over the last steps, and the time that is left at that pace."""
+
+    def __init__(self, total_steps: int, clock: Callable[[], float]):
+        self.total_steps = total_steps
+        self.clock = clock
+        self._marks: deque[tuple[int, float]] = deque(maxlen=WINDOW)
+
+    def mark(self, step: int) -> None:
+        self._marks.append((step, self.clock()))
+
+    @property
+    def steps_per_second(self) -> float | None:
+        """None until two steps were seen."""
+        if len(self._marks) < 2:
+            return None
+        (first, start), (last, end) = self._marks[0], self._marks[-1]
+        return (last - first) / (end - start) if end > start and last > first else None
+
+    def text(self, step: int) -> str:
+        rate = self.steps_per_second
+        if rate is None:
+            return ""
+        speed = f"{rate:.2f} it/s" if rate >= 1 else f"{1 / rate:.2f} s/it"
+        return f"{speed}  left {format_duration(max(0, self.total_steps - step) / rate)}"
+
+
+class ConsoleProgress:
+    """Show step, total loss of each task, speed and time left.
+
+    On a terminal one live line with a bar; elsewhere (a log file, a pipe) a line at the first and last
+    step and every `line_seconds` between. Values under `val/` get a line of their own in both.
+    """
+
+    def __init__(
+        self,
+        total_steps: int,
+        *,
+        line_seconds: float = 10.0,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self.total_steps = total_steps
+        self.line_seconds = line_seconds
+        self.console = console or Console()
+        self.clock = clock
+        self.pace = Pace(total_steps, clock)
+        self._last_line: float | None = None
+        self._bar = self._start_bar() if self.console.is_terminal else None
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        losses = losses_text(values)
+        if losses:
+            self.pace.mark(step)
+            self._show(step, losses)
+        metrics = [f"{k.removeprefix('val/')} {v:.4g}" for k, v in values.items() if k.startswith("val/")]
+        if metrics:
+            self._print(f"step {step}  validation  " + "  ".join(metrics))
+
+    def finish(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _start_bar(self) -> Progress:
+        columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.fields[text]}"))
+        bar = Progress(TextColumn("train"), *columns, console=self.console)
+        self._bar_task = bar.add_task("train", total=self.total_steps, text="")
+        bar.start()
+        return bar
+
+    def _show(self, step: int, losses: str) -> None:
+        text = f"{losses}  {self.pace.text(step)}".rstrip()
+        if self._bar is not None:
+            self._bar.update(self._bar_task, completed=step, text=text)
+            return
+        now = self.clock()
+        due = self._last_line is None or now - self._last_line >= self.line_seconds
+        if due or step >= self.total_steps:
+            self._last_line = now
+            self._print(f"step {step}/{self.total_steps} ({100 * step / self.total_steps:.0f} %)  {text}")
+
+    def _print(self, line: str) -> None:
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def losses_text(values: Mapping[str, float]) -> str:
+    """Return "cls 2.31  dec 0.80" from the keys `<task>/total`; empty where none is present."""
+    totals = [(k.removesuffix("/total"), v) for k, v in values.items() if k.endswith("/total")]
+    return "  ".join(f"{task} {value:.4g}" for task, value in totals if "/" not in task)
+
+
+def format_duration(seconds: float) -> str:
+    """Return "1:02:03" or "2:03"."""
+    minutes, second = divmod(int(seconds + 0.5), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"

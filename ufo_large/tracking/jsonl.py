@@ -1,0 +1,90 @@
+"""The run's local log: `metrics.jsonl`, one JSON object a line, safe against a crash and a resume."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+FILE_NAME = "metrics.jsonl"
+
+
+class MetricsLog:
+    """Append the values of a step as one line `{"step": 7, "cls/total": 1.5}`.
+
+    A line is written with one call and flushed, so a crash costs at most the line being written; that torn
+    line is cut off when the file is opened again. A value that is not finite is written as null (JSON has
+    no NaN) and read back as NaN. `step` counts finished optimizer steps.
+    """
+
+    def __init__(self, path: Path, resume_step: int | None = None):
+        """Start a new file, or with `resume_step` keep the lines up to that step and go on after them."""
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if resume_step is None:
+            self.path.unlink(missing_ok=True)
+        else:
+            drop_lines_after(self.path, resume_step)
+        self._file = self.path.open("a", encoding="utf-8")
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        line = {"step": step} | {k: _finite_or_none(v) for k, v in values.items()}
+        self._file.write(json.dumps(line, allow_nan=False) + "\n")
+        self._file.flush()
+
+    def finish(self) -> None:
+        self._file.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Return one dict a step, in order of steps; lines of the same step are merged, the later one wins.
+
+    A torn last line is ignored; a torn line elsewhere raises ValueError with its number. A missing file
+    gives an empty list.
+    """
+    by_step: dict[int, dict[str, float]] = {}
+    for entry in _parse_lines(Path(path)):
+        values = {k: math.nan if v is None else v for k, v in entry.items()}
+        by_step.setdefault(entry["step"], {}).update(values)
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def drop_lines_after(path: Path, step: int) -> None:
+    """Rewrite the file without the lines beyond `step` and without a torn end; a missing file stays so.
+
+    Without this the steps between the last checkpoint and a crash would be drawn twice after a resume.
+    """
+    path = Path(path)
+    if not path.exists():
+        return
+    kept = [json.dumps(entry) + "\n" for entry in _parse_lines(path) if entry["step"] <= step]
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _parse_lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    entries = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            int(entry["step"])
+        except (ValueError, KeyError, TypeError):
+            if number == len(lines):
+                continue  # no newline after it: the write was cut
+            raise ValueError(
+                f"{path}, line {number}: not a metrics line ({line[:60]!r}); delete that line to go on"
+            ) from None
+        entries.append(entry)
+    return entries
+
+
+def _finite_or_none(value: float) -> float | None:
+    value = float(value)
+    return value if math.isfinite(value) else None

@@ -1,0 +1,98 @@
+"""Where a run's numbers go: the local log, the console, wandb. The trainer knows only `Tracker`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from ufo_large.tracking.console import ConsoleProgress
+from ufo_large.tracking.jsonl import FILE_NAME, MetricsLog
+from ufo_large.tracking.wandb import WandbRun
+
+
+class Sink(Protocol):
+    """Something that takes values. One that also takes pictures has `images(step, images)`."""
+
+    def log(self, step: int, values: Mapping[str, float]) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+class Tracker:
+    """Pass values on to every sink. With no sink (every rank but the first) it does nothing.
+
+    `step` counts finished optimizer steps and never goes back within a run.
+    """
+
+    @dataclass(frozen=True, kw_only=True, slots=True)
+    class Config:
+        """`wandb`: offline writes under the workdir, for `wandb sync`; online sends while training.
+
+        `line_seconds`: time between progress lines where the output is no terminal.
+        """
+
+        wandb: Literal["disabled", "offline", "online"] = "disabled"
+        project: str = "ufo-large"
+        line_seconds: float = 10.0
+
+        def __post_init__(self):
+            if self.line_seconds < 0:
+                raise ValueError(f"line_seconds={self.line_seconds}: must be 0 or more")
+
+        def build(
+            self,
+            workdir: Path,
+            *,
+            total_steps: int,
+            run_config: Mapping[str, Any],
+            rank: int = 0,
+            resume_step: int | None = None,
+        ) -> "Tracker":
+            """Open the sinks on rank 0, none elsewhere.
+
+            `run_config`: the run's config as JSON values (`config.to_dict`). `resume_step`: finished
+            steps of the checkpoint a resumed run goes on from; later lines of the log are dropped.
+            """
+            if rank != 0:
+                return Tracker(())
+            sinks: list[Sink] = [MetricsLog(Path(workdir) / FILE_NAME, resume_step)]
+            if self.wandb != "disabled":
+                resume = resume_step is not None
+                sinks.append(
+                    WandbRun(workdir, self.wandb, project=self.project, config=run_config, resume=resume)
+                )
+            sinks.append(ConsoleProgress(total_steps, line_seconds=self.line_seconds))
+            return Tracker(sinks)
+
+    def __init__(self, sinks: Sequence[Sink]):
+        self.sinks = tuple(sinks)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Record the scalars of a step; several calls with the same step are merged."""
+        for sink in self.sinks:
+            sink.log(step, values)
+
+    def images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        """Record pictures, RGB uint8 [H, W, 3], by name, with the sinks that take pictures."""
+        for sink in self.sinks:
+            if hasattr(sink, "images"):
+                sink.images(step, images)
+
+    def finish(self) -> None:
+        """Close every sink, even where one fails."""
+        errors = []
+        for sink in self.sinks:
+            try:
+                sink.finish()
+            except Exception as error:  # the others must close too; raised below
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+    def __enter__(self) -> "Tracker":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.finish()

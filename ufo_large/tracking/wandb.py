@@ -1,0 +1,75 @@
+"""Send a run to Weights & Biases; wandb is imported only when a run asks for it."""
+
+import importlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+Mode = Literal["offline", "online"]
+ID_FILE = "wandb_run.json"
+
+
+class WandbRun:
+    """One wandb run. Offline it lies under `<workdir>/wandb`; `wandb sync` uploads it later.
+
+    The run's id is kept in the workdir, so a resumed run goes on under the same id. Steps that were
+    already sent before the crash are not sent again by wandb (it only moves forward).
+    """
+
+    def __init__(
+        self,
+        workdir: Path,
+        mode: Mode,
+        *,
+        project: str,
+        config: Mapping[str, Any],
+        resume: bool = False,
+    ):
+        self._wandb = import_wandb()
+        workdir = Path(workdir).resolve()
+        workdir.mkdir(parents=True, exist_ok=True)
+        run_id = _run_id(workdir, resume, new_id=self._wandb.util.generate_id)
+        self._run = self._wandb.init(
+            project=project,
+            name=workdir.name,
+            id=run_id,
+            dir=str(workdir),
+            mode=mode,
+            config=dict(config),
+            resume="allow" if resume and mode == "online" else None,
+            settings=self._wandb.Settings(silent=True, console="off"),
+        )
+        self.id = run_id
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        self._run.log({k: float(v) for k, v in values.items()}, step=step)
+
+    def images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        """Send pictures, RGB uint8 [H, W, 3], by name."""
+        self._run.log({k: self._wandb.Image(v) for k, v in images.items()}, step=step)
+
+    def finish(self) -> None:
+        self._run.finish()
+
+
+def import_wandb() -> Any:
+    """Return the wandb module; RuntimeError with the remedy where it is not installed."""
+    try:
+        return importlib.import_module("wandb")
+    except ImportError as error:
+        raise RuntimeError(
+            "this run asks for wandb, which is not installed: `pip install wandb`, "
+            "or train with `--set tracking.wandb=disabled`"
+        ) from error
+
+
+def _run_id(workdir: Path, resume: bool, new_id) -> str:
+    path = workdir / ID_FILE
+    if resume and path.exists():
+        return json.loads(path.read_text(encoding="utf-8"))["id"]
+    run_id = new_id()
+    path.write_text(json.dumps({"id": run_id}), encoding="utf-8")
+    return run_id
