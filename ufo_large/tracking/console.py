@@ -96,9 +96,9 @@ class ConsoleProgress:
 
 
 def losses_text(values: Mapping[str, float]) -> str:
-    """Return "cls 2.31  dec 0.80" from the keys `<task>/total`; empty where none is present."""
+    """Return "cls 2.310  dec 0.802" from the keys `<task>/total`; empty where none is present."""
     totals = [(k.removesuffix("/total"), v) for k, v in values.items() if k.endswith("/total")]
-    return "  ".join(f"{task} {value:.4g}" for task, value in totals if "/" not in task)
+    return "  ".join(f"{task} {value:.3f}" for task, value in totals if "/" not in task)
 
 
 def format_duration(seconds: float) -> str:

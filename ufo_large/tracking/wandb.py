@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +32,7 @@ class WandbRun:
         self._wandb = import_wandb()
         workdir = Path(workdir).resolve()
         workdir.mkdir(parents=True, exist_ok=True)
-        run_id = _run_id(workdir, resume, new_id=self._wandb.util.generate_id)
+        run_id = _run_id(workdir, resume)
         self._run = self._wandb.init(
             project=project,
             name=workdir.name,
@@ -66,10 +67,10 @@ def import_wandb() -> Any:
         ) from error
 
 
-def _run_id(workdir: Path, resume: bool, new_id) -> str:
+def _run_id(workdir: Path, resume: bool) -> str:
     path = workdir / ID_FILE
     if resume and path.exists():
         return json.loads(path.read_text(encoding="utf-8"))["id"]
-    run_id = new_id()
+    run_id = secrets.token_hex(4)
     path.write_text(json.dumps({"id": run_id}), encoding="utf-8")
     return run_id
