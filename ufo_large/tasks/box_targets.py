@@ -1,0 +1,34 @@
+"""Boxes between the network's input and the stored image: what the detection heads share."""
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_area
+
+from ufo_large.structures import BoxPrediction, SampleInfo, TaskBatch
+
+
+def boxes_by_image(batch: TaskBatch) -> list[dict[str, Tensor]]:
+    """Return {"boxes" (xyxy, [n, 4]), "labels" [n]} an image, as torchvision's losses read them."""
+    images = [batch.targets.of_image(i) for i in range(len(batch))]
+    return [{"boxes": boxes.float(), "labels": labels} for boxes, labels in images]
+
+
+def box_prediction(
+    sample: SampleInfo, size: tuple[int, int], boxes_xyxy: Tensor, scores: Tensor, labels: Tensor
+) -> BoxPrediction:
+    """Carry boxes from input pixels, where the image measures `size` (height, width), to the stored image.
+
+    Boxes are clipped to the image; those of which nothing is left are dropped. Best score first.
+    """
+    height, width = size
+    scale = boxes_xyxy.new_tensor([sample.width / width, sample.height / height]).repeat(2)
+    limit = boxes_xyxy.new_tensor([sample.width, sample.height]).repeat(2)
+    boxes_xyxy = torch.minimum((boxes_xyxy * scale).clamp(min=0), limit)
+    order = scores.argsort(descending=True, stable=True)
+    order = order[box_area(boxes_xyxy)[order] > 0]
+    return BoxPrediction(
+        sample=sample,
+        boxes_xyxy_N4=boxes_xyxy[order].float().cpu(),
+        scores_N=scores[order].float().cpu(),
+        labels_N=labels[order].cpu(),
+    )

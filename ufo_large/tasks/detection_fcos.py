@@ -1,0 +1,165 @@
+"""Detect objects at every cell of the pyramid (FCOS, Tian et al. 2020, arXiv:2006.09214).
+
+Assignment, losses and suppression of doubles are torchvision's own. Learns fast from scratch because
+every cell inside an object votes for it, where a DETR waits for its queries to specialise.
+
+Legend: B images, P pyramid width, H W cells of a level, A cells of all levels, K classes.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from math import gcd
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import FCOS
+from torchvision.models.detection._utils import BoxLinearCoder
+from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSHead, FCOSRegressionHead
+
+from ufo_large.structures import BoxPrediction, Features, Role, TaskBatch, TaskInfo, set_role
+from ufo_large.tasks.base import TaskHead
+from ufo_large.tasks.box_targets import box_prediction, boxes_by_image
+from ufo_large.tasks.finite import require_finite
+
+_LOSS_NAMES = {"classification": "class", "bbox_regression": "box", "bbox_ctrness": "centerness"}
+_INITIAL_REACH = 2.0  # first guess of the distance from a cell to each side of its box, in strides
+
+
+class FCOSDetector(TaskHead):
+    """Focal loss on classes, GIoU loss on boxes, cross-entropy on centerness.
+
+    A level of stride s takes the objects whose farthest side is 4s to 8s away; the finest level takes
+    everything smaller, the coarsest everything larger. So with strides (4, 8, 16) objects up to 64
+    pixels are found at stride 4, however small.
+
+    Each loss is divided by the number of positive cells of the micro-batch on this rank, as torchvision
+    does. The mean over ranks is then the mean over micro-batches: two ranks give what one process gives
+    that accumulates over the same two micro-batches, and no extra collective is needed; but an object in
+    a sparse micro-batch weighs more than one in a crowded micro-batch.
+    """
+
+    kind = "detection"
+
+    @dataclass(frozen=True, kw_only=True, slots=True)
+    class Config(TaskHead.Config):
+        """`width`: channels of the two towers (None: the pyramid's); `num_convs`: their depth.
+
+        `prior`: probability of an object that every cell starts with (arXiv:1708.02002, section 3.3).
+        `center_radius`: cells this many strides around an object's centre are positive. The last three
+        shape predictions only.
+        """
+
+        strides: tuple[int, ...] = (4, 8, 16)
+        width: int | None = None
+        num_convs: int = 2
+        prior: float = 0.01
+        center_radius: float = 1.5
+        score_threshold: float = 0.05
+        nms_threshold: float = 0.6
+        max_detections: int = 100
+
+        def __post_init__(self):
+            if not self.strides or list(self.strides) != sorted(set(self.strides)):
+                raise ValueError(f"strides={self.strides}: name at least one pyramid stride, finest first")
+            if self.num_convs < 0:
+                raise ValueError(f"num_convs={self.num_convs}: choose 0 or more")
+            for name in ("prior", "score_threshold", "nms_threshold"):
+                if not 0 < getattr(self, name) < 1:
+                    raise ValueError(f"{name}={getattr(self, name)}: choose a value between 0 and 1")
+
+        def build(self, info: TaskInfo, trunk_width: int, pyramid_width: int) -> "FCOSDetector":
+            return FCOSDetector(self, info, pyramid_width)
+
+    def __init__(self, config: Config, info: TaskInfo, pyramid_width: int):
+        super().__init__(info)
+        self.strides = config.strides
+        width = config.width or pyramid_width
+        self.project = nn.Identity() if width == pyramid_width else nn.Conv2d(pyramid_width, width, 1)
+        self.fcos = FCOS(
+            _NoBackbone(),
+            num_classes=info.num_classes,
+            head=_Towers(width, info.num_classes, config),
+            center_sampling_radius=config.center_radius,
+            score_thresh=config.score_threshold,
+            nms_thresh=config.nms_threshold,
+            detections_per_img=config.max_detections,
+        )
+        set_role(self, Role("head", info.name))
+
+    def forward(self, features: Features) -> dict[str, Any]:
+        """Return `cls_logits` [B, A, K], `bbox_regression` [B, A, 4] in strides, `bbox_ctrness` [B, A, 1].
+
+        `grid` lists the (height, width) of each level in cells.
+        """
+        maps = [features.pyramid[stride] for stride in self.strides]
+        outputs = self.fcos.head([self.project(map_BPHW) for map_BPHW in maps])
+        outputs["grid"] = [tuple(map_BPHW.shape[-2:]) for map_BPHW in maps]
+        return outputs
+
+    def losses(self, outputs: dict[str, Any], batch: TaskBatch) -> dict[str, Tensor]:
+        """Return `class`, `box` and `centerness`."""
+        require_finite(self.info.name, {"box targets": batch.targets.boxes_xyxy_N4})
+        cells, cells_per_level = self._cells(outputs)
+        found = self.fcos.compute_loss(
+            boxes_by_image(batch), _float_outputs(outputs), [cells] * len(batch), cells_per_level
+        )
+        losses = {_LOSS_NAMES[name]: loss for name, loss in found.items()}
+        require_finite(self.info.name, losses)
+        return losses
+
+    @torch.no_grad()
+    def predict(self, outputs: dict[str, Any], batch: TaskBatch) -> list[BoxPrediction]:
+        cells, cells_per_level = self._cells(outputs)
+        by_level = {name: out.split(cells_per_level, dim=1) for name, out in _float_outputs(outputs).items()}
+        cells_by_level = cells.split(cells_per_level)
+        sizes = [tuple(size) for size in batch.sizes_B2.tolist()]
+        found = self.fcos.postprocess_detections(by_level, [cells_by_level] * len(batch), sizes)
+        return [
+            box_prediction(sample, size, f["boxes"], f["scores"], f["labels"])
+            for sample, size, f in zip(batch.samples, sizes, found, strict=True)
+        ]
+
+    def _cells(self, outputs: dict[str, Any]) -> tuple[Tensor, list[int]]:
+        """Return every cell as a square box of its stride [A, 4] and the number of cells a level.
+
+        torchvision's generator puts a cell's centre at its corner; ours is at (i + 1/2) stride, where the
+        pixels are that the feature was made of.
+        """
+        device = outputs["cls_logits"].device
+        cells = []
+        for (height, width), stride in zip(outputs["grid"], self.strides, strict=True):
+            top, left = torch.meshgrid(
+                torch.arange(height, device=device) * float(stride),
+                torch.arange(width, device=device) * float(stride),
+                indexing="ij",
+            )
+            cells.append(torch.stack([left, top, left + stride, top + stride], dim=-1).reshape(-1, 4))
+        return torch.cat(cells), [len(level) for level in cells]
+
+
+def _float_outputs(outputs: dict[str, Any]) -> dict[str, Tensor]:
+    return {name: out.float() for name, out in outputs.items() if name != "grid"}
+
+
+class _NoBackbone(nn.Module):
+    """Stands where torchvision's FCOS wants a backbone; its forward is never called."""
+
+    out_channels = 0
+
+
+class _Towers(FCOSHead):
+    """torchvision's two towers at any width, with boxes that start at a size that can shrink and grow.
+
+    torchvision starts box distances at relu(0), where half of them have no gradient.
+    """
+
+    def __init__(self, width: int, num_classes: int, config: FCOSDetector.Config):
+        nn.Module.__init__(self)
+        norm = partial(nn.GroupNorm, gcd(32, width))
+        self.box_coder = BoxLinearCoder(normalize_by_size=True)
+        self.classification_head = FCOSClassificationHead(
+            width, 1, num_classes, config.num_convs, config.prior, norm_layer=norm
+        )
+        self.regression_head = FCOSRegressionHead(width, 1, config.num_convs, norm_layer=norm)
+        nn.init.constant_(self.regression_head.bbox_reg.bias, _INITIAL_REACH)

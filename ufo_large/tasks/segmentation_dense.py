@@ -1,0 +1,122 @@
+"""Label every pixel with one light convolutional head over the pyramid.
+
+Legend: B images, P pyramid width, W head width, K classes, H W height and width of a map.
+"""
+
+from dataclasses import dataclass
+from math import gcd
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ufo_large.losses import multiclass_dice, pixel_cross_entropy
+from ufo_large.structures import (
+    IGNORE_INDEX,
+    Features,
+    MaskPrediction,
+    Role,
+    TaskBatch,
+    TaskInfo,
+    set_role,
+)
+from ufo_large.tasks.base import TaskHead
+from ufo_large.tasks.finite import require_finite
+from ufo_large.tasks.mask_resize import mask_predictions
+
+
+class DenseSegmenter(TaskHead):
+    """Sum the levels at the finest stride, refine with a few convolutions, classify.
+
+    A lighter Panoptic FPN (arXiv:1901.02446, section 3). GroupNorm, because a micro-batch of one or two
+    images is too small for BatchNorm. The loss is taken at the input's full size, on bilinearly
+    enlarged logits.
+    """
+
+    kind = "segmentation"
+
+    @dataclass(frozen=True, kw_only=True, slots=True)
+    class Config(TaskHead.Config):
+        """`width`: channels (None: the pyramid's); `num_convs`: 3x3 convolutions after the sum.
+
+        `dice_weight` adds the multi-class Dice loss. `class_weights`: one factor a class in the
+        cross-entropy, for example from `losses.inverse_frequency_weights`.
+        """
+
+        strides: tuple[int, ...] = (4, 8, 16)
+        width: int | None = None
+        num_convs: int = 1
+        dropout: float = 0.0
+        dice_weight: float = 0.0
+        class_weights: tuple[float, ...] | None = None
+
+        def __post_init__(self):
+            if not self.strides or list(self.strides) != sorted(set(self.strides)):
+                raise ValueError(f"strides={self.strides}: name at least one pyramid stride, finest first")
+            if self.num_convs < 1:
+                raise ValueError(f"num_convs={self.num_convs}: choose 1 or more")
+            if not 0 <= self.dropout < 1:
+                raise ValueError(f"dropout={self.dropout}: choose a value from 0 to below 1")
+            if self.dice_weight < 0 or any(w < 0 for w in self.class_weights or ()):
+                raise ValueError("dice_weight and class_weights: choose values of 0 or more")
+
+        def build(self, info: TaskInfo, trunk_width: int, pyramid_width: int) -> "DenseSegmenter":
+            return DenseSegmenter(self, info, pyramid_width)
+
+    def __init__(self, config: Config, info: TaskInfo, pyramid_width: int):
+        super().__init__(info)
+        _check(config, info)
+        self.config = config
+        self.strides = config.strides
+        width = config.width or pyramid_width
+        self.laterals = nn.ModuleList(nn.Conv2d(pyramid_width, width, 1) for _ in self.strides)
+        self.refine = nn.Sequential(*[_conv_norm_relu(width) for _ in range(config.num_convs)])
+        self.dropout = nn.Dropout2d(config.dropout)
+        self.classify = nn.Conv2d(width, info.num_classes, 1)
+        nn.init.normal_(self.classify.weight, std=0.01)
+        nn.init.zeros_(self.classify.bias)
+        set_role(self, Role("head", info.name))
+
+    def forward(self, features: Features) -> dict[str, Tensor]:
+        """Return `logits_BKHW` at the finest stride."""
+        size = features.pyramid[self.strides[0]].shape[-2:]
+        fused_BWHW = 0
+        for lateral, stride in zip(self.laterals, self.strides, strict=True):
+            level_BWHW = lateral(features.pyramid[stride])
+            fused_BWHW = fused_BWHW + F.interpolate(
+                level_BWHW, size=size, mode="bilinear", align_corners=False
+            )
+        return {"logits_BKHW": self.classify(self.dropout(self.refine(fused_BWHW)))}
+
+    def losses(self, outputs: dict[str, Tensor], batch: TaskBatch) -> dict[str, Tensor]:
+        """Return `cross_entropy`, and `dice` if it has a weight."""
+        masks_BHW = batch.targets.masks_BHW
+        require_finite(self.info.name, {"logits": outputs["logits_BKHW"]})
+        logits_BKHW = F.interpolate(
+            outputs["logits_BKHW"].float(), size=masks_BHW.shape[-2:], mode="bilinear", align_corners=False
+        )
+        weights = self.config.class_weights
+        weights_K = None if weights is None else logits_BKHW.new_tensor(weights)
+        losses = {"cross_entropy": pixel_cross_entropy(logits_BKHW, masks_BHW, IGNORE_INDEX, weights_K)}
+        if self.config.dice_weight:
+            losses["dice"] = self.config.dice_weight * multiclass_dice(logits_BKHW, masks_BHW, IGNORE_INDEX)
+        require_finite(self.info.name, losses)
+        return losses
+
+    @torch.no_grad()
+    def predict(self, outputs: dict[str, Tensor], batch: TaskBatch) -> list[MaskPrediction]:
+        return mask_predictions(outputs["logits_BKHW"], batch)
+
+
+def _conv_norm_relu(width: int) -> nn.Sequential:
+    conv = nn.Conv2d(width, width, 3, padding=1, bias=False)
+    return nn.Sequential(conv, nn.GroupNorm(gcd(32, width), width), nn.ReLU())
+
+
+def _check(config: DenseSegmenter.Config, info: TaskInfo) -> None:
+    if info.num_classes > IGNORE_INDEX:
+        raise ValueError(f"task {info.name!r}: {info.num_classes} classes, but masks hold labels 0 to 254")
+    if config.class_weights is not None and len(config.class_weights) != info.num_classes:
+        raise ValueError(
+            f"task {info.name!r}: {len(config.class_weights)} class_weights for {info.num_classes} classes"
+        )
