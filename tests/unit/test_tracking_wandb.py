@@ -1,0 +1,97 @@
+"""wandb offline: the run, its id over a resume, and the error where wandb is missing."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+
+from ufo_large.tracking import Tracker
+from ufo_large.tracking.wandb import import_wandb
+
+pytest.importorskip("wandb")
+
+
+def offline_records(path):
+    """Yield the serialised records of an offline run: LevelDB's log format after a header of 7 bytes.
+
+    A record is split into fragments (crc 4 bytes, length 2, type 1: full, first, middle, last) that never
+    cross a block of 32 KiB.
+    """
+    data, position, parts = path.read_bytes(), 7, b""
+    assert data[:4] == b":W&B"
+    while position + 7 <= len(data):
+        if 32768 - position % 32768 < 7:
+            position += 32768 - position % 32768
+            continue
+        length, kind = struct.unpack("<HB", data[position + 4 : position + 7])
+        parts += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):
+            yield parts
+            parts = b""
+
+
+def offline_history(folder):
+    """Return (config, one dict a logged step) of an offline run."""
+    from wandb.proto import wandb_internal_pb2
+
+    config, history = {}, []
+    for data in offline_records(next(folder.glob("*.wandb"))):
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
+        if record.HasField("history"):
+            items = record.history.item
+            history.append({i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in items})
+    return config, history
+
+
+def run_steps(workdir, steps, resume_step=None):
+    config = Tracker.Config(wandb="offline", project="tests")
+    tracker = config.build(
+        workdir, total_steps=9, run_config={"recipe": {"steps": 9}}, resume_step=resume_step
+    )
+    for step in steps:
+        tracker.log(step, {"cls/total": step / 4, "balance/cosine/cls-dec": -0.5})
+    tracker.images(steps[-1], {"examples/cls": np.zeros((8, 8, 3), np.uint8)})
+    tracker.finish()
+    return tracker
+
+
+@pytest.fixture
+def quiet_wandb(monkeypatch, tmp_path):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
+    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.delenv("WANDB_RUN_ID", raising=False)
+
+
+def test_an_offline_run_keeps_config_values_and_id_over_a_resume(tmp_path, quiet_wandb):
+    workdir = tmp_path / "run"
+    run_steps(workdir, [1, 2, 3])
+    run_steps(workdir, [3, 4], resume_step=2)
+    folders = sorted((workdir / "wandb").glob("offline-run-*"))
+    ids = {f.name.rsplit("-", 1)[1] for f in folders}
+    assert ids == {json.loads((workdir / "wandb_run.json").read_text())["id"]}
+    config, history = offline_history(folders[0])
+    assert config["recipe"] == {"steps": 9}
+    assert [h["_step"] for h in history] == [1, 2, 3]
+    assert [h["cls/total"] for h in history] == [0.25, 0.5, 0.75]
+    assert list((folders[0] / "files" / "media" / "images").rglob("*.png"))
+
+
+def test_wandb_missing_says_how_to_go_on(monkeypatch):
+
+    def refuse(name):
+        raise ImportError(f"No module named {name!r}")
+
+    monkeypatch.setattr("importlib.import_module", refuse)
+    with pytest.raises(RuntimeError, match="pip install wandb.*tracking.wandb=disabled"):
+        import_wandb()
+
+
+def test_disabled_never_imports_wandb(tmp_path, monkeypatch):
+    monkeypatch.setattr("ufo_large.tracking.wandb.import_wandb", lambda: pytest.fail("wandb was imported"))
+    Tracker.Config(wandb="disabled").build(tmp_path, total_steps=1, run_config={}).finish()
+    assert (tmp_path / "metrics.jsonl").exists()
