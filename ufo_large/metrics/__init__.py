@@ -1,0 +1,16 @@
+"""Metrics: accumulators that one process and several ranks fill to exactly the same numbers."""
+
+from ufo_large.metrics.accuracy import Accuracy
+from ufo_large.metrics.average_precision import FoundBoxes, MeanAveragePrecision, TrueBoxes
+from ufo_large.metrics.base import Metric
+from ufo_large.metrics.iou import MeanIoU, joint_histogram
+
+__all__ = [
+    "Accuracy",
+    "FoundBoxes",
+    "MeanAveragePrecision",
+    "MeanIoU",
+    "Metric",
+    "TrueBoxes",
+    "joint_histogram",
+]
