@@ -1,0 +1,68 @@
+"""The few collectives we use, which also work in a process that stands alone."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    return rank() == 0
+
+
+def barrier() -> None:
+    if world_size() > 1:
+        dist.barrier()
+
+
+def all_reduce_sum(tensor: Tensor) -> Tensor:
+    """Sum `tensor` over the ranks in place and return it."""
+    if world_size() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def all_reduce_mean(tensor: Tensor) -> Tensor:
+    """Average `tensor` over the ranks in place and return it."""
+    return all_reduce_sum(tensor).div_(world_size())
+
+
+def all_gather_shards(shard: Tensor) -> Tensor:
+    """Concatenate equally long 1-D shards in rank order; every rank gets the whole."""
+    if world_size() == 1:
+        return shard
+    whole = torch.empty(shard.numel() * world_size(), dtype=shard.dtype, device=shard.device)
+    dist.all_gather(list(whole.chunk(world_size())), shard)
+    return whole
+
+
+def all_gather_objects(value: Any) -> list[Any]:
+    """Return every rank's picklable `value`, in rank order, on every rank."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def raise_together(error: Exception | None) -> None:
+    """Raise on every rank when any rank failed, so that none waits for a collective that never comes.
+
+    The message lists the ranks that failed with their errors. Call it on all ranks.
+    """
+    errors = all_gather_objects(None if error is None else f"{type(error).__name__}: {error}")
+    failed = [f"rank {r}: {text}" for r, text in enumerate(errors) if text is not None]
+    if not failed:
+        return
+    if error is not None and len(set(errors)) == 1:
+        raise error
+    raise RuntimeError("stopped on all ranks together:\n" + "\n".join(failed))

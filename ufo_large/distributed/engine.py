@@ -1,0 +1,89 @@
+"""What the trainer needs of a backend, and the backend without DeepSpeed: one process, plain torch."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ufo_large.distributed.local_gradients import LocalGradients
+from ufo_large.distributed.task_gradients import GradientStore
+
+
+class Engine(Protocol):
+    """A model with its optimizer, sharded in some way. Every method is called on all ranks."""
+
+    module: nn.Module
+    device: torch.device
+    gradients: GradientStore
+    grad_norm: float
+    """Norm of all gradients in the last step, before clipping."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model's forward pass."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Run the backward pass of one micro-batch."""
+
+    def step(self, learning_rates: list[float]) -> None:
+        """Clip and update with one learning rate for each parameter group."""
+
+    def save(self, folder: Path) -> None:
+        """Write weights and optimizer state of all ranks."""
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote, under the same world size and ZeRO stage."""
+
+    def full_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield (name, float32 CPU tensor) one by one; on ranks other than 0 the tensors are empty."""
+
+
+class PlainEngine:
+    """One process, no sharding: the reference that every ZeRO stage must agree with."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        device: torch.device,
+        clip_norm: float | None = None,
+    ):
+        self.module = module.to(device)
+        self.optimizer = optimizer
+        self.device = device
+        self.clip_norm = clip_norm
+        self.grad_norm = 0.0
+        self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.gradients = LocalGradients(self._parameters, self._take)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.module(*args, **kwargs)
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()
+
+    def _take(self, gradients: list[Tensor]) -> None:
+        for parameter, gradient in zip(self.gradients.parameters, gradients, strict=True):
+            parameter.grad = gradient.to(parameter.dtype)
+
+    def step(self, learning_rates: list[float]) -> None:
+        for group, rate in zip(self.optimizer.param_groups, learning_rates, strict=True):
+            group["lr"] = rate
+        limit = self.clip_norm if self.clip_norm else float("inf")
+        self.grad_norm = float(nn.utils.clip_grad_norm_(self._parameters, limit))
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def save(self, folder: Path) -> None:
+        state = {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
+        torch.save(state, folder / "plain.pt")
+
+    def load(self, folder: Path) -> None:
+        state = torch.load(folder / "plain.pt", map_location=self.device, weights_only=True)
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def full_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        for name, tensor in self.module.state_dict().items():
+            yield name, tensor.detach().float().cpu()

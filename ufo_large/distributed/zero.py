@@ -1,0 +1,190 @@
+"""DeepSpeed, and nothing but DeepSpeed: the only file that imports it.
+
+Measured with deepspeed 0.19.8. ZeRO-3 keeps one flat buffer of gradient partitions a rank; a backward
+pass overwrites a parameter's part after `optimizer.zero_grad()` and adds otherwise. A parameter that gets
+no gradient keeps its old one there, and the next step applies it again: we zero the buffer first.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import torch
+from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
+from torch import Tensor, nn
+
+from ufo_large.distributed import comm
+from ufo_large.distributed.local_gradients import LocalGradients
+from ufo_large.structures import role_of
+
+
+def init_distributed() -> torch.device:
+    """Join the process group that the launcher describes; return this rank's device.
+
+    On CPU the ranks of a machine share its cores evenly.
+    """
+    local_rank, local_world = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 0))
+    if "RANK" in os.environ:
+        deepspeed.init_distributed(verbose=False)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_rank)
+        return torch.device("cuda", local_rank)
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // max(local_world or comm.world_size(), 1)))
+    return torch.device("cpu")
+
+
+def sharded_construction(ds_config: dict[str, Any], dtype: torch.dtype) -> contextlib.AbstractContextManager:
+    """Return a context in which modules are sharded as they are made (ZeRO-3 only, otherwise nothing)."""
+    if ds_config["zero_optimization"]["stage"] != 3:
+        return contextlib.nullcontext()
+    return deepspeed.zero.Init(config_dict_or_path=ds_config, dtype=dtype)
+
+
+def gathered(parameters: list[nn.Parameter], modify: bool = False) -> contextlib.AbstractContextManager:
+    """Return a context in which sharded parameters are whole; with `modify`, rank 0's changes are kept."""
+    sharded = [p for p in parameters if hasattr(p, "ds_id")]
+    return deepspeed.zero.GatheredParameters(
+        sharded, modifier_rank=0 if modify else None, enabled=bool(sharded)
+    )
+
+
+class Zero3Gradients:
+    """A GradientStore on ZeRO-3's gradient partitions, also when the optimizer is offloaded to the CPU."""
+
+    def __init__(self, optimizer: Any):
+        self._optimizer = optimizer
+        self._buffer: Tensor = optimizer.grad_partitions_flat_buffer
+        partitions = optimizer._DeepSpeedZeroOptimizer_Stage3__param_id_to_grad_partition
+        parameters = [p for group in optimizer.fp16_groups for p in group if p.requires_grad]
+        self._ids = {p.ds_id for p in parameters}
+        self._shared = [partitions[p.ds_id] for p in parameters if role_of(p).kind == "shared"]
+        self._private: dict[str, list[Tensor]] = {}
+        for p in parameters:
+            if role_of(p).kind != "shared":
+                self._private.setdefault(role_of(p).task, []).append(partitions[p.ds_id])
+        self._sizes = [v.numel() for v in self._shared]
+        self.shared_numel = sum(self._sizes)
+        self.device = self._buffer.device
+
+    def begin_step(self) -> None:
+        self._buffer.zero_()
+
+    def begin_task(self, task: str) -> None:
+        torch._foreach_zero_(self._shared)
+        self._optimizer.zero_grad()
+
+    def after_backward(self) -> None:
+        """Nothing to do: DeepSpeed has reduced and added."""
+
+    def read_shared(self, out_S: Tensor) -> None:
+        torch._foreach_copy_(list(out_S.split(self._sizes)), self._shared)
+
+    def private_square_norm(self, task: str) -> Tensor:
+        norms = torch._foreach_norm(self._private.get(task, []))
+        if not norms:
+            return torch.zeros((), dtype=torch.float64, device=self.device)
+        return torch.stack(norms).double().square().sum()
+
+    def write_shared(self, combined_S: Tensor) -> None:
+        torch._foreach_copy_(self._shared, list(combined_S.split(self._sizes)))
+
+    def scale_private(self, task: str, factor: float) -> None:
+        if task in self._private:
+            torch._foreach_mul_(self._private[task], factor)
+
+    def finish(self) -> None:
+        # with an offloaded optimizer only the parameters listed here are copied to it; we wrote all
+        self._optimizer._offload_boundary_param_ids.update(self._ids)
+
+
+class ZeroEngine:
+    """An Engine on DeepSpeed, ZeRO stage 1, 2 or 3.
+
+    `ds_config` is complete (see ds_config.py). The optimizer's groups keep their order.
+    """
+
+    def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, ds_config: dict[str, Any]):
+        self.stage = ds_config["zero_optimization"]["stage"]
+        managed = self.stage != 3
+        config = {**ds_config, "managed_gradient_accumulation": managed}
+        self._engine, self._optimizer, *_ = deepspeed.initialize(
+            model=module, optimizer=optimizer, config=config
+        )
+        self.module = self._engine.module
+        self.device = torch.device(self._engine.device)
+        self.grad_norm = 0.0
+        self._names = {p: n for n, p in self.module.named_parameters()}
+        self._local: contextlib.ExitStack | None = None
+        if self.stage == 3:
+            self.gradients = Zero3Gradients(self._optimizer)
+        else:
+            parameters = [p for group in self._optimizer.bit16_groups for p in group]
+            self.gradients = _CoalescedGradients(self._engine, parameters)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._engine(*args, **kwargs)
+
+    def backward(self, loss: Tensor) -> None:
+        self._engine.backward(loss, scale_wrt_gas=False)
+
+    def step(self, learning_rates: list[float]) -> None:
+        for group, rate in zip(self._optimizer.param_groups, learning_rates, strict=True):
+            group["lr"] = rate
+        self._engine.step()
+        self.grad_norm = float(self._engine.get_global_grad_norm())
+
+    def save(self, folder: Path) -> None:
+        self._engine.save_checkpoint(str(folder), tag="deepspeed", save_latest=False)
+
+    def load(self, folder: Path) -> None:
+        path, _ = self._engine.load_checkpoint(str(folder), tag="deepspeed")
+        if path is None:
+            raise ValueError(f"{folder}: DeepSpeed found no checkpoint here; choose another with --resume")
+
+    def full_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        for name, tensor in self.module.state_dict(keep_vars=True).items():
+            with gathered([tensor]):
+                yield name, tensor.detach().float().cpu().clone() if comm.is_main() else torch.empty(0)
+
+
+class _CoalescedGradients(LocalGradients):
+    """Stages 1 and 2: DeepSpeed leaves the gradients on the parameters; we reduce and hand over the partition."""
+
+    def __init__(self, engine: Any, parameters: list[nn.Parameter]):
+        super().__init__(parameters, self._fill_partitions)
+        self._engine = engine
+        self._context = contextlib.ExitStack()
+
+    def begin_step(self) -> None:
+        super().begin_step()
+        self._context.enter_context(self._engine.coalesce_grad_reduction())
+
+    def _fill_partitions(self, gradients: list[Tensor]) -> None:
+        self._context.close()  # reduces nothing: no parameter holds a gradient now
+        optimizer = self._engine.optimizer
+        by_parameter = dict(zip(self.parameters, gradients, strict=True))
+        for group, members in enumerate(optimizer.params_in_partition):
+            partition = optimizer._build_compact_grad_partition_buffer(group)
+            flat = partition.flat_partition
+            rank = torch.distributed.get_rank(group=optimizer.real_dp_process_group[group])
+            for parameter in members:
+                key = optimizer.get_param_id(parameter)
+                source = optimizer.grad_start_offset[group][rank][key]
+                start = optimizer.grad_partition_insertion_offset[group][rank][key]
+                count = min(parameter.numel() - source, flat.numel() - start)
+                piece = by_parameter[parameter].flatten()[source : source + count]
+                flat[start : start + count].copy_(piece)
+                if optimizer.cpu_offload:
+                    optimizer.norm_for_param_grads[key] = piece.double().norm()
+            if optimizer.cpu_offload:
+                optimizer.single_partition_of_fp32_groups[group].grad.view(-1).copy_(flat)
+            else:
+                optimizer.averaged_gradients[group] = partition
+
+
+def is_whole(parameter: nn.Parameter) -> bool:
+    """Whether a parameter's values are on this rank now."""
+    return not hasattr(parameter, "ds_status") or parameter.ds_status is ZeroParamStatus.AVAILABLE
