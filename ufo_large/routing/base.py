@@ -1,11 +1,13 @@
 """Which path through a block's MLPs the tokens of a task take.
 
-Legend: B images, L tokens, D width.
+Legend: B images, L tokens, D width, E experts.
 """
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -13,33 +15,106 @@ from torch import Tensor, nn
 class Route:
     """The task now running, shared by the trunk and all its banks.
 
-    The trunk sets `task` before its forward pass; a micro-step runs one task on all ranks, and the
-    recomputation of a checkpointed block happens in the backward pass of the same micro-step, so it
-    reads the same task. `progress` is the share of training done, 0..1, for schemes that anneal.
-    Banks leave auxiliary losses and statistics here; the trunk takes and clears them after its forward.
+    The trunk calls `begin` before its forward pass and `end` after it; a micro-step runs one task on all
+    ranks, and the recomputation of a checkpointed block happens in the backward pass of the same
+    micro-step, so it reads the same task and the same draw. `progress` is the share of training done, 0..1,
+    for schemes that anneal; the trainer sets it. Banks leave auxiliary losses (weighted, summed over blocks)
+    and statistics (averaged over blocks) here; both stay until the next forward pass.
+
+    `draws` counts training forward passes: random choices are functions of (seed, draws, block), so every
+    rank makes the same. `memory` holds running estimates of banks, made from this rank's own tokens.
     """
 
     task: str = ""
     progress: float = 0.0
+    draws: int = 0
     losses: dict[str, Tensor] = field(default_factory=dict)
     statistics: dict[str, Tensor] = field(default_factory=dict)
+    memory: dict[str, Tensor] = field(default_factory=dict)
+    _pending: dict[str, Tensor] = field(default_factory=dict)
+    _counts: dict[str, int] = field(default_factory=dict)
+    _recording: bool = False
+
+    def begin(self, task: str, training: bool) -> None:
+        """Start a forward pass of `task`: forget the last one's losses, count a draw."""
+        self.memory.update(self._pending)
+        for kept in (self._pending, self.losses, self.statistics, self._counts):
+            kept.clear()
+        self.task = task
+        self.draws += int(training)
+        self._recording = True
+
+    def end(self) -> None:
+        """Stop listening: what a recomputation reports is a repetition."""
+        self._recording = False
+
+    def add_loss(self, name: str, loss: Tensor) -> None:
+        """Add a weighted auxiliary loss; losses of one name add up over the blocks."""
+        if self._recording:
+            self.losses[name] = self.losses[name] + loss if name in self.losses else loss
+
+    def observe(self, name: str, value: Tensor) -> None:
+        """Report a scalar for the log; values of one name are averaged over the blocks."""
+        if self._recording:
+            count = self._counts.get(name, 0)
+            before = self.statistics.get(name, torch.zeros_like(value))
+            self.statistics[name] = before + (value.detach() - before) / (count + 1)
+            self._counts[name] = count + 1
+
+    def remember(self, name: str, value: Tensor) -> None:
+        """Replace a running estimate from the next forward pass on (a recomputation still reads the old)."""
+        if self._recording:
+            self._pending[name] = value.detach()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what later routing depends on besides the parameters. It differs between ranks."""
+        return {
+            "draws": self.draws,
+            "progress": self.progress,
+            "memory": {k: v.cpu() for k, v in {**self.memory, **self._pending}.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.draws, self.progress = state["draws"], state["progress"]
+        self.memory = dict(state["memory"])
+        self._pending.clear()
 
 
 class ExpertBank(nn.Module, ABC):
     """Stands where a block's MLP stood; holds the shared MLP and / or one expert a task.
 
-    Every expert starts as a copy of the MLP it replaces, so that the trunk's output at step 0 is the
-    pretrained one. Experts carry the role `expert` of their task, set here when they are made.
+    Copies of the MLP it replaces live in `shared` and in `experts`, by name; they start equal to that MLP,
+    so that the trunk's output at step 0 is the pretrained one. Experts carry the role `expert` of their
+    task, set here when they are made.
     """
 
-    def __init__(self, tasks: tuple[str, ...], route: Route):
+    def __init__(self, block: int, route: Route):
         super().__init__()
-        self.tasks = tasks
+        self.block = block
         self.route = route
 
     @abstractmethod
     def forward(self, x_BLD: Tensor) -> Tensor:
         """Return the routed MLP's output, [B, L, D], for `self.route.task`."""
+
+    @abstractmethod
+    def path(self, task: str) -> nn.Module:
+        """Return the one MLP that `task` uses; ValueError where the scheme has no such thing."""
+
+    @abstractmethod
+    def add_task(self, task: str) -> None:
+        """Add what a new task needs, starting from what is there; the others' outputs stay as they are."""
+
+    def source_of(self, name: str) -> str | None:
+        """Return the parameter of the replaced MLP that the bank's parameter `name` starts from, if any."""
+        part, _, rest = name.partition(".")
+        if part == "shared":
+            return rest
+        return rest.partition(".")[2] if part == "experts" else None
+
+    def fresh(self, name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
+        """Return the initial value of a parameter that starts from no MLP."""
+        raise KeyError(name)
 
 
 class Router(ABC):
@@ -54,6 +129,22 @@ class Router(ABC):
         def build(self, tasks: tuple[str, ...], route: Route, depth: int) -> "Router":
             raise NotImplementedError
 
+    keeps_outputs_only: bool = True
+    """Whether a block gives its output only; an auxiliary loss would be lost by reentrant recomputation."""
+
+    def __init__(self, blocks: tuple[int, ...], tasks: tuple[str, ...], route: Route):
+        self.blocks, self.tasks, self.route = blocks, tasks, route
+
     @abstractmethod
     def bank(self, block: int, mlp: nn.Module) -> nn.Module:
         """Return what replaces the MLP of block `block` (the MLP itself where the block is not routed)."""
+
+
+def routed_blocks(blocks: tuple[int, ...] | None, depth: int) -> tuple[int, ...]:
+    """Return the blocks to route: those named, or every second one of the later half, the last included."""
+    if blocks is None:
+        return tuple(i for i in range(depth // 2, depth) if (depth - 1 - i) % 2 == 0)
+    wrong = [i for i in blocks if not 0 <= i < depth]
+    if wrong:
+        raise ValueError(f"router.blocks names {wrong}, but the trunk has blocks 0 to {depth - 1}")
+    return tuple(sorted(set(blocks)))

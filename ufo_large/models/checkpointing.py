@@ -1,0 +1,90 @@
+"""Activation checkpointing of transformer blocks: trade compute or PCIe traffic for memory.
+
+Each mode wraps a block's `__call__`, hooks included: under ZeRO-3 the hooks gather the block's parameters,
+and the recomputation in the backward pass needs them gathered too. Parameter names do not change.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import torch
+from fairscale.nn.checkpoint import checkpoint_wrapper
+from torch import nn
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+Checkpointing = Literal["none", "selective", "full", "offload"]
+CHECKPOINTING: tuple[Checkpointing, ...] = get_args(Checkpointing)
+
+_aten = torch.ops.aten
+_KEPT = frozenset(
+    {
+        _aten.mm.default,
+        _aten.addmm.default,
+        _aten.bmm.default,
+        _aten.baddbmm.default,
+        _aten._scaled_dot_product_flash_attention.default,
+        _aten._scaled_dot_product_efficient_attention.default,
+        _aten._scaled_dot_product_cudnn_attention.default,
+        _aten._scaled_dot_product_flash_attention_for_cpu.default,
+    }
+)
+
+
+def checkpoint_block(block: nn.Module, mode: Checkpointing) -> None:
+    """Let `block` keep fewer activations for its backward pass, from now on.
+
+    `none` keeps all. `full` keeps the block's input and computes the rest again. `selective` keeps the
+    outputs of matrix products and attention too and computes only what is cheap again. `offload` is `full`
+    with the input moved to host memory until the backward pass (fairscale's checkpoint_wrapper); it is
+    reentrant, so only what the block returns has a gradient.
+    """
+    if mode == "none":
+        return
+    block.__class__ = _with_checkpointed_call(type(block), mode)
+    if mode == "offload":
+        # not registered as a child: the shim only calls the block back, hooks included
+        block.__dict__["_offloaded_call"] = checkpoint_wrapper(_CallBack(block), offload_to_cpu=True)
+
+
+@functools.cache
+def _with_checkpointed_call(block_class: type[nn.Module], mode: Checkpointing) -> type[nn.Module]:
+    run = {"selective": _selective, "full": _full, "offload": _offload}[mode]
+
+    def call(self, *args, **kwargs):
+        if not torch.is_grad_enabled():
+            return block_class.__call__(self, *args, **kwargs)
+        return run(self, functools.partial(block_class.__call__, self), *args, **kwargs)
+
+    return type(
+        block_class.__name__, (block_class,), {"__call__": call, "__module__": block_class.__module__}
+    )
+
+
+def _full(block: nn.Module, run: Callable[..., Any], *args, **kwargs):
+    return checkpoint(run, *args, use_reentrant=False, **kwargs)
+
+
+def _selective(block: nn.Module, run: Callable[..., Any], *args, **kwargs):
+    contexts = functools.partial(create_selective_checkpoint_contexts, _policy)
+    return checkpoint(run, *args, use_reentrant=False, context_fn=contexts, **kwargs)
+
+
+def _policy(context, operation, *args, **kwargs) -> CheckpointPolicy:
+    return CheckpointPolicy.MUST_SAVE if operation in _KEPT else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def _offload(block: nn.Module, run: Callable[..., Any], *args, **kwargs):
+    return block._offloaded_call(*args, **kwargs)
+
+
+class _CallBack(nn.Module):
+    """A module without parameters whose forward is the block's own, unwrapped `__call__`."""
+
+    def __init__(self, block: nn.Module):
+        super().__init__()
+        plain_class = type(block).__mro__[1]
+        self.__dict__["run"] = functools.partial(plain_class.__call__, block)
+
+    def forward(self, *args, **kwargs):
+        return self.run(*args, **kwargs)

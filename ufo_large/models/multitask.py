@@ -1,0 +1,104 @@
+"""The whole model: one routed trunk, one head a task, a feature pyramid where the head wants one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from ufo_large.config import did_you_mean
+from ufo_large.models.pyramid import SimplePyramid
+from ufo_large.models.trunk import Trunk
+from ufo_large.structures import Prediction, Role, TaskBatch, TaskInfo, set_role
+from ufo_large.tasks import TaskHead
+
+Mode = Literal["losses", "predictions"]
+
+
+class MultitaskModel(nn.Module):
+    """Runs one task a call: trunk, that task's pyramid and head.
+
+    Everything goes through `forward`, so that one wrapper (DeepSpeed's engine) around the model sees it.
+    """
+
+    @dataclass(frozen=True, kw_only=True, slots=True)
+    class Config:
+        """`heads`: by task name, or by kind (`detection`) for all tasks of that kind; a name comes first.
+
+        `pyramid_width`: channels of the maps that dense heads read.
+        """
+
+        trunk: Trunk.Config = field(default_factory=Trunk.Config)
+        heads: Mapping[str, TaskHead.Config]
+        pyramid_width: int = 256
+
+        def build(self, tasks: tuple[TaskInfo, ...]) -> "MultitaskModel":
+            """Return the model for the tasks of a data set; runs under `deepspeed.zero.Init` as well."""
+            return MultitaskModel(self, tasks)
+
+        def head_of(self, info: TaskInfo) -> TaskHead.Config:
+            """Return the head's config for a task; ValueError where the recipe names none."""
+            for key in (info.name, info.kind):
+                if key in self.heads:
+                    return self.heads[key]
+            raise ValueError(
+                f"task {info.name!r} of kind {info.kind!r} has no head; add one under its name or kind to "
+                f"model.heads, which has {sorted(self.heads) or 'none'}"
+            )
+
+    def __init__(self, config: Config, tasks: tuple[TaskInfo, ...]):
+        super().__init__()
+        names = tuple(t.name for t in tasks)
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"a model needs distinct task names, got {names}")
+        self.config = config
+        self.tasks: dict[str, TaskInfo] = {}
+        self.trunk = config.trunk.build(names)
+        self.heads = nn.ModuleDict()
+        self.pyramids = nn.ModuleDict()
+        for info in tasks:
+            self.attach_head(info)
+
+    def attach_head(self, info: TaskInfo) -> None:
+        """Make the head of a task and, where it reads one, its pyramid."""
+        head, pyramid = build_head(self.config, info, self.trunk.width, self.trunk.stride)
+        self.heads[info.name] = head
+        if pyramid is not None:
+            self.pyramids[info.name] = pyramid
+        self.tasks[info.name] = info
+
+    def forward(self, batch: TaskBatch, mode: Mode = "losses") -> dict[str, Tensor] | list[Prediction]:
+        """Return the task's named scalar losses, or one prediction an image.
+
+        Auxiliary losses of the routing come along as `routing_<name>`.
+        """
+        if mode not in ("losses", "predictions"):
+            raise ValueError(f"mode={mode!r}.{did_you_mean(mode, ('losses', 'predictions'))}")
+        outputs = self.outputs(batch)
+        head: Any = self.heads[batch.task]
+        if mode == "predictions":
+            return head.predict(outputs, batch)
+        routing = {f"routing_{name}": loss for name, loss in self.trunk.route.losses.items()}
+        return {**head.losses(outputs, batch), **routing}
+
+    def outputs(self, batch: TaskBatch) -> dict[str, Any]:
+        """Return the raw outputs of the batch's head."""
+        features = self.trunk(batch.images_BCHW, batch.sizes_B2, batch.task)
+        if batch.task in self.pyramids:
+            features.pyramid = self.pyramids[batch.task](features.map_BDHW)
+        return self.heads[batch.task](features)
+
+    def predict(self, batch: TaskBatch) -> list[Prediction]:
+        """Return one prediction an image, in that image's own pixels."""
+        return self(batch, mode="predictions")
+
+
+def build_head(
+    config: MultitaskModel.Config, info: TaskInfo, width: int, patch: int
+) -> tuple[TaskHead, SimplePyramid | None]:
+    """Return a task's head and its pyramid (None where the head reads none), with the task's role."""
+    role = Role("head", info.name)
+    head = set_role(config.head_of(info).build(info, width, config.pyramid_width), role)
+    if not head.strides:
+        return head, None
+    return head, set_role(SimplePyramid(width, config.pyramid_width, patch, tuple(head.strides)), role)

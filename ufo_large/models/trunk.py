@@ -1,0 +1,194 @@
+"""Any timm ViT as the trunk that all tasks share, its MLPs replaced by routed expert banks.
+
+Legend: B images, C channels, H W pixels of the padded input, h w patches, L tokens, D width.
+"""
+
+import functools
+from dataclasses import dataclass, fields
+
+import timm
+import torch
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ufo_large.config import choice, did_you_mean
+from ufo_large.models.checkpointing import CHECKPOINTING, Checkpointing, checkpoint_block
+from ufo_large.routing import ROUTERS, ExpertBank, Route, Router
+from ufo_large.structures import Features
+
+_SHAPE_FIELDS = ("img_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "init_values")
+
+
+class Trunk(nn.Module):
+    """A timm VisionTransformer or Eva: uint8 images in, pooled vector and feature map out.
+
+    Before training, its output is timm's own for the same weights. Images are normalised here with the
+    model's own mean and std; the padding of a batch becomes the mean colour, whatever the loader wrote there.
+    Positions are interpolated, or rotary, so any input size works.
+
+    The ViT runs through its own `__call__`, and each block through its own: under ZeRO-3 parameters are
+    whole only there.
+    """
+
+    @dataclass(frozen=True, kw_only=True, slots=True)
+    class Config:
+        """`name`: a timm model; `img_size` to `init_values` override its shape, None keeps timm's.
+
+        `img_size`: the size whose grid the position embeddings are stored for; inputs may have any other.
+        `drop_path`: drop rate of the last block, rising linearly from 0. `checkpointing`: see
+        `checkpoint_block`.
+        """
+
+        name: str = "vit_base_patch16_224"
+        img_size: int | None = None
+        patch_size: int | None = None
+        embed_dim: int | None = None
+        depth: int | None = None
+        num_heads: int | None = None
+        mlp_ratio: float | None = None
+        init_values: float | None = None
+        drop_path: float = 0.0
+        checkpointing: Checkpointing = "none"
+        router: Router.Config = choice(ROUTERS, "shared")
+
+        def __post_init__(self):
+            if not timm.is_model(self.name.split(".")[0]):
+                known = timm.list_models("*vit*") + timm.list_models("eva*")
+                raise ValueError(
+                    f"trunk.name={self.name!r} is no timm model.{did_you_mean(self.name, known)[:400]}"
+                )
+            if not 0.0 <= self.drop_path < 1.0:
+                raise ValueError(f"trunk.drop_path={self.drop_path}: must be at least 0 and below 1")
+            if self.checkpointing not in CHECKPOINTING:
+                hint = did_you_mean(self.checkpointing, CHECKPOINTING)
+                raise ValueError(f"trunk.checkpointing={self.checkpointing!r}.{hint}")
+
+        def build_vit(self, **changes) -> VisionTransformer | Eva:
+            """Return timm's own dense model of this shape, without classifier; `changes` override fields."""
+            options = {f.name: getattr(self, f.name) for f in fields(self) if f.name in _SHAPE_FIELDS}
+            options = {k: v for k, v in {**options, **changes}.items() if v is not None}
+            try:
+                vit = timm.create_model(
+                    self.name, num_classes=0, dynamic_img_size=True, drop_path_rate=self.drop_path, **options
+                )
+            except TypeError as error:
+                raise ValueError(f"trunk.name={self.name!r} cannot be the trunk: {error}") from error
+            if not isinstance(vit, VisionTransformer | Eva):
+                raise ValueError(
+                    f"trunk.name={self.name!r} is a {type(vit).__name__}; the trunk needs a plain ViT: "
+                    "a timm VisionTransformer or Eva model"
+                )
+            return vit
+
+        def build(self, tasks: tuple[str, ...]) -> "Trunk":
+            """Return the trunk routed for `tasks`."""
+            return Trunk(self, tasks)
+
+    def __init__(self, config: Config, tasks: tuple[str, ...]):
+        super().__init__()
+        self.config = config
+        self.tasks = tasks
+        self.route = Route()
+        self.vit = config.build_vit()
+        depth = len(self.vit.blocks)
+        self.router = config.router.build(tasks, self.route, depth)
+        if config.checkpointing == "offload" and not self.router.keeps_outputs_only:
+            raise ValueError(
+                "trunk.checkpointing=offload loses the auxiliary losses of this routing scheme; "
+                "use selective or full"
+            )
+        for index, block in enumerate(self.vit.blocks):
+            if index in self.router.blocks:
+                block.mlp = self.router.bank(index, _mlp_of(block, config.name))
+            checkpoint_block(block, config.checkpointing)
+        self.vit.__class__ = _with_trunk_forward(type(self.vit))
+        self._pixels: dict[torch.device, tuple[Tensor, Tensor]] = {}
+
+    @property
+    def width(self) -> int:
+        """D, the width of tokens and of the pooled vector."""
+        return self.vit.embed_dim
+
+    @property
+    def stride(self) -> int:
+        """Pixels a cell of the feature map: the patch size."""
+        return self.vit.patch_embed.patch_size[0]
+
+    @property
+    def depth(self) -> int:
+        return len(self.vit.blocks)
+
+    def banks(self) -> dict[int, ExpertBank]:
+        """Return the expert bank of each routed block, by block."""
+        return {
+            i: b.mlp for i, b in enumerate(self.vit.blocks) if isinstance(getattr(b, "mlp", None), ExpertBank)
+        }
+
+    def forward(self, images_BCHW: Tensor, sizes_B2: Tensor, task: str) -> Features:
+        """Return the features of uint8 RGB images for `task`.
+
+        `sizes_B2`: (height, width) of the valid part of each image. `Features.image_size` is the size after
+        padding to whole patches. Raises ValueError for a task the trunk was not built for.
+        """
+        if task not in self.tasks:
+            raise ValueError(f"the model has no task {task!r}.{did_you_mean(task, self.tasks)}")
+        images_BCHW = self._normalise(images_BCHW, sizes_B2)
+        self.route.begin(task, self.training)
+        tokens_BLD, pooled_BD = self.vit(images_BCHW)
+        self.route.end()
+        height, width = images_BCHW.shape[-2:]
+        grid = (height // self.stride, width // self.stride)
+        map_BDhw = tokens_BLD.transpose(1, 2).unflatten(2, grid)
+        return Features(
+            pooled_BD=pooled_BD, map_BDHW=map_BDhw, stride=self.stride, image_size=(height, width)
+        )
+
+    def _normalise(self, images_BCHW: Tensor, sizes_B2: Tensor) -> Tensor:
+        mean_C11, scale_C11 = self._pixel_statistics(images_BCHW.device)
+        height, width = images_BCHW.shape[-2:]
+        rows_H1 = torch.arange(height, device=images_BCHW.device)[:, None]
+        columns_1W = torch.arange(width, device=images_BCHW.device)[None]
+        heights_B111, widths_B111 = sizes_B2[:, :, None, None, None].unbind(1)
+        inside_B1HW = (rows_H1 < heights_B111) & (columns_1W < widths_B111)
+        normal_BCHW = ((images_BCHW - mean_C11) * scale_C11).masked_fill(~inside_B1HW, 0.0)
+        padding = (0, -width % self.stride, 0, -height % self.stride)
+        return F.pad(normal_BCHW, padding).to(next(self.vit.parameters()).dtype)
+
+    def _pixel_statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        # plain tensors, not buffers: a bf16 engine would round buffers to 8 bits
+        if device not in self._pixels:
+            mean, std = (self.vit.pretrained_cfg[k] for k in ("mean", "std"))
+            mean_C11, std_C11 = (torch.tensor(v, device=device).view(-1, 1, 1) * 255 for v in (mean, std))
+            self._pixels[device] = (mean_C11, 1 / std_C11)
+        return self._pixels[device]
+
+
+def _mlp_of(block: nn.Module, name: str) -> nn.Module:
+    if not hasattr(block, "mlp"):
+        raise ValueError(
+            f"trunk.name={name!r}: its {type(block).__name__} has no separate MLP to route; use router=shared"
+        )
+    return block.mlp
+
+
+@functools.cache
+def _with_trunk_forward(vit_class: type[nn.Module]) -> type[nn.Module]:
+    members = {"forward": _trunk_forward, "__module__": vit_class.__module__}
+    return type(vit_class.__name__, (vit_class,), members)
+
+
+def _trunk_forward(vit: VisionTransformer | Eva, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the normalised patch tokens, [B, hw, D], and the pooled vector, [B, D].
+
+    Models that pool before their last norm have no norm on tokens; the map gets that last norm too.
+    """
+    tokens_BLD = vit.forward_features(images_BCHW)
+    pooled_BD = vit.forward_head(tokens_BLD, pre_logits=True)
+    patches_BLD = tokens_BLD[:, vit.num_prefix_tokens :]
+    if isinstance(vit.norm, nn.Identity):
+        patches_BLD = vit.fc_norm(patches_BLD)
+    if pooled_BD.ndim == 3:  # timm pools nothing for this model
+        pooled_BD = patches_BLD.mean(1)
+    return patches_BLD, pooled_BD

@@ -1,0 +1,25 @@
+"""The dense control: one MLP for all tasks."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from ufo_large.routing.base import Route, Router
+
+
+class SharedRouter(Router):
+    """Leave every MLP as it is."""
+
+    @dataclass(frozen=True, kw_only=True, slots=True)
+    class Config(Router.Config):
+        def __post_init__(self):
+            if self.blocks is not None:
+                raise ValueError(
+                    f"router.blocks={self.blocks} has no effect: the scheme `shared` routes no block"
+                )
+
+        def build(self, tasks: tuple[str, ...], route: Route, depth: int) -> "SharedRouter":
+            return SharedRouter((), tasks, route)
+
+    def bank(self, block: int, mlp: nn.Module) -> nn.Module:
+        return mlp
