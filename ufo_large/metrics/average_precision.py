@@ -42,7 +42,7 @@ class MeanAveragePrecision(Metric):
     """COCO's box AP: over IoU 0.50:0.95 (`map`), at 0.50 (`map50`), by size, and AP50 of every class.
 
     At most 100 detections an image and class count; a class without true boxes is left out of the means.
-    Counted by faster-coco-eval, equal to pycocotools up to the last bit of a float64. Images are sorted first,
+    Counted by faster-coco-eval, equal to pycocotools up to a float64 last bit. Images are sorted first,
     because COCO breaks ties between equal scores by the order of images; so it does not matter which rank saw
     which image.
     """
@@ -73,8 +73,13 @@ class MeanAveragePrecision(Metric):
             raise ValueError(f"image number(s) {twice[:10]} were evaluated on two ranks")
         self.images |= other.images
 
+    @property
+    def num_true(self) -> int:
+        """How many true boxes there are."""
+        return sum(len(truth.labels_G) for _, truth in self.images.values())
+
     def compute(self) -> dict[str, float]:
-        if not any(len(truth.labels_G) for _, truth in self.images.values()):
+        if not self.num_true:
             return dict.fromkeys(_SUMMARY, float("nan"))
         evaluation = self._evaluated()
         values = {

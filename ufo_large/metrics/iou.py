@@ -57,6 +57,12 @@ class MeanIoU(Metric):
         self.confusion_KK = self.confusion_KK + other.confusion_KK
         self.unpainted_K = self.unpainted_K + other.unpainted_K
 
+    def _mean(self, iou: np.ndarray, labelled_pixels: int) -> float:
+        """0 where the truth has pixels but nothing was predicted, nan without truth."""
+        if not labelled_pixels:
+            return float("nan")
+        return float(iou.mean()) if len(iou) else 0.0
+
     def compute(self) -> dict[str, float]:
         hits_K = self.confusion_KK.diagonal()
         union_K = self.confusion_KK.sum(axis=0) + self.confusion_KK.sum(axis=1) - hits_K
@@ -64,7 +70,7 @@ class MeanIoU(Metric):
         counted_K = (union_K > 0) | (self.empty == "zero")
         pixels, unpainted = int(self.confusion_KK.sum()), int(self.unpainted_K.sum())
         values = {
-            "miou": float(iou_K[counted_K].mean()) if pixels else float("nan"),
+            "miou": self._mean(iou_K[counted_K], pixels + unpainted),
             "pixel_accuracy": float(hits_K.sum() / pixels) if pixels else float("nan"),
             "unpainted": unpainted / (pixels + unpainted) if pixels + unpainted else 0.0,
         }
