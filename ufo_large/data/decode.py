@@ -1,0 +1,68 @@
+"""Turn encoded bytes into arrays, no larger than needed: JPEGs are shrunk by 2, 4 or 8 inside the decoder.
+
+Shrinking in the DCT domain skips most of the inverse transform and the colour conversion of pixels that a resize
+would average away. EXIF orientation is ignored, because boxes and masks are stated in stored pixels.
+"""
+
+import io
+
+import cv2
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+JPEG_MAGIC = b"\xff\xd8"
+PNG_MAGIC = b"\x89PNG"
+PNG_COLOUR_TYPE, PNG_GRAY = 25, 0
+
+
+class BadSample(ValueError):
+    """The bytes of a sample are not what they should be; the message says how."""
+
+
+def decode_image(data: bytes, shrink: int = 1) -> np.ndarray:
+    """Return RGB, uint8 [H, W, 3]; a JPEG is decoded at 1/shrink (1, 2, 4, 8) of its size, rounded up.
+
+    The caller sees from the shape whether the shrink was done: other formats are returned whole.
+    Raises BadSample for what no decoder reads whole.
+    """
+    if data[:2] == JPEG_MAGIC:
+        try:
+            return _decode_jpeg(data, shrink)
+        except ValueError:
+            pass
+    try:
+        return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BadSample(f"unreadable image: {error}") from None
+
+
+def _decode_jpeg(data: bytes, shrink: int) -> np.ndarray:
+    """Decode strictly, so that a cut file is an error and not half grey; PIL judges what this refuses."""
+    if shrink == 1:
+        return simplejpeg.decode_jpeg(data)
+    height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+    return simplejpeg.decode_jpeg(
+        data, min_height=-(-height // shrink), min_width=-(-width // shrink), min_factor=2
+    )
+
+
+def shrink_for(factor: float) -> int:
+    """Return the largest shrink (1, 2, 4, 8) that keeps at least the wanted share `factor` of the resolution."""
+    return next((s for s in (8, 4, 2) if factor * s <= 1.0), 1)
+
+
+def decode_mask(data: bytes) -> np.ndarray:
+    """Return the label of every pixel, uint8 [H, W]. Raises BadSample for an unreadable or multi-channel mask."""
+    if data[:4] == PNG_MAGIC and data[PNG_COLOUR_TYPE] == PNG_GRAY:
+        mask = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    else:
+        try:
+            mask = np.array(Image.open(io.BytesIO(data)))
+        except (OSError, ValueError, SyntaxError) as error:
+            raise BadSample(f"unreadable mask: {error}") from None
+    if mask is None:
+        raise BadSample("unreadable mask")
+    if mask.ndim != 2 or mask.dtype != np.uint8:
+        raise BadSample(f"mask of shape {mask.shape} and type {mask.dtype}, wanted one uint8 channel")
+    return mask

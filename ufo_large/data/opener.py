@@ -1,0 +1,158 @@
+"""Fetch shards from HTTP, S3, a pipe or any other webdataset opener into a local cache, checked and retried.
+
+A root is a URL prefix (`https://host/shards`, `s3://bucket/shards`, `gs://...`) or `pipe:COMMAND {}`, where `{}`
+stands for the file's path below the root. Files are kept under the sha256 that dataset.json states, so
+a file in the cache is known to be whole, and two data sets never mix.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import os
+import shlex
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from webdataset.gopen import gopen
+
+CHUNK = 1 << 20
+PERMANENT = ("401", "403", "404", "NoSuchKey", "NoSuchBucket", "AccessDenied")
+
+
+class FetchError(OSError):
+    """A remote file could not be had; the message names it, the reason and the remedy."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Retry:
+    """How often to try and how long to wait: first_delay_s, then twice as long each time."""
+
+    attempts: int = 6
+    first_delay_s: float = 0.5
+
+
+def is_remote(location: str) -> bool:
+    """Tell a URL or pipe from a folder."""
+    return location.startswith("pipe:") or "://" in location
+
+
+def join_url(root: str, name: str) -> str:
+    """Return the URL of the file `name` below `root`; raises ValueError for a pipe without `{}`."""
+    if not root.startswith("pipe:"):
+        return f"{root.rstrip('/')}/{name}"
+    if "{}" not in root:
+        raise ValueError(
+            f"{root}: write {{}} where the file's path goes, as in 'pipe:ssh host cat /shards/{{}}'"
+        )
+    return root.replace("{}", shlex.quote(name))
+
+
+def default_cache() -> Path:
+    """Return $UFO_CACHE, or ufo_large in the user's cache folder."""
+    fallback = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ufo_large"
+    return Path(os.environ.get("UFO_CACHE", fallback))
+
+
+def fetch_bytes(url: str, retry: Retry) -> bytes:
+    """Return the content of a small file; raises FetchError when it cannot be had."""
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "content"
+        _fetch_with_retry(url, target, None, retry)
+        return target.read_bytes()
+
+
+def fetch_to_cache(url: str, sha256: str, cache: Path, retry: Retry) -> Path:
+    """Return the cached copy of `url`, fetching it when it is not there yet.
+
+    Safe between processes: one fetches, the others wait. Raises FetchError naming the file when the server
+    keeps failing or the bytes keep differing from `sha256`.
+    """
+    target = cache / sha256[:2] / sha256
+    if target.is_file():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _exclusive(target.with_suffix(".lock")):
+        if not target.is_file():
+            partial = target.with_suffix(".partial")
+            try:
+                _fetch_with_retry(url, partial, sha256, retry)
+                os.replace(partial, target)
+            finally:
+                partial.unlink(missing_ok=True)
+    return target
+
+
+@contextlib.contextmanager
+def _exclusive(lock_file: Path):
+    with open(lock_file, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _fetch_with_retry(url: str, target: Path, sha256: str | None, retry: Retry) -> None:
+    for attempt in range(1, retry.attempts + 1):
+        try:
+            _fetch_once(url, target, sha256)
+            return
+        except OSError as error:
+            if any(word in str(error) for word in PERMANENT):
+                raise FetchError(f"{url}: {error}; check the address and the rights to read it") from error
+            if attempt == retry.attempts:
+                raise FetchError(
+                    f"{url}: failed {attempt} times, last with: {error}; when the server answers again, "
+                    "start again with --resume auto"
+                ) from error
+            time.sleep(retry.first_delay_s * 2 ** (attempt - 1))
+
+
+def _fetch_once(url: str, target: Path, sha256: str | None) -> None:
+    digest = hashlib.sha256()
+    with tempfile.NamedTemporaryFile("r", prefix="ufo-fetch-") as messages:
+        try:
+            with _open(url, messages.name) as stream, open(target, "wb") as out:
+                while chunk := stream.read(CHUNK):
+                    digest.update(chunk)
+                    out.write(chunk)
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            raise OSError(messages.read().strip() or str(error)) from error
+    if sha256 is not None and digest.hexdigest() != sha256:
+        raise OSError(
+            f"sha256 {digest.hexdigest()[:12]}... instead of {sha256[:12]}... ({target.stat().st_size} bytes): "
+            "cut short, or replaced since dataset.json was written"
+        )
+
+
+def _open(url: str, messages: str) -> IO[bytes]:
+    """Open `url` with webdataset's openers; what the command prints to stderr goes to the file `messages`.
+
+    curl is called through a pipe because webdataset's own curl opener retries 30 times in silence.
+    """
+    if url.startswith(("http://", "https://")):
+        command = f"curl -fsSL --connect-timeout 20 --speed-limit 1 --speed-time 60 {shlex.quote(url)}"
+        return gopen(f"pipe:{command} 2>{shlex.quote(messages)}")
+    if url.startswith("s3://"):
+        return _open_s3(url, messages)
+    return gopen(url)
+
+
+def _open_s3(url: str, messages: str) -> IO[bytes]:
+    """Open an S3 object with boto3, else with the aws command; both read the usual AWS_* variables."""
+    if importlib.util.find_spec("boto3") is None:
+        if shutil.which("aws") is None:
+            raise ValueError(f"{url}: reading S3 needs `pip install boto3` or the aws command-line tool")
+        return gopen(f"pipe:aws s3 cp {shlex.quote(url)} - 2>{shlex.quote(messages)}")
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    try:
+        return contextlib.closing(boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"])
+    except (BotoCoreError, ClientError) as error:
+        raise OSError(str(error)) from error

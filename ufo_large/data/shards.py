@@ -1,0 +1,251 @@
+"""Open a folder or URL of shards and read any sample in constant time.
+
+Samples are read with pread from the offsets in the index: no scan, no state, the same cost for the first
+and the last sample, and safe in forked workers. (A memory map would be no faster and kills the process when
+a shard shrinks under it.)
+"""
+
+import hashlib
+import json
+import os
+from collections import OrderedDict
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ufo_large.data.opener import Retry, default_cache, fetch_bytes, fetch_to_cache, is_remote, join_url
+from ufo_large.data.shard_index import (
+    DATASET_FILE,
+    DatasetIndex,
+    ShardEntry,
+    ShardIndex,
+    SplitIndex,
+    parse_dataset,
+    read_dataset,
+    read_shard_index,
+)
+from ufo_large.structures import SampleInfo, TaskInfo
+
+MAX_OPEN_FILES = 256
+ROWS = ["keys", "file_names", "heights", "widths", "image_ids", "orders", "image_offsets", "image_sizes", "json_offsets", "json_sizes", "mask_offsets", "mask_sizes", "crc32s"]
+
+
+class ShardReplaced(RuntimeError):
+    """A shard is not the file that the index describes, or changed while it was being read."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RawSample:
+    """One sample as stored: encoded image and mask, and its annotation in the stored image's pixels.
+
+    `labels` int64: [1] class, or [N] of the boxes, or the classes the mask shows; empty where `labeled` is False.
+    `boxes_xyxy` float32 [N, 4], `crowds` bool [N] (COCO iscrowd). `mask`: PNG of model labels.
+    """
+
+    image: bytes
+    sample: SampleInfo
+    labeled: bool
+    labels: np.ndarray
+    boxes_xyxy: np.ndarray
+    crowds: np.ndarray
+    mask: bytes | None
+
+
+class ShardSet:
+    """The tasks and splits of one folder, URL prefix or pipe of shards."""
+
+    def __init__(self, dataset: DatasetIndex, cache: Path | None, retry: Retry):
+        self._dataset, self._cache, self._retry = dataset, cache, retry
+
+    @classmethod
+    def open(
+        cls, location: str | Path, *, cache: Path | None = None, retry: Retry | None = None
+    ) -> "ShardSet":
+        """Read dataset.json at `location`: a folder, `http(s)://`, `s3://` or another prefix, `pipe:COMMAND {}`.
+
+        Remote shards are fetched at first use into `cache` (default: $UFO_CACHE or the user's cache folder),
+        which therefore needs room for them. Raises ValueError or FetchError naming what is missing.
+        """
+        location, retry = str(location), retry or Retry()
+        if not is_remote(location):
+            return cls(read_dataset(location), None, retry)
+        text = fetch_bytes(join_url(location, DATASET_FILE), retry).decode("utf-8", errors="replace")
+        return cls(parse_dataset(text, location), cache or default_cache(), retry)
+
+    @property
+    def root(self) -> str:
+        return self._dataset.root
+
+    @property
+    def fingerprint(self) -> str:
+        return self._dataset.fingerprint
+
+    @cached_property
+    def tasks(self) -> tuple[TaskInfo, ...]:
+        return tuple(self._dataset.tasks.values())
+
+    def task(self, name: str) -> TaskInfo:
+        """Return a task by name; ValueError lists the ones there are."""
+        if name not in self._dataset.tasks:
+            raise ValueError(f"{self.root}: no task {name!r}; it has {', '.join(self._dataset.tasks)}")
+        return self._dataset.tasks[name]
+
+    def has_split(self, task: str, split: str) -> bool:
+        """Tell whether the task has this split with at least one sample."""
+        found = self._dataset.splits.get(task, {}).get(split)
+        return found is not None and found.count > 0
+
+    def split(self, task: str, split: str) -> "SplitReader":
+        """Open one split; raises ValueError when it does not exist or an index is damaged."""
+        index = self._dataset.split(task, split)
+        columns = [self._read_index(entry) for entry in index.shards]
+        files = [ShardFile(self.root, entry, self._cache, self._retry) for entry in index.shards]
+        return SplitReader(self._dataset.tasks[task], index, columns, files)
+
+    def _read_index(self, entry: ShardEntry) -> ShardIndex:
+        if self._cache is None:
+            file = Path(self.root) / entry.index
+            data = file.read_bytes()
+            if hashlib.sha256(data).hexdigest() != entry.index_sha256:
+                raise ValueError(f"{file}: not the index {DATASET_FILE} names; run verify_shards.py")
+            return read_shard_index(data)
+        url = join_url(self.root, entry.index)
+        return read_shard_index(
+            fetch_to_cache(url, entry.index_sha256, self._cache, self._retry).read_bytes()
+        )
+
+
+class ShardFile:
+    """One tar shard, opened at first use; notices when it is replaced or rewritten while training runs."""
+
+    def __init__(self, root: str, entry: ShardEntry, cache: Path | None, retry: Retry):
+        self.entry, self._root, self._cache, self._retry = entry, root, cache, retry
+        self._descriptor: int | None = None
+        self._path: str = "" if cache else str(Path(root) / entry.file)
+        self._identity = None if cache else self._stat()
+
+    @property
+    def name(self) -> str:
+        return join_url(self._root, self.entry.file) if self._cache else self._path
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return `size` bytes at `offset`; raises ShardReplaced when the file is not the one opened first."""
+        if self._descriptor is None:
+            self.open()
+        if self._stat() != self._identity:
+            raise ShardReplaced(f"{self.name}: {REPLACED}")
+        data = os.pread(self._descriptor, size, offset)
+        if len(data) != size:
+            raise ShardReplaced(f"{self.name}: ends at byte {offset + len(data)}; {REPLACED}")
+        return data
+
+    def open(self) -> None:
+        """Open the file, fetching it first when it is remote."""
+        if self._cache is not None:
+            url = join_url(self._root, self.entry.file)
+            self._path = str(fetch_to_cache(url, self.entry.sha256, self._cache, self._retry))
+        self._identity = self._identity or self._stat()
+        self._descriptor = os.open(self._path, os.O_RDONLY)
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _stat(self) -> tuple[int, int, int]:
+        try:
+            found = os.stat(self._path)
+        except FileNotFoundError:
+            raise ShardReplaced(f"{self.name}: no longer there; {REPLACED}") from None
+        if found.st_size != self.entry.bytes:
+            raise ShardReplaced(
+                f"{self.name}: {found.st_size} bytes, {self.entry.bytes} expected; {REPLACED}"
+            )
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_descriptor": None}
+
+    def __del__(self):
+        self.close()
+
+
+REPLACED = (
+    "the shard was replaced or cut after dataset.json was read. "
+    "Put the old file back, or shard again and start a new run on the new data"
+)
+
+
+class SplitReader:
+    """Random access to the samples of one split, numbered 0..len-1 in shard order.
+
+    `heights, widths` int32 [n] are the stored sizes; `label_starts` [n + 1] and `labels` give each sample's labels
+    without touching a shard, for samplers and size buckets.
+    """
+
+    def __init__(self, info: TaskInfo, index: SplitIndex, columns: list[ShardIndex], files: list[ShardFile]):
+        self.info, self.split, self.labeled = info, index.split, index.labeled
+        self.class_histogram = index.class_histogram
+        self._files = files
+        self._open: OrderedDict[int, None] = OrderedDict()
+        counts = [len(c) for c in columns]
+        if not counts:
+            raise ValueError(f"task {info.name!r}: split {index.split!r} holds no shard")
+        self._shard_of = np.repeat(np.arange(len(columns)), counts)
+        self._rows = {name: np.concatenate([getattr(c, name) for c in columns]) for name in ROWS}
+        self.heights, self.widths = self._rows["heights"], self._rows["widths"]
+        per_sample = np.concatenate([np.diff(c.label_starts) for c in columns])
+        self.label_starts = np.concatenate([[0], np.cumsum(per_sample)]).astype(np.int64)
+        flat = {f.name: [getattr(c, f.name) for c in columns] for f in fields(ShardIndex)}
+        self.labels = np.concatenate(flat["labels"]).astype(np.int64)
+        self._boxes = np.concatenate(flat["boxes_xyxy"]).astype(np.float32).reshape(-1, 4)
+        self._crowds = np.concatenate(flat["crowds"]).astype(bool)
+
+    def __len__(self) -> int:
+        return len(self._shard_of)
+
+    def sample(self, index: int) -> SampleInfo:
+        """Return what is known of a sample without reading its shard."""
+        rows = self._rows
+        return SampleInfo(
+            key=str(rows["keys"][index]),
+            file_name=str(rows["file_names"][index]),
+            height=int(rows["heights"][index]),
+            width=int(rows["widths"][index]),
+            image_id=int(rows["image_ids"][index]),
+            order=int(rows["orders"][index]),
+        )
+
+    def read(self, index: int) -> RawSample:
+        """Return the stored bytes and annotation; raises ShardReplaced or FetchError, both naming the shard."""
+        chosen = slice(self.label_starts[index], self.label_starts[index + 1])
+        has_mask = self._rows["mask_sizes"][index] > 0
+        return RawSample(
+            image=self._member(index, "image"),
+            sample=self.sample(index),
+            labeled=self.labeled,
+            labels=self.labels[chosen],
+            boxes_xyxy=self._boxes[chosen],
+            crowds=self._crowds[chosen],
+            mask=self._member(index, "mask") if has_mask else None,
+        )
+
+    def annotation(self, index: int) -> dict[str, Any]:
+        """Return the sample's JSON as stored, with COCO's `area` and `iscrowd` for detection."""
+        return json.loads(self._member(index, "json"))
+
+    def shard_of(self, index: int) -> str:
+        """Return the path or URL of the shard that holds the sample."""
+        return self._files[self._shard_of[index]].name
+
+    def _member(self, index: int, kind: str) -> bytes:
+        shard = int(self._shard_of[index])
+        self._open[shard] = None
+        self._open.move_to_end(shard)
+        if len(self._open) > MAX_OPEN_FILES:
+            self._files[self._open.popitem(last=False)[0]].close()
+        offset, size = self._rows[f"{kind}_offsets"][index], self._rows[f"{kind}_sizes"][index]
+        return self._files[shard].read(int(offset), int(size))
