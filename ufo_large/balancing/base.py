@@ -1,14 +1,24 @@
 """From the losses or the Gram matrix of the task gradients to one weight per task.
 
 Legend: M tasks present in this step. The shared parameters receive sum_k weights[k] * gradient[k].
+
+All methods share one scale, that of plain summing: where the gradients are orthogonal and equally long
+and the losses are equal, every weight is 1. So the learning rate and the clipping threshold of a plain
+run keep their meaning when the method changes.
 """
 
+import copy
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+
+SMALLEST_LOSS = 1e-8
+"""Losses are raised to this before a logarithm or a division."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,12 +27,13 @@ class Signals:
 
     `tasks`: names of the M tasks present, in the run's fixed order. `losses_M`: float64, each task's loss
     averaged over its micro-batches and ranks, before the step. `gram_MM`: float64 inner products of the
-    task gradients of the shared parameters. `step`: 0-based optimizer step; `total_steps`: of the whole run.
+    task gradients of the shared parameters; None where `needs_gram` is false or `needs_measurement` said
+    that the last weights are reused. `step`: 0-based optimizer step; `total_steps`: of the whole run.
     """
 
     tasks: tuple[str, ...]
     losses_M: Tensor
-    gram_MM: Tensor
+    gram_MM: Tensor | None
     step: int
     total_steps: int
 
@@ -30,18 +41,34 @@ class Signals:
 class Balancer(ABC):
     """One method, one file. Runs on CPU in float64 on M numbers or M x M numbers; never sees a parameter.
 
-    State is kept by task name, so a task that is absent from a step is left out, not counted as zero. Random
-    methods draw from `self.generator`, which every rank seeds alike and which is part of the state.
+    The trainer calls the balancer, not `weights`: the call checks the signals and reuses the last weights
+    between measurements. State is kept by task name, so a task that is absent from a step is left out, not
+    counted as zero. Random methods draw from `self.generator`, which every rank seeds alike and which is
+    part of the state. A run of a single task has nothing to balance: its weight is 1, without measuring.
     """
 
-    scales_private: ClassVar[bool] = False
-    """Whether experts and heads of task k are multiplied by weights[k] too (methods that weight losses)."""
+    needs_gram: ClassVar[bool] = False
+    """Whether `weights` reads `gram_MM` at all."""
+
+    scales_private: bool = False
+    """Whether experts and heads of task k are multiplied by weights[k] too; `scale_private` overrides it."""
+
+    acts_alone: ClassVar[bool] = False
+    """Whether the method also means something for a run of one task (a fixed weight, a clipped norm)."""
+
+    state_names: ClassVar[tuple[str, ...]] = ()
+    """Attributes that the next weights depend on: plain Python values, a task's by its name."""
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config:
-        """Options of the method; `every_k_steps` reuses the last weights between measurements."""
+        """Options of every method.
+
+        `every_k_steps` reuses the last weights between measurements. `scale_private`: multiply experts and
+        heads by the task's weight too; None leaves it to the method.
+        """
 
         every_k_steps: int = 1
+        scale_private: bool | None = None
 
         def __post_init__(self):
             if self.every_k_steps < 1:
@@ -50,19 +77,105 @@ class Balancer(ABC):
         def build(self, tasks: tuple[str, ...], seed: int) -> "Balancer":
             raise NotImplementedError
 
-    def __init__(self, tasks: tuple[str, ...], seed: int = 0):
+    def __init__(self, tasks: tuple[str, ...], seed: int = 0, config: Config | None = None):
         if len(set(tasks)) != len(tasks) or not tasks:
             raise ValueError(f"a balancer needs distinct task names, got {tasks}")
         self.tasks = tasks
+        self.config = config if config is not None else type(self).Config()
+        if self.config.scale_private is not None:
+            self.scales_private = self.config.scale_private
         self.generator = torch.Generator().manual_seed(seed)
+        self.last_weights: dict[str, float] = {}
+
+    def needs_measurement(self, step: int, tasks: Iterable[str] | None = None) -> bool:
+        """Return whether the call at `step` computes new weights; if not, `gram_MM` may be None.
+
+        `tasks`: those present in the step (default: all of the run). A task that never had a weight is
+        measured out of turn.
+        """
+        if len(self.tasks) == 1 and not self.acts_alone:
+            return False
+        known = all(task in self.last_weights for task in (self.tasks if tasks is None else tasks))
+        return step % self.config.every_k_steps == 0 or not known
+
+    def __call__(self, signals: Signals) -> Tensor:
+        """Return one weight a task, float64 [M]: new ones, or between measurements the last ones.
+
+        Raises ValueError that names step and task where a loss or an inner product is not finite.
+        """
+        check_signals(signals, self.tasks)
+        if self.needs_measurement(signals.step, signals.tasks):
+            if self.needs_gram and signals.gram_MM is None:
+                raise ValueError(
+                    f"step {signals.step}: {type(self).__name__} needs the Gram matrix of the task "
+                    f"gradients; give gram_MM wherever needs_measurement(step, tasks) is true"
+                )
+            weights_M = self.weights(signals)
+            self.last_weights.update(zip(signals.tasks, weights_M.tolist(), strict=True))
+        return torch.tensor([self.last_weights.get(t, 1.0) for t in signals.tasks], dtype=torch.float64)
 
     @abstractmethod
     def weights(self, signals: Signals) -> Tensor:
-        """Return one weight a task, float64 [M]. Raises ValueError where a signal is not finite."""
+        """Compute one weight a task, float64 [M], from signals already checked; advance the state."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that `weights` depends on besides its argument."""
-        return {"generator": self.generator.get_state()}
+        """Return all that the next weights depend on besides the signals."""
+        own = {name: copy.deepcopy(getattr(self, name)) for name in self.state_names}
+        return {
+            "method": type(self).__name__,
+            "generator": self.generator.get_state(),
+            "last_weights": dict(self.last_weights),
+            **own,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`. Raises ValueError for the state of another method."""
+        if state["method"] != type(self).__name__:
+            raise ValueError(
+                f"the checkpoint's balancer is {state['method']}, this run's is {type(self).__name__}: "
+                f"choose the same method, or start from the weights alone"
+            )
         self.generator.set_state(state["generator"])
+        self.last_weights = dict(state["last_weights"])
+        for name in self.state_names:
+            setattr(self, name, copy.deepcopy(state[name]))
+
+
+def check_signals(signals: Signals, run_tasks: tuple[str, ...]) -> None:
+    """Raise ValueError where tasks are unknown or out of order, shapes disagree or a number is not finite."""
+    tasks = signals.tasks
+    if not tasks or tuple(t for t in run_tasks if t in tasks) != tasks:
+        raise ValueError(f"step {signals.step}: tasks {tasks} are not a subset, in order, of {run_tasks}")
+    if signals.losses_M.shape != (len(tasks),):
+        raise ValueError(f"step {signals.step}: {len(tasks)} tasks, losses {tuple(signals.losses_M.shape)}")
+    for task, loss in zip(tasks, signals.losses_M.tolist(), strict=True):
+        if not math.isfinite(loss):
+            raise ValueError(f"step {signals.step}: the loss of task {task!r} is {loss}")
+    if signals.gram_MM is None:
+        return
+    if signals.gram_MM.shape != (len(tasks), len(tasks)):
+        raise ValueError(
+            f"step {signals.step}: {len(tasks)} tasks but a Gram matrix {tuple(signals.gram_MM.shape)}"
+        )
+    bad_MM = ~torch.isfinite(signals.gram_MM)
+    if bad_MM.any():
+        # One broken gradient spoils its whole row, so the diagonal names the culprits where it can.
+        culprits_M = bad_MM.diagonal() if bad_MM.diagonal().any() else bad_MM.any(dim=1)
+        names = ", ".join(repr(t) for t, bad in zip(tasks, culprits_M.tolist(), strict=True) if bad)
+        raise ValueError(f"step {signals.step}: the gradient of task {names} is not finite")
+
+
+def positive_losses(signals: Signals) -> Tensor:
+    """Return the losses, at least SMALLEST_LOSS; ValueError for a negative one (no logarithm, no ratio)."""
+    for task, loss in zip(signals.tasks, signals.losses_M.tolist(), strict=True):
+        if loss < 0:
+            raise ValueError(
+                f"step {signals.step}: the loss of task {task!r} is {loss}; this method needs losses of at "
+                f"least 0, choose one that reads gradients only (tbgn)"
+            )
+    return signals.losses_M.double().clamp(min=SMALLEST_LOSS)
+
+
+def summing_to_count(values_M: Tensor) -> Tensor:
+    """Scale weights whose paper fixes only their ratio so that they sum to M, as in plain summing."""
+    return values_M * (len(values_M) / values_M.sum())

@@ -1,0 +1,32 @@
+"""The update with a positive, equal cosine to all task gradients (ConFIG)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ufo_large.balancing.gram import GramBalancer, equal_cosines
+
+
+class ConFIG(GramBalancer):
+    """Step in the direction that has the same cosine with every gradient.
+
+    Liu et al. 2024, arXiv:2408.11104, eq. 2: v = pinv(unit gradients) 1, u = v / |v|, and the update is
+    (sum_k g_k . u) u. In terms of the cosines C that is v = sum_k b_k g_k / |g_k| with b = pinv(C) 1. Where
+    gradients exactly oppose each other no such direction exists and the weights are 0: the trunk waits.
+    """
+
+    @dataclass(frozen=True, kw_only=True, slots=True)
+    class Config(GramBalancer.Config):
+        """No options of its own."""
+
+        def build(self, tasks: tuple[str, ...], seed: int) -> "ConFIG":
+            return ConFIG(tasks, seed, self)
+
+    def combine(self, tasks: tuple[str, ...], norms_M: Tensor, cosines_MM: Tensor) -> Tensor:
+        b_M = equal_cosines(cosines_MM)
+        squared_length = b_M @ cosines_MM @ b_M
+        if squared_length <= 0:
+            return torch.zeros_like(b_M)
+        projections = norms_M @ cosines_MM @ b_M
+        return projections / squared_length * b_M / norms_M
