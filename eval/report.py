@@ -1,0 +1,19 @@
+"""Write RUN/report.html from what training and evaluation left in RUN.
+
+python eval/report.py --workdir RUN
+"""
+
+import argparse
+from pathlib import Path
+
+from ufo_large.tracking import write_report
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--workdir", type=Path, required=True, help="folder of a training run")
+    print(write_report(parser.parse_args().workdir))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""Which charts a run's log is worth: one list of panels, drawn by the report and rebuilt in wandb."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ufo_large.tracking.curves import task_names
+
+MAX_LINES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One chart: the keys of the log it shows, and the name of each in the legend."""
+
+    title: str
+    keys: tuple[str, ...]
+    names: tuple[str, ...]
+    note: str = ""
+    scale: Literal["auto", "linear"] = "auto"
+    limits: tuple[float | None, float | None] = (None, None)
+    percent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Charts that belong together; `text` tells a newcomer how to read them."""
+
+    title: str
+    text: str
+    panels: tuple[Panel, ...]
+
+
+def sections(keys: Iterable[str]) -> list[Section]:
+    """Sort the keys of a log into sections; a section without keys is left out."""
+    keys = list(dict.fromkeys(keys))
+    tasks = task_names(keys)
+    found = [
+        Section("Losses", "Each task's loss and its parts, averaged over ranks.", _losses(keys, tasks)),
+        Section("Validation", "Metrics measured on the validation split while training.", _validation(keys)),
+        Section(
+            "Balance",
+            "How the gradients of the tasks meet on the shared trunk. A cosine below zero means that two "
+            "tasks pull in opposite directions; the share says whose gradient moved the trunk.",
+            _balance(keys, tasks),
+        ),
+        Section("Routing", "Which path the tokens of each task take through the experts.", _routing(keys)),
+        Section("Training", "Speed and the optimizer.", _training(keys)),
+    ]
+    return [section for section in found if section.panels]
+
+
+def _losses(keys: Sequence[str], tasks: Sequence[str]) -> tuple[Panel, ...]:
+    panels = []
+    for task in tasks:
+        parts = [k for k in keys if k.startswith(f"{task}/") and k != f"{task}/total"]
+        own = [f"{task}/total", *parts] if len(parts) != 1 else [f"{task}/total"]
+        panels.append(_panel(f"Loss of {task}", own, lambda k: k.split("/", 1)[1]))
+    return tuple(panels)
+
+
+def _validation(keys: Sequence[str]) -> tuple[Panel, ...]:
+    found = [k for k in keys if k.startswith("val/")]
+    if not found:
+        return ()
+    return (_panel("Validation metrics", found, lambda k: k.removeprefix("val/")),)
+
+
+def _balance(keys: Sequence[str], tasks: Sequence[str]) -> tuple[Panel, ...]:
+    def per_task(quantity: str, title: str, **options) -> Panel | None:
+        own = [f"balance/{t}/{quantity}" for t in tasks if f"balance/{t}/{quantity}" in keys]
+        return _panel(title, own, lambda k: k.split("/")[1], **options) if own else None
+
+    cosines = [k for k in keys if k.startswith("balance/cosine/")]
+    panels = [
+        per_task("weight", "Task weight"),
+        per_task("grad_norm", "Trunk gradient norm before balancing"),
+        per_task("grad_norm_after", "Trunk gradient norm after balancing"),
+        per_task("share", "Share of the update", scale="linear", percent=True),
+    ]
+    if cosines:
+        name = lambda k: k.removeprefix("balance/cosine/")
+        title = "Cosine between task gradients"
+        panels.append(_panel(title, cosines, name, scale="linear", limits=(-1.0, 1.0)))
+    if "balance/conflict_rate" in keys:
+        options = {"scale": "linear", "limits": (0.0, 1.0), "percent": True}
+        name = lambda k: "pairs in conflict"
+        panels.append(_panel("Conflict rate", ["balance/conflict_rate"], name, **options))
+    return tuple(p for p in panels if p is not None)
+
+
+def _routing(keys: Sequence[str]) -> tuple[Panel, ...]:
+    """One chart a statistic with a line a task; where it exists per block, one a task with the blocks."""
+    families: dict[str, list[tuple[str, str, str]]] = {}
+    for key in keys:
+        parts = key.split("/", 2)
+        if parts[0] == "routing" and len(parts) == 3:
+            family = re.sub(r"\d+", "#", parts[2])
+            families.setdefault(family, []).append((key, parts[1], parts[2]))
+    panels = []
+    for family, members in families.items():
+        if "#" not in family:
+            tasks = {key: task for key, task, _ in members}
+            panels.append(_panel(_title(family), list(tasks), tasks.get, scale="linear"))
+            continue
+        for task in dict.fromkeys(t for _, t, _ in members):
+            names = {key: name for key, t, name in members if t == task}
+            title = f"{_title(family)}, {task}"
+            panels.append(_panel(title, list(names), names.get, scale="linear"))
+    return tuple(panels)
+
+
+def _training(keys: Sequence[str]) -> tuple[Panel, ...]:
+    known = {
+        "train/images_per_second": ("Images per second", {}),
+        "train/step_seconds": ("Seconds per step", {}),
+        "train/data_wait_share": ("Share of the step spent waiting for data", {"percent": True}),
+        "train/lr": ("Learning rate", {"scale": "linear"}),
+        "train/grad_norm": ("Gradient norm before clipping", {}),
+    }
+    panels = [_panel(title, [k], _last_part, **o) for k, (title, o) in known.items() if k in keys]
+    epochs = [k for k in keys if k.startswith("train/epoch/")]
+    if epochs:
+        panels.append(_panel("Epochs seen", epochs, _last_part, scale="linear"))
+    others = [k for k in keys if k.startswith("train/") and k not in known and k not in epochs]
+    panels += [_panel(_title(k.removeprefix("train/")), [k], _last_part) for k in others]
+    return tuple(panels)
+
+
+def _panel(title: str, keys: Sequence[str], name, **options) -> Panel:
+    """Make a panel; of too many keys every n-th is kept, the first and last among them."""
+    note = ""
+    if len(keys) > MAX_LINES:
+        chosen = [round(i * (len(keys) - 1) / (MAX_LINES - 1)) for i in range(MAX_LINES)]
+        note = f"{MAX_LINES} of {len(keys)} lines shown."
+        keys = [keys[i] for i in chosen]
+    return Panel(title, tuple(keys), tuple(name(k) for k in keys), note=note, **options)
+
+
+def _last_part(key: str) -> str:
+    return key.rsplit("/", 1)[-1].replace("_", " ")
+
+
+def _title(text: str) -> str:
+    words = text.replace("#", "").replace("/", " ").replace("_", " ").split()
+    return " ".join(words).capitalize()

@@ -1,0 +1,136 @@
+"""Write a run's report: one HTML file with everything in it, to be opened offline or sent to somebody."""
+
+import base64
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from ufo_large.tracking.charts import NUM_COLORS, Line, draw, short_number
+from ufo_large.tracking.console import format_duration
+from ufo_large.tracking.curves import Curve, curves_of, task_names
+from ufo_large.tracking.environment import read_environments
+from ufo_large.tracking.examples import FOLDER, PredictionExample, read_examples, save_examples
+from ufo_large.tracking.jsonl import FILE_NAME as METRICS_LOG
+from ufo_large.tracking.jsonl import read_metrics
+from ufo_large.tracking.panels import Panel, sections
+from ufo_large.tracking.results import read_results
+
+CONFIG_FILE = "config.json"
+
+
+def write_report(workdir: Path, examples: Iterable[PredictionExample] | None = None) -> Path:
+    """Write `<workdir>/report.html` from what lies in the workdir, and return its path.
+
+    Read are metrics.jsonl, metrics.json, config.json, environment.json and examples/; what is missing is left
+    out and the page says how to get it. `examples`, if given, are drawn and saved there first.
+    """
+    workdir = Path(workdir)
+    if not workdir.is_dir():
+        raise ValueError(f"{workdir}: no such folder; give the --workdir of a training run")
+    if examples is not None:
+        save_examples(workdir, examples)
+    path = workdir / "report.html"
+    path.write_text(render(workdir), encoding="utf-8")
+    return path
+
+
+def render(workdir: Path) -> str:
+    """Return the page as text."""
+    here = Path(__file__).parent
+    loader = jinja2.FileSystemLoader(here)
+    pages = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    pages.filters |= {"number": short_number, "percent": _percent}
+    entries = read_metrics(workdir / METRICS_LOG)
+    curves = curves_of(entries)
+    return pages.get_template("report.html").render(
+        name=workdir.resolve().name,
+        css=Markup((here / "report.css").read_text(encoding="utf-8")),
+        js=Markup((here / "report.js").read_text(encoding="utf-8")),
+        facts=_facts(entries, curves),
+        results=read_results(workdir),
+        examples=_examples(workdir),
+        sections=_sections(curves),
+        config=_config_rows(workdir / CONFIG_FILE),
+        runs=read_environments(workdir),
+    )
+
+
+def _sections(curves: Mapping[str, Curve]) -> list[dict[str, Any]]:
+    tasks = task_names(curves)
+    return [
+        {
+            "title": section.title,
+            "text": section.text,
+            "charts": [_chart(panel, curves, tasks) for panel in section.panels],
+        }
+        for section in sections(curves)
+    ]
+
+
+def _chart(panel: Panel, curves: Mapping[str, Curve], tasks: Sequence[str]) -> dict[str, Any]:
+    """Draw a panel; a task has the same colour everywhere, other lines take the colours that follow."""
+    owner = panel.keys[0].split("/")[0]
+    lines, others = [], 0
+    for key, name in zip(panel.keys, panel.names, strict=True):
+        task = name if name in tasks else owner if name == "total" and owner in tasks else None
+        if task is None:
+            color = (len(tasks) + others) % (2 * NUM_COLORS)
+            others += 1
+        else:
+            color = tasks.index(task)
+        lines.append(Line(name, curves[key], color))
+    chart = draw(panel, lines)
+    return chart | {"svg": Markup(chart["svg"]), "data": Markup(chart["data"])}
+
+
+def _facts(entries: Sequence[Mapping[str, float]], curves: Mapping[str, Curve]) -> list[tuple[str, str]]:
+    """Return the line under the title: (label, value)."""
+    if not entries:
+        return []
+    facts = [("steps", f"{int(entries[-1]['step']):,}".replace(",", " "))]
+    seconds = [e.get("train/step_seconds", math.nan) for e in entries]
+    seconds = [s for s in seconds if math.isfinite(s)]
+    if seconds:
+        facts.append(("training time", format_duration(sum(seconds))))
+    if "train/images_per_second" in curves:
+        facts.append(("images/s", short_number(curves["train/images_per_second"].last)))
+    return facts
+
+
+def _examples(workdir: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return the example cards by task, each with its picture as a data address."""
+    by_task: dict[str, list[dict[str, Any]]] = {}
+    for card in read_examples(workdir):
+        data = base64.b64encode((workdir / FOLDER / card.picture).read_bytes()).decode("ascii")
+        by_task.setdefault(card.task, []).append({"card": card, "image": f"data:image/jpeg;base64,{data}"})
+    return by_task
+
+
+def _config_rows(path: Path) -> list[tuple[str, str]]:
+    """Return (dotted path, value) of every leaf of the saved config; a component shows its class."""
+    if not path.exists():
+        return []
+    return list(_leaves(json.loads(path.read_text(encoding="utf-8")), ""))
+
+
+def _leaves(value: Any, path: str) -> Iterable[tuple[str, str]]:
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            if key == "_class":
+                yield path or "(recipe)", str(item).partition(":")[2].removesuffix(".Config")
+            else:
+                yield from _leaves(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list) and any(isinstance(v, Mapping) for v in value):
+        for index, item in enumerate(value):
+            yield from _leaves(item, f"{path}[{index}]")
+    else:
+        yield path, value if isinstance(value, str) else json.dumps(value)
+
+
+def _percent(value: float | None) -> str:
+    return "n/a" if value is None or not math.isfinite(value) else f"{100 * value:.1f} %"
