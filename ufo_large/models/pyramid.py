@@ -7,6 +7,7 @@ import math
 
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class SimplePyramid(nn.Module):
@@ -15,14 +16,15 @@ class SimplePyramid(nn.Module):
     Every level comes from the last map alone: transposed convolutions make it finer, max pooling coarser,
     then a 1x1 and a 3x3 convolution with layer norm set its width.
 
-    Strides are nominal, powers of two: the level of the trunk's own map is named by the power of two
-    nearest to the patch size, so patch 14 has levels 4, 8, 16, 32 whose real strides are 3.5, 7, 14, 28.
-    Coarser maps round up: a level covers the whole image. Raises ValueError for a stride it cannot make.
+    Strides are powers of two and true: cell i of a level covers pixels i * stride to (i + 1) * stride. For
+    patches of another size (14) the trunk's map is first resampled to the nearest such stride (16). Maps
+    round up, so a level covers the whole image. Raises ValueError for a stride it cannot make.
     """
 
     def __init__(self, width: int, pyramid_width: int, patch: int, strides: tuple[int, ...]):
         super().__init__()
         self.strides = strides
+        self.scale = patch / _base_stride(patch)
         steps = {s: _doublings(patch, s) for s in strides}
         self.levels = nn.ModuleDict(
             {
@@ -32,20 +34,29 @@ class SimplePyramid(nn.Module):
         )
 
     def forward(self, map_BDHW: Tensor) -> dict[int, Tensor]:
-        """Return nominal stride -> map [B, P, ., .], finest first."""
+        """Return stride -> map [B, P, ., .], finest first."""
+        if self.scale != 1:
+            map_BDHW = _resample(map_BDHW, self.scale)
         return {s: self.levels[str(s)](map_BDHW) for s in sorted(self.strides)}
 
 
-def nominal_stride(patch: int) -> int:
-    """Return the power of two that names the level of the trunk's own map."""
+def _base_stride(patch: int) -> int:
     return 2 ** round(math.log2(patch))
+
+
+def _resample(map_BDHW: Tensor, scale: float) -> Tensor:
+    """Resize bilinearly by `scale` exactly; the border is repeated where the last cell sticks out."""
+    height, width = (math.ceil(side * scale) for side in map_BDHW.shape[-2:])
+    padded_BDHW = F.pad(map_BDHW, (0, 2, 0, 2), mode="replicate")
+    resized_BDHW = F.interpolate(padded_BDHW, scale_factor=scale, mode="bilinear", align_corners=False)
+    return resized_BDHW[..., :height, :width]
 
 
 def _doublings(patch: int, stride: int) -> int:
     """Return how often the map's side is doubled (negative: halved) for a level."""
     if stride < 1 or stride & (stride - 1):
         raise ValueError(f"pyramid stride {stride}: levels are powers of two, such as 4, 8, 16, 32")
-    doublings = round(math.log2(nominal_stride(patch) / stride))
+    doublings = round(math.log2(_base_stride(patch) / stride))
     if doublings > 3:
         raise ValueError(f"pyramid stride {stride} is too fine for patches of {patch} pixels")
     return doublings

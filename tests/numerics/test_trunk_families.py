@@ -1,0 +1,82 @@
+"""The trunk says what timm says, for one small model of every family of plain ViTs."""
+
+import pytest
+import timm
+import torch
+
+from ufo_large.models import Trunk
+from ufo_large.routing import ROUTERS
+from ufo_large.structures import role_of
+
+SMALL = {"depth": 3, "embed_dim": 96, "num_heads": 4}
+FAMILIES = {
+    "supervised": ("vit_base_patch16_224", 224),
+    "huge": ("vit_huge_patch14_224", 224),
+    "average pooling with a norm after it": ("vit_medium_patch16_gap_256", 256),
+    "CLIP, norm before the blocks": ("vit_giant_patch14_clip_224", 224),
+    "CLIP ViT-G": ("vit_gigantic_patch14_clip_224", 224),
+    "CLIP, quick GELU": ("vit_base_patch16_clip_quickgelu_224", 224),
+    "DINOv2": ("vit_small_patch14_dinov2", 98),
+    "DINOv2 with SwiGLU": ("vit_giant_patch14_dinov2", 98),
+    "DINOv2 with registers": ("vit_giant_patch14_reg4_dinov2", 98),
+    "DINOv3, rotary": ("vit_7b_patch16_dinov3", 128),
+    "SigLIP, attention pooling": ("vit_so400m_patch14_siglip_224", 224),
+    "EVA": ("eva_giant_patch14_224", 224),
+    "EVA CLIP": ("eva_giant_patch14_clip_224", 224),
+    "EVA-02, rotary and SwiGLU": ("eva02_large_patch14_224", 224),
+    "EVA-02 CLIP, post-norm": ("eva02_enormous_patch14_clip_224", 224),
+    "DeiT-III": ("deit3_base_patch16_224", 224),
+    "rotary by axis": ("vit_base_patch16_rope_224", 224),
+    "rotary, learned": ("vit_base_patch16_rope_mixed_224", 224),
+    "perception encoder": ("vit_pe_core_base_patch16_224", 224),
+}
+
+
+def make(name: str, size: int, router: str = "task", **config) -> tuple[Trunk, torch.nn.Module]:
+    torch.manual_seed(0)
+    options = ROUTERS[router].Config() if router == "shared" else ROUTERS[router].Config(blocks=(0, 2))
+    trunk = Trunk.Config(name=name, img_size=size, router=options, **SMALL, **config).build(("a", "b"))
+    torch.manual_seed(0)
+    theirs = timm.create_model(name, img_size=size, num_classes=0, dynamic_img_size=True, **SMALL)
+    return trunk.eval(), theirs.eval()
+
+
+def normalised(theirs: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Normalise with torchvision's functional API, a second way of writing it."""
+    from torchvision.transforms.v2 import functional as F
+
+    cfg = theirs.pretrained_cfg
+    return F.normalize(F.to_dtype(images, torch.float32, scale=True), list(cfg["mean"]), list(cfg["std"]))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_a_routed_trunk_starts_as_timms_model(family):
+    """Measured over all families: 1.0e-6 at most (the normalisation is written another way); allowed 1e-5."""
+    trunk, theirs = make(*FAMILIES[family])
+    patch = trunk.stride
+    for height, width in ((6 * patch, 6 * patch), (4 * patch, 7 * patch)):  # neither is the model's own
+        images = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8)
+        tokens = theirs.forward_features(normalised(theirs, images))
+        pooled = theirs.forward_head(tokens, pre_logits=True)
+        for task in ("a", "b"):
+            ours = trunk(images, torch.tensor([[height, width]] * 2), task)
+            assert ours.image_size == (height, width) and ours.stride == patch
+            torch.testing.assert_close(ours.pooled_BD, pooled, atol=1e-5, rtol=0)
+            if not isinstance(theirs.norm, torch.nn.Identity):
+                grid = tokens[:, theirs.num_prefix_tokens :].reshape(2, height // patch, width // patch, -1)
+                torch.testing.assert_close(ours.map_BDHW.permute(0, 2, 3, 1), grid, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_experts_carry_their_tasks_role_and_only_the_running_one_learns(family):
+    trunk, _ = make(*FAMILIES[family])
+    trunk.train()
+    size = 4 * trunk.stride
+    images = torch.randint(0, 256, (1, 3, size, size), dtype=torch.uint8)
+    features = trunk(images, torch.tensor([[size, size]]), "b")
+    (features.map_BDHW.square().sum() + features.pooled_BD.square().sum()).backward()
+    for name, parameter in trunk.named_parameters():
+        role = role_of(parameter)
+        assert role.task == ("a" if ".experts.a." in name else "b" if ".experts.b." in name else None), name
+        assert (parameter.grad is None) == (role.task == "a"), name
