@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ufo_large.structures import MaskPrediction, TaskBatch
+from ufo_large.structures import IGNORE_INDEX, MaskPrediction, TaskBatch, TaskInfo
 
 
 def mask_predictions(scores_BKHW: Tensor, batch: TaskBatch) -> list[MaskPrediction]:
@@ -30,3 +30,9 @@ def mask_predictions(scores_BKHW: Tensor, batch: TaskBatch) -> list[MaskPredicti
 
 def _resize(scores_BKHW: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(scores_BKHW, size=size, mode="bilinear", align_corners=False)
+
+
+def check_label_range(info: TaskInfo) -> None:
+    """Raise ValueError where the classes do not fit uint8 masks beside the ignore value."""
+    if info.num_classes > IGNORE_INDEX:
+        raise ValueError(f"task {info.name!r}: {info.num_classes} classes, but masks hold labels 0 to 254")

@@ -4,7 +4,6 @@ Legend: B images, P pyramid width, W head width, K classes, H W height and width
 """
 
 from dataclasses import dataclass
-from math import gcd
 
 import torch
 import torch.nn.functional as F
@@ -22,15 +21,14 @@ from ufo_large.structures import (
 )
 from ufo_large.tasks.base import TaskHead
 from ufo_large.tasks.finite import require_finite
-from ufo_large.tasks.mask_resize import mask_predictions
+from ufo_large.tasks.mask_resize import check_label_range, mask_predictions
+from ufo_large.tasks.pyramid_fusion import PyramidFusion
 
 
 class DenseSegmenter(TaskHead):
-    """Sum the levels at the finest stride, refine with a few convolutions, classify.
+    """Fuse the levels at the finest stride, classify each cell there, enlarge the logits.
 
-    A lighter Panoptic FPN (arXiv:1901.02446, section 3). GroupNorm, because a micro-batch of one or two
-    images is too small for BatchNorm. The loss is taken at the input's full size, on bilinearly
-    enlarged logits.
+    The loss is taken at the input's full size.
     """
 
     kind = "segmentation"
@@ -69,8 +67,7 @@ class DenseSegmenter(TaskHead):
         self.config = config
         self.strides = config.strides
         width = config.width or pyramid_width
-        self.laterals = nn.ModuleList(nn.Conv2d(pyramid_width, width, 1) for _ in self.strides)
-        self.refine = nn.Sequential(*[_conv_norm_relu(width) for _ in range(config.num_convs)])
+        self.fuse = PyramidFusion(len(self.strides), pyramid_width, width, config.num_convs)
         self.dropout = nn.Dropout2d(config.dropout)
         self.classify = nn.Conv2d(width, info.num_classes, 1)
         nn.init.normal_(self.classify.weight, std=0.01)
@@ -79,14 +76,8 @@ class DenseSegmenter(TaskHead):
 
     def forward(self, features: Features) -> dict[str, Tensor]:
         """Return `logits_BKHW` at the finest stride."""
-        size = features.pyramid[self.strides[0]].shape[-2:]
-        fused_BWHW = 0
-        for lateral, stride in zip(self.laterals, self.strides, strict=True):
-            level_BWHW = lateral(features.pyramid[stride])
-            fused_BWHW = fused_BWHW + F.interpolate(
-                level_BWHW, size=size, mode="bilinear", align_corners=False
-            )
-        return {"logits_BKHW": self.classify(self.dropout(self.refine(fused_BWHW)))}
+        fused_BWHW = self.fuse([features.pyramid[stride] for stride in self.strides])
+        return {"logits_BKHW": self.classify(self.dropout(fused_BWHW))}
 
     def losses(self, outputs: dict[str, Tensor], batch: TaskBatch) -> dict[str, Tensor]:
         """Return `cross_entropy`, and `dice` if it has a weight."""
@@ -108,14 +99,8 @@ class DenseSegmenter(TaskHead):
         return mask_predictions(outputs["logits_BKHW"], batch)
 
 
-def _conv_norm_relu(width: int) -> nn.Sequential:
-    conv = nn.Conv2d(width, width, 3, padding=1, bias=False)
-    return nn.Sequential(conv, nn.GroupNorm(gcd(32, width), width), nn.ReLU())
-
-
 def _check(config: DenseSegmenter.Config, info: TaskInfo) -> None:
-    if info.num_classes > IGNORE_INDEX:
-        raise ValueError(f"task {info.name!r}: {info.num_classes} classes, but masks hold labels 0 to 254")
+    check_label_range(info)
     if config.class_weights is not None and len(config.class_weights) != info.num_classes:
         raise ValueError(
             f"task {info.name!r}: {len(config.class_weights)} class_weights for {info.num_classes} classes"
