@@ -31,7 +31,10 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardEntry:
-    """One shard: `file` and `index` are relative to the data set's root; checksums are sha256 in hex."""
+    """One shard: `file` and `index` are relative to the data set's root; checksums are sha256 in hex.
+
+    `inputs` is a checksum over what the shard was made from, so that sharding can skip what it has.
+    """
 
     file: str
     index: str
@@ -39,14 +42,15 @@ class ShardEntry:
     index_sha256: str
     bytes: int
     count: int
+    inputs: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SplitIndex:
     """One split of one task.
 
-    `labeled` is False for a test split without ground truth. `class_histogram[i]` counts images (classification),
-    boxes (detection) or pixels (segmentation) of model label i.
+    `labeled` is False for a test split without ground truth. `class_histogram[i]` counts images
+    (classification), boxes (detection) or pixels (segmentation) of model label i.
     """
 
     task: str
@@ -85,11 +89,12 @@ class ShardIndex:
     """The columns of one shard's index; row i is the shard's i-th sample, n rows in all.
 
     `keys, file_names`: str. `heights, widths` int32, `image_ids` int64, `orders` int32: as in SampleInfo.
-    `image_offsets, image_sizes, json_offsets, json_sizes, mask_offsets, mask_sizes` int64: where a member's bytes
-    lie in the tar; a sample without mask has size 0. `crc32s` uint32: zlib.crc32 over image, JSON and mask bytes, in
-    this order. `label_starts` int64 [n + 1]: sample i owns `labels[label_starts[i]:label_starts[i + 1]]`: its
-    class, the label of each box, or the classes its mask shows; `label_counts` int64 beside it: 1, 1, or the
-    pixels of that class. `boxes_xyxy` float32 [len(labels), 4] and `crowds` bool for detection, else 0 rows.
+    `image_offsets, image_sizes, json_offsets, json_sizes, mask_offsets, mask_sizes` int64: where a member's
+    bytes lie in the tar; a sample without mask has size 0. `crc32s` uint32: zlib.crc32 over image, JSON and
+    mask bytes, in this order. `label_starts` int64 [n + 1]: sample i owns
+    `labels[label_starts[i]:label_starts[i + 1]]` (int32): its class, the label of each box, or the classes
+    its mask shows; `label_counts` int64 beside it: 1, 1, or the pixels of that class. `boxes_xyxy` float32
+    [len(labels), 4] and `crowds` bool for detection, else 0 rows.
     """
 
     keys: np.ndarray

@@ -1,0 +1,77 @@
+"""Pack a user's folders into shards: python data_sharding/make_shards.py --data DIR [DIR ...] --out SHARDS"""
+
+import argparse
+import os
+import sys
+
+from ufo_large.data.shard_index import read_dataset
+from ufo_large.data.shard_writer import Transcode
+from ufo_large.data.sharding import ShardingOptions, make_shards
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        required=True,
+        metavar="DIR",
+        help="folders with the data: a root of the contest's layout, a folder that holds such roots, "
+        "or another known layout; TASK=DIR names the task of a single-task folder",
+    )
+    parser.add_argument(
+        "--out", required=True, help="folder for the shards; an interrupted run goes on in it"
+    )
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes")
+    parser.add_argument("--shard-size", type=float, default=256, metavar="MB", help="input per shard")
+    parser.add_argument(
+        "--short-side",
+        type=int,
+        metavar="PX",
+        help="scale larger train and val pictures down to this and store them as JPEG",
+    )
+    parser.add_argument("--quality", type=int, default=90, help="JPEG quality of scaled pictures")
+    parser.add_argument(
+        "--classes",
+        nargs="*",
+        default=[],
+        metavar="TASK=N",
+        help="number of classes of a task whose files do not say it",
+    )
+    parser.add_argument("--like", metavar="SHARDS", help="keep to the class lists of these shards")
+    return parser.parse_args(arguments)
+
+
+def class_counts(entries: list[str]) -> dict[str, int]:
+    counts = {}
+    for entry in entries:
+        task, _, number = entry.partition("=")
+        if not number.isdigit() or not int(number):
+            raise ValueError(f"--classes {entry}: write TASK=N, for instance seg=19")
+        counts[task] = int(number)
+    return counts
+
+
+def main() -> None:
+    args = parse()
+    options = ShardingOptions(
+        jobs=args.jobs,
+        shard_megabytes=args.shard_size,
+        transcode=Transcode(short_side=args.short_side, quality=args.quality),
+        counts=class_counts(args.classes),
+        known=read_dataset(args.like).tasks if args.like else {},
+    )
+    dataset = make_shards(args.data, args.out, options)
+    for task, by_split in dataset.splits.items():
+        counts = ", ".join(f"{split} {index.count}" for split, index in by_split.items())
+        print(
+            f"{task}: {dataset.tasks[task].kind}, {dataset.tasks[task].num_classes} classes; images: {counts}"
+        )
+    print(f"{dataset.root}: fingerprint {dataset.fingerprint[:16]}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ValueError as error:
+        sys.exit(f"error: {error}")

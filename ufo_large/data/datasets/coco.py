@@ -1,0 +1,178 @@
+"""COCO detection JSON: categories of any numbering, sparse image ids, boxes as [x, y, width, height]."""
+
+import json
+import math
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from ufo_large.data.datasets.base import (
+    FIX_REMEDY,
+    Box,
+    Example,
+    Findings,
+    Reporter,
+    SourceTask,
+    list_images,
+    numbered_info,
+)
+from ufo_large.data.shard_index import SPLITS
+
+Coco = dict[str, list[dict[str, Any]]]
+LISTS = ("images", "annotations", "categories")
+
+
+def load_coco(file: Path, report: Reporter) -> Coco:
+    """Read a COCO file; reports and returns empty lists where it is not one."""
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        report.add("json", f"{file}: cannot be read as JSON ({error}); write it again", file)
+        return {name: [] for name in LISTS}
+    if not isinstance(raw, dict) or not all(_is_list_of_dicts(raw.get(name, [])) for name in LISTS):
+        report.add("json", f"{file}: not a COCO file; it needs the lists {', '.join(LISTS)}", file)
+        return {name: [] for name in LISTS}
+    return {name: raw.get(name, []) for name in LISTS}
+
+
+def _is_list_of_dicts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(v, dict) for v in value)
+
+
+def read_categories(cocos: dict[Path, Coco], report: Reporter) -> dict[int, str]:
+    """Merge the category lists of several files; one id with two names is reported."""
+    names: dict[int, str] = {}
+    for file, coco in cocos.items():
+        for category in coco["categories"]:
+            number, name = category.get("id"), str(category.get("name", category.get("id")))
+            if not isinstance(number, int):
+                report.add("classes", f"{file}: category {category} has no integer id; give it one", file)
+            elif names.setdefault(number, name) != name:
+                clash = f"category id {number} is {name!r} here and {names[number]!r} in another file"
+                report.add("classes", f"{file}: {clash}; use one name", file)
+    return names
+
+
+class CocoReader:
+    """Turns one COCO file into examples, in the order of its `images`.
+
+    `labels` maps a category id to a model label. What is wrong is reported and left out.
+    """
+
+    def __init__(self, file: Path, folder: Path, labels: dict[int, int], report: Reporter):
+        self.file, self.folder, self.labels, self.report = file, folder, labels, report
+        self.present = list_images(folder)
+        self.seen_ids: set[int] = set()
+        self.seen_names: set[str] = set()
+
+    def read(self, coco: Coco) -> list[Example]:
+        boxes = self._boxes_by_image(coco)
+        return [e for e in (self._example(image, boxes) for image in coco["images"]) if e is not None]
+
+    def _boxes_by_image(self, coco: Coco) -> dict[int, list[Box]]:
+        known = {image.get("id") for image in coco["images"]}
+        boxes: dict[int, list[Box]] = defaultdict(list)
+        seen: set[Any] = set()
+        for position, annotation in enumerate(coco["annotations"]):
+            number = annotation.get("id", f"#{position}")
+            problem = self._annotation_problem(annotation, known)
+            if number in seen:
+                self._add("duplicate", f"annotation id {number} stands twice; {FIX_REMEDY}")
+            elif problem:
+                self._add("annotation", f"annotation {number} {problem}; {FIX_REMEDY}")
+            else:
+                boxes[annotation["image_id"]].append(self._box(annotation))
+            seen.add(number)
+        return boxes
+
+    def _annotation_problem(self, annotation: dict[str, Any], known: set[Any]) -> str:
+        if annotation.get("image_id") not in known:
+            return f"is of image_id {annotation.get('image_id')}, which is not in `images`"
+        if annotation.get("category_id") not in self.labels:
+            return f"has category_id {annotation.get('category_id')}, which is not in `categories`"
+        if not _is_box(annotation.get("bbox")):
+            return f"has bbox {annotation.get('bbox')}, not [x, y, width, height] in pixels"
+        return ""
+
+    def _box(self, annotation: dict[str, Any]) -> Box:
+        x, y, width, height = (float(v) for v in annotation["bbox"])
+        area = annotation.get("area")
+        return Box(
+            xyxy=(x, y, x + width, y + height),
+            label=self.labels[annotation["category_id"]],
+            crowd=bool(annotation.get("iscrowd", 0)),
+            area=None if area is None else float(area),
+        )
+
+    def _example(self, image: dict[str, Any], boxes: dict[int, list[Box]]) -> Example | None:
+        number, name = image.get("id"), image.get("file_name")
+        if not isinstance(number, int) or not isinstance(name, str):
+            self._add("annotation", f"image {image} needs an integer `id` and a `file_name`; {FIX_REMEDY}")
+            return None
+        path = self.present.get(name, self.folder / name)
+        if number in self.seen_ids or name in self.seen_names:
+            self._add("duplicate", f"image id {number} ({name}) stands twice; {FIX_REMEDY}", path)
+            return None
+        self.seen_ids.add(number)
+        self.seen_names.add(name)
+        if name not in self.present and not path.is_file():
+            self._add(
+                "missing",
+                f"image {name} (id {number}) is not in {self.folder}; copy it or {FIX_REMEDY}",
+                path,
+            )
+            return None
+        return Example(
+            image=path,
+            file_name=name,
+            image_id=number,
+            where=f"{self.file}: image {name}",
+            size=(image["height"], image["width"]) if "height" in image and "width" in image else None,
+            boxes=tuple(boxes.get(number, ())),
+        )
+
+    def _add(self, kind: str, message: str, path: Path | None = None) -> None:
+        self.report.add(kind, f"{self.file}: {message}", path or self.file)
+
+
+def _is_box(values: Any) -> bool:
+    if not isinstance(values, list) or len(values) != 4:
+        return False
+    return all(isinstance(v, int | float) and math.isfinite(v) for v in values)
+
+
+def is_coco_folder(root: Path) -> bool:
+    """True for a folder with annotations/instances_<split>[year].json or annotations/<split>.json."""
+    return bool(_split_files(root))
+
+
+def _split_files(root: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for file in sorted((root / "annotations").glob("*.json")):
+        stem = file.stem.removeprefix("instances_")
+        for split in SPLITS:
+            year = stem.removeprefix(split).strip("_-")
+            if stem.startswith(split) and (year.isdigit() or not year):
+                found.setdefault(split, file)
+    return {split: found[split] for split in SPLITS if split in found}
+
+
+def read_coco_folder(root: Path, task: str, findings: Findings) -> SourceTask:
+    """Read ROOT/annotations/instances_<split>[year].json; pictures in ROOT/<split>[year] or ROOT/images."""
+    files = _split_files(root)
+    cocos = {file: load_coco(file, findings.at(task, split)) for split, file in files.items()}
+    info = numbered_info(task, "detection", read_categories(cocos, findings.at(task)))
+    labels = {number: label for label, number in enumerate(info.class_ids)}
+    splits = {
+        split: CocoReader(file, _picture_folder(root, file), labels, findings.at(task, split)).read(
+            cocos[file]
+        )
+        for split, file in files.items()
+    }
+    return SourceTask(info, splits)
+
+
+def _picture_folder(root: Path, file: Path) -> Path:
+    name = file.stem.removeprefix("instances_")
+    candidates = (root / name, root / "images" / name, root / "images")
+    return next((folder for folder in candidates if folder.is_dir()), root / "images")

@@ -1,0 +1,155 @@
+"""Look into a picture or mask file once: is it whole, how large, what does it hold."""
+
+import hashlib
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import simplejpeg
+from PIL import Image, UnidentifiedImageError
+
+HASH_SIDE = 8
+STORED_AS_IS = ("jpeg", "png")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileFacts:
+    """What one file holds.
+
+    `error` is empty for a whole file, else says what is wrong. `format` is jpeg, png, or another PIL name;
+    a JPEG in CMYK is "jpeg-cmyk". `sha256` is of the bytes, `dhash` a 64-bit fingerprint of the look
+    (difference hash). `values` (masks only) counts pixels by grey value, or by 0xRRGGBB where `colored`.
+    """
+
+    error: str = ""
+    format: str = ""
+    height: int = 0
+    width: int = 0
+    sha256: str = ""
+    dhash: int = 0
+    colored: bool = False
+    values: dict[int, int] = field(default_factory=dict)
+
+
+def inspect_file(path: Path, is_mask: bool = False) -> FileFacts:
+    """Read and decode one file in full; never raises for what is in it."""
+    try:
+        data = path.read_bytes()
+        return _mask_facts(data) if is_mask else _picture_facts(data)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return FileFacts(error=_reason(error))
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).strip().rstrip(".")
+    if isinstance(error, FileNotFoundError):
+        return "missing"
+    if isinstance(error, UnidentifiedImageError):
+        return "not a picture that can be read"
+    if "remature end" in text or "truncated" in text.lower():
+        return f"truncated ({text})"
+    return f"unreadable ({text})"
+
+
+def _picture_facts(data: bytes) -> FileFacts:
+    if not data:
+        raise ValueError("empty file")
+    if data[:2] == b"\xff\xd8":
+        kind, height, width, gray = _decode_jpeg_small(data)
+    else:
+        kind, height, width, gray = _decode_other(data)
+    return FileFacts(
+        format=kind,
+        height=height,
+        width=width,
+        sha256=hashlib.sha256(data).hexdigest(),
+        dhash=difference_hash(gray),
+    )
+
+
+def _decode_jpeg_small(data: bytes) -> tuple[str, int, int, np.ndarray]:
+    """Decode every coefficient, but at an eighth of the size: enough to see a cut file."""
+    height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
+    if colors in ("CMYK", "YCCK"):
+        return ("jpeg-cmyk", *_decode_other(data)[1:])
+    try:
+        gray = simplejpeg.decode_jpeg(data, "GRAY", fastdct=True, min_height=32, min_width=32, min_factor=1)
+    except ValueError as error:
+        if "remature" in str(error):
+            raise
+        gray = _decode_other(data)[3][..., None]  # a warning that PIL can live with
+    return "jpeg", height, width, gray[..., 0]
+
+
+def _decode_other(data: bytes) -> tuple[str, int, int, np.ndarray]:
+    with Image.open(io.BytesIO(data)) as image:
+        kind = (image.format or "").lower()
+        image.load()
+        if kind == "png" and image.mode.startswith("I"):
+            kind = "png-16"
+        return kind, image.height, image.width, np.asarray(image.convert("L"))
+
+
+def difference_hash(gray_HW: np.ndarray) -> int:
+    """Return 64 bits, one a cell of an 8x8 grid: is its right neighbour brighter? Alike pictures share most."""
+    small = cv2.resize(gray_HW, (HASH_SIDE + 1, HASH_SIDE), interpolation=cv2.INTER_AREA)
+    bits = (small[:, 1:] > small[:, :-1]).ravel()
+    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+
+
+def _mask_facts(data: bytes) -> FileFacts:
+    values_HW, colored = decode_mask(data)
+    values, counts = np.unique(values_HW, return_counts=True)
+    return FileFacts(
+        format="png" if data[:4] == b"\x89PNG" else "other",
+        height=values_HW.shape[0],
+        width=values_HW.shape[1],
+        sha256=hashlib.sha256(data).hexdigest(),
+        colored=colored,
+        values=dict(zip(values.tolist(), counts.tolist(), strict=True)),
+    )
+
+
+def decode_mask(data: bytes) -> tuple[np.ndarray, bool]:
+    """Return (values [H, W], colored): grey or palette values, or 0xRRGGBB of a mask with colours."""
+    with Image.open(io.BytesIO(data)) as image:
+        image.load()
+        if image.mode in ("L", "P", "1") or image.mode.startswith("I"):
+            values = np.asarray(image)
+            return (values.astype(np.uint8) if image.mode == "1" else values), False
+        rgb = np.asarray(image.convert("RGB")).astype(np.int32)
+    if (rgb[..., 0] == rgb[..., 1]).all() and (rgb[..., 0] == rgb[..., 2]).all():
+        return rgb[..., 0], False
+    return rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2], True
+
+
+def is_plain_mask(data: bytes) -> bool:
+    """True for an 8-bit grey PNG, whose bytes can be stored as they are."""
+    return data[:8] == b"\x89PNG\r\n\x1a\n" and data[24:26] == b"\x08\x00"
+
+
+def decode_rgb(data: bytes) -> np.ndarray:
+    """Decode a whole picture to uint8 RGB [H, W, 3], without turning it by its EXIF tag."""
+    if data[:2] == b"\xff\xd8" and simplejpeg.decode_jpeg_header(data)[2] not in ("CMYK", "YCCK"):
+        return simplejpeg.decode_jpeg(data, "RGB", strict=False)
+    with Image.open(io.BytesIO(data)) as image:
+        if image.mode.startswith("I"):
+            values = np.asarray(image).astype(np.float64)
+            return np.repeat((values / 257).round().clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
+        return np.asarray(image.convert("RGB"))
+
+
+def encode_jpeg(rgb_HW3: np.ndarray, quality: int) -> bytes:
+    return simplejpeg.encode_jpeg(
+        np.ascontiguousarray(rgb_HW3), quality=quality, colorspace="RGB", fastdct=False
+    )
+
+
+def encode_mask(labels_HW: np.ndarray) -> bytes:
+    """Encode uint8 labels as a grey PNG."""
+    done, png = cv2.imencode(".png", np.ascontiguousarray(labels_HW, dtype=np.uint8))
+    if not done:
+        raise ValueError(f"cannot encode a mask of shape {labels_HW.shape} as PNG")
+    return png.tobytes()

@@ -1,0 +1,66 @@
+"""Run a function over many items in processes, with a progress bar that estimates the end."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from multiprocessing import get_context
+from typing import Any
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+def progress_bar() -> Progress:
+    """Return a bar with counts, elapsed and remaining time; use it as a context manager."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+
+
+def map_in_processes(
+    function: Callable[[Any], Any],
+    items: Sequence[Any],
+    jobs: int,
+    description: str,
+    weigh: Callable[[Any], int] = lambda item: 1,
+) -> Iterator[tuple[Any, Any]]:
+    """Yield (item, function(item)) as they finish; `jobs` 1 stays in this process, in order.
+
+    The bar counts `weigh(item)`. The first exception stops what has not begun and is raised.
+    """
+    with progress_bar() as bar:
+        line = bar.add_task(description, total=sum(weigh(item) for item in items))
+        results = _serial(function, items) if jobs <= 1 else _parallel(function, items, jobs)
+        for item, result in results:
+            bar.advance(line, weigh(item))
+            yield item, result
+
+
+def _serial(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    for item in items:
+        yield item, function(item)
+
+
+def _parallel(function: Callable[[Any], Any], items: Sequence[Any], jobs: int) -> Iterator[tuple[Any, Any]]:
+    # a fork server: forking a process with torch threads can hang, and spawning would import torch every time
+    context = get_context("forkserver")
+    context.set_forkserver_preload([function.__module__])
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        waiting = {pool.submit(function, item): item for item in items}
+        try:
+            while waiting:
+                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                    yield waiting.pop(future), future.result()
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise

@@ -1,0 +1,308 @@
+"""Write one shard: a webdataset tar and its index, the same bytes for the same input."""
+
+import hashlib
+import io
+import json
+import os
+import re
+import tarfile
+import zlib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import cv2
+import numpy as np
+
+from ufo_large.data.datasets.base import Example
+from ufo_large.data.pictures import (
+    STORED_AS_IS,
+    FileFacts,
+    decode_mask,
+    decode_rgb,
+    encode_jpeg,
+    encode_mask,
+    is_plain_mask,
+)
+from ufo_large.data.shard_index import ShardEntry, ShardIndex
+
+TAR_HEADER = 512
+FULL_SIZE_QUALITY = 95
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Transcode:
+    """Scale pictures down to `short_side` pixels and store them as JPEG; None keeps the user's own bytes."""
+
+    short_side: int | None = None
+    quality: int = 90
+
+    def __post_init__(self):
+        if self.short_side is not None and self.short_side < 16:
+            raise ValueError(f"--short-side {self.short_side}: at least 16 pixels")
+        if not 1 <= self.quality <= 100:
+            raise ValueError(f"--quality {self.quality}: 1 to 100")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardJob:
+    """Everything one worker needs for one shard; `inputs` is the checksum of what it is made from."""
+
+    out: Path
+    task: str
+    split: str
+    number: int
+    first_order: int
+    num_classes: int
+    examples: tuple[Example, ...]
+    facts: tuple[FileFacts, ...]
+    transcode: Transcode
+    inputs: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.task}/{self.split}-{self.number:06d}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WrittenShard:
+    entry: ShardEntry
+    class_histogram: tuple[int, ...]
+
+
+def write_shard(job: ShardJob) -> WrittenShard:
+    """Write tar and index under temporary names and rename them when whole.
+
+    Raises OSError (a full disk, say) after removing what it began.
+    """
+    tar_path, index_path = job.out / f"{job.name}.tar", job.out / f"{job.name}.index.npz"
+    partial = [path.with_name(path.name + ".tmp") for path in (tar_path, index_path)]
+    tar_path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        columns = _Columns()
+        with partial[0].open("wb") as file:
+            hashing = _HashingFile(file)
+            with tarfile.open(fileobj=hashing, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+                for i in range(len(job.examples)):
+                    _write_sample(tar, job, i, columns)
+            file.flush()
+            os.fsync(file.fileno())
+        index_bytes = columns.to_index(detection=any(e.boxes is not None for e in job.examples)).to_bytes()
+        partial[1].write_bytes(index_bytes)
+        for source, target in zip(partial, (tar_path, index_path), strict=True):
+            source.replace(target)
+    except BaseException:
+        for path in partial:
+            path.unlink(missing_ok=True)
+        raise
+    entry = ShardEntry(
+        file=f"{job.name}.tar",
+        index=f"{job.name}.index.npz",
+        sha256=hashing.digest.hexdigest(),
+        index_sha256=hashlib.sha256(index_bytes).hexdigest(),
+        bytes=hashing.position,
+        count=len(job.examples),
+        inputs=job.inputs,
+    )
+    return WrittenShard(entry=entry, class_histogram=columns.histogram(job.num_classes))
+
+
+class _HashingFile:
+    """A file for tarfile that hashes what passes through."""
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.digest, self.position = file, hashlib.sha256(), 0
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        self.position += len(data)
+        return self.file.write(data)
+
+    def tell(self) -> int:
+        return self.position
+
+
+@dataclass(slots=True)
+class _Columns:
+    rows: dict[str, list[Any]] = field(default_factory=dict)
+    labels: list[int] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    starts: list[int] = field(default_factory=lambda: [0])
+    boxes: list[tuple[float, ...]] = field(default_factory=list)
+    crowds: list[bool] = field(default_factory=list)
+
+    def add(self, **row: Any) -> None:
+        for name, value in row.items():
+            self.rows.setdefault(name, []).append(value)
+
+    def add_labels(self, labels: list[int], counts: list[int]) -> None:
+        self.labels += labels
+        self.counts += counts
+        self.starts.append(len(self.labels))
+
+    def histogram(self, num_classes: int) -> tuple[int, ...]:
+        counted = np.zeros(num_classes, np.int64)
+        np.add.at(counted, np.array(self.labels, np.int64), np.array(self.counts, np.int64))
+        return tuple(counted.tolist())
+
+    def to_index(self, detection: bool) -> ShardIndex:
+        kinds = {
+            "heights": np.int32,
+            "widths": np.int32,
+            "orders": np.int32,
+            "crc32s": np.uint32,
+            "keys": np.str_,
+            "file_names": np.str_,
+        }
+        arrays = {name: np.array(values, kinds.get(name, np.int64)) for name, values in self.rows.items()}
+        return ShardIndex(
+            **arrays,
+            label_starts=np.array(self.starts, np.int64),
+            labels=np.array(self.labels, np.int32),
+            label_counts=np.array(self.counts, np.int64),
+            boxes_xyxy=np.array(self.boxes if detection else [], np.float32).reshape(-1, 4),
+            crowds=np.array(self.crowds if detection else [], bool),
+        )
+
+
+def _write_sample(tar: tarfile.TarFile, job: ShardJob, position: int, columns: _Columns) -> None:
+    example, order = job.examples[position], job.first_order + position
+    sample = _encode(example, job.facts[position], job.transcode)
+    key = f"{order:06d}-{re.sub(r'[^A-Za-z0-9_-]', '_', Path(example.file_name).stem)[:60]}"
+    facts = {
+        "key": key,
+        "file_name": example.file_name,
+        "height": sample.height,
+        "width": sample.width,
+        "image_id": example.image_id,
+        "order": order,
+    }
+    text = json.dumps({**facts, **_annotation(sample.example)}, ensure_ascii=False).encode()
+    spans = [
+        _append(tar, f"{key}.{sample.extension}", sample.image),
+        _append(tar, f"{key}.json", text),
+        _append(tar, f"{key}.mask.png", sample.mask) if sample.mask else (0, 0),
+    ]
+    columns.add(
+        keys=key,
+        file_names=example.file_name,
+        heights=sample.height,
+        widths=sample.width,
+        image_ids=example.image_id,
+        orders=order,
+        image_offsets=spans[0][0],
+        image_sizes=spans[0][1],
+        json_offsets=spans[1][0],
+        json_sizes=spans[1][1],
+        mask_offsets=spans[2][0],
+        mask_sizes=spans[2][1],
+        crc32s=zlib.crc32(sample.mask, zlib.crc32(text, zlib.crc32(sample.image))),
+    )
+    _add_labels(columns, sample)
+
+
+def _append(tar: tarfile.TarFile, name: str, data: bytes) -> tuple[int, int]:
+    """Add a member with fixed owner and time; return (offset of its data, size)."""
+    info = tarfile.TarInfo(name)
+    info.size, info.mode, info.mtime = len(data), 0o644, 0
+    offset = tar.offset + TAR_HEADER
+    tar.addfile(info, io.BytesIO(data))
+    return offset, len(data)
+
+
+def _annotation(example: Example) -> dict[str, Any]:
+    if example.label is not None:
+        return {"label": example.label}
+    if example.boxes is None:
+        return {}
+    return {
+        "boxes_xyxy": [list(b.xyxy) for b in example.boxes],
+        "labels": [b.label for b in example.boxes],
+        "iscrowd": [int(b.crowd) for b in example.boxes],
+        "area": [_area(b) if b.area is None else b.area for b in example.boxes],
+    }
+
+
+def _area(box) -> float:
+    x0, y0, x1, y1 = box.xyxy
+    return (x1 - x0) * (y1 - y0)
+
+
+def _add_labels(columns: _Columns, sample: "_Sample") -> None:
+    example = sample.example
+    if example.label is not None:
+        columns.add_labels([example.label], [1])
+    elif example.boxes is not None:
+        columns.boxes += [b.xyxy for b in example.boxes]
+        columns.crowds += [b.crowd for b in example.boxes]
+        columns.add_labels([b.label for b in example.boxes], [1] * len(example.boxes))
+    else:
+        columns.add_labels(list(sample.pixels), list(sample.pixels.values()))
+
+
+@dataclass(slots=True)
+class _Sample:
+    """One sample as stored; `example` has its boxes in pixels of the stored picture."""
+
+    example: Example
+    image: bytes
+    extension: str
+    height: int
+    width: int
+    mask: bytes = b""
+    pixels: dict[int, int] = field(default_factory=dict)
+
+
+def _encode(example: Example, facts: FileFacts, transcode: Transcode) -> _Sample:
+    data = example.image.read_bytes()
+    mask = None if example.mask is None else example.mask.read_bytes()
+    sample = _encode_picture(example, data, facts, transcode)
+    if mask is not None:
+        sample.mask, sample.pixels = _encode_mask(example, mask, (sample.height, sample.width))
+    return sample
+
+
+def _encode_picture(example: Example, data: bytes, facts: FileFacts, transcode: Transcode) -> _Sample:
+    height, width = facts.height, facts.width
+    scale = 1.0 if transcode.short_side is None else min(1.0, transcode.short_side / min(height, width))
+    if scale == 1 and facts.format in STORED_AS_IS:
+        return _Sample(example, data, {"jpeg": "jpg"}.get(facts.format, facts.format), height, width)
+    rgb = decode_rgb(data)
+    if scale == 1:
+        return _Sample(example, encode_jpeg(rgb, FULL_SIZE_QUALITY), "jpg", height, width)
+    new_size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    smaller = cv2.resize(rgb, new_size, interpolation=cv2.INTER_AREA)
+    boxes = _scale_boxes(example, (new_size[0] / width, new_size[1] / height))
+    return _Sample(boxes, encode_jpeg(smaller, transcode.quality), "jpg", new_size[1], new_size[0])
+
+
+def _scale_boxes(example: Example, ratios: tuple[float, float]) -> Example:
+    if not example.boxes:
+        return example
+    x, y = ratios
+    boxes = (
+        replace(
+            b,
+            xyxy=tuple(v * s for v, s in zip(b.xyxy, (x, y, x, y), strict=True)),
+            area=None if b.area is None else b.area * x * y,
+        )
+        for b in example.boxes
+    )
+    return replace(example, boxes=tuple(boxes))
+
+
+def _encode_mask(example: Example, data: bytes, size: tuple[int, int]) -> tuple[bytes, dict[int, int]]:
+    values, colored = decode_mask(data)
+    if colored:
+        labels = np.full(values.shape, 255, np.uint8)
+        for color, label in example.mask_coding.colors.items():
+            labels[values == color] = label
+    else:
+        labels = np.array(example.mask_coding.table, np.int16)[values].astype(np.uint8)
+    if labels.shape != size:
+        labels = cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    unchanged = (
+        not colored and labels.shape == values.shape and (labels == values).all() and is_plain_mask(data)
+    )
+    found, counts = np.unique(labels[labels != 255], return_counts=True)
+    return data if unchanged else encode_mask(labels), dict(zip(found.tolist(), counts.tolist(), strict=True))

@@ -1,0 +1,234 @@
+"""Turn a user's folders into shards: check everything, write in parallel, go on after an interruption."""
+
+import errno
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from ufo_large.data.checking import check_tasks, files_of, inspect_files
+from ufo_large.data.datasets.base import Example, Findings, SourceTask
+from ufo_large.data.datasets.sources import read_sources
+from ufo_large.data.pictures import FileFacts
+from ufo_large.data.progress import map_in_processes
+from ufo_large.data.shard_index import (
+    DATASET_FILE,
+    DatasetIndex,
+    ShardEntry,
+    SplitIndex,
+    dataset_json,
+    read_dataset,
+)
+from ufo_large.data.shard_writer import ShardJob, Transcode, WrittenShard, write_shard
+from ufo_large.structures import TaskInfo
+
+JOURNAL_FILE = "written.jsonl"
+FACTS_FILE = "checked.jsonl"
+MB = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardingOptions:
+    """`counts`: classes of a task where the files do not say; `known`: class lists to keep to."""
+
+    jobs: int = 1
+    shard_megabytes: float = 256
+    transcode: Transcode = field(default_factory=Transcode)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    known: Mapping[str, TaskInfo] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.shard_megabytes <= 0:
+            raise ValueError(f"--shard-size {self.shard_megabytes}: give megabytes above 0")
+        if self.jobs < 1:
+            raise ValueError(f"--jobs {self.jobs}: at least 1")
+
+
+def make_shards(data: Sequence[str | Path], out: str | Path, options: ShardingOptions) -> DatasetIndex:
+    """Write shards of `data` to the folder `out` and return their index.
+
+    Nothing is written to a shard before every file and annotation is checked; ValueError lists what is
+    wrong. A second call goes on where an interrupted one stopped, and rewrites only shards whose input
+    changed. Pictures of the test split are never scaled, because predictions speak in their pixels.
+    """
+    findings = Findings()
+    tasks = read_sources(data, findings, options.counts, options.known)
+    out = _prepare(Path(out))
+    facts = _disk_errors(out, lambda: inspect_files(files_of(tasks), options.jobs, out / FACTS_FILE))
+    tasks = check_tasks(tasks, facts, findings)
+    findings.raise_if_any(f"data of {', '.join(map(str, data))}")
+    _refuse_empty(tasks, data)
+    jobs = plan_shards(tasks, facts, out, options)
+    written = _disk_errors(out, lambda: _write_missing(jobs, out, options.jobs))
+    return _finish(tasks, jobs, written, out)
+
+
+def _prepare(out: Path) -> Path:
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out}: not a folder; choose another --out")
+    known = (DATASET_FILE, JOURNAL_FILE, FACTS_FILE)
+    if out.is_dir() and any(out.iterdir()) and not any((out / name).is_file() for name in known):
+        raise ValueError(f"{out}: holds files that are not shards; choose a new or empty folder for --out")
+    out.mkdir(parents=True, exist_ok=True)
+    return out
+
+
+def _refuse_empty(tasks: list[SourceTask], data: Sequence[str | Path]) -> None:
+    empty = [f"{t.info.name}/{split}" for t in tasks for split, examples in t.splits.items() if not examples]
+    if empty or not tasks:
+        what = ", ".join(empty) if empty else "every task"
+        raise ValueError(f"{', '.join(map(str, data))}: no images for {what}; add some or remove the folder")
+
+
+def plan_shards(
+    tasks: list[SourceTask], facts: Mapping[Path, FileFacts], out: Path, options: ShardingOptions
+) -> list[ShardJob]:
+    """Cut every split, in its official order, into shards of about `shard_megabytes` of input."""
+    jobs = []
+    for task in tasks:
+        for split, examples in task.splits.items():
+            first = 0
+            for number, part in enumerate(_cut(examples, options.shard_megabytes * MB)):
+                transcode = Transcode() if split == "test" else options.transcode
+                part_facts = tuple(facts[e.image] for e in part)
+                jobs.append(
+                    ShardJob(
+                        out=out,
+                        task=task.info.name,
+                        split=split,
+                        number=number,
+                        first_order=first,
+                        num_classes=task.info.num_classes,
+                        examples=tuple(part),
+                        facts=part_facts,
+                        transcode=transcode,
+                        inputs=_inputs_checksum(part, facts, first, transcode),
+                    )
+                )
+                first += len(part)
+    return jobs
+
+
+def _cut(examples: list[Example], limit: float) -> Iterator[list[Example]]:
+    part: list[Example] = []
+    size = 0
+    for example in examples:
+        grown = example.image.stat().st_size + (example.mask.stat().st_size if example.mask else 0)
+        if part and size + grown > limit:
+            yield part
+            part, size = [], 0
+        part.append(example)
+        size += grown
+    if part:
+        yield part
+
+
+def _inputs_checksum(
+    part: list[Example], facts: Mapping[Path, FileFacts], first: int, transcode: Transcode
+) -> str:
+    """Hash everything that decides a shard's bytes; where the files lie does not matter."""
+    digest = hashlib.sha256(repr((first, transcode)).encode())
+    for e in part:
+        mask = "" if e.mask is None else facts[e.mask].sha256
+        digest.update(
+            repr(
+                (
+                    e.file_name,
+                    e.image_id,
+                    e.label,
+                    e.boxes,
+                    facts[e.image].sha256,
+                    mask,
+                    e.mask_coding and (e.mask_coding.table, e.mask_coding.colors),
+                )
+            ).encode()
+        )
+    return digest.hexdigest()
+
+
+def _write_missing(jobs: list[ShardJob], out: Path, processes: int) -> dict[str, WrittenShard]:
+    """Write the shards that an earlier run did not, noting each in a journal as it is done."""
+    done = _recall_shards(out)
+    keep = {job.name: done[job.name] for job in jobs if _is_there(job, done.get(job.name), out)}
+    lines = [_journal_line(name, shard) for name, shard in keep.items()]
+    (out / JOURNAL_FILE).write_text("".join(lines), encoding="utf-8")
+    todo = [job for job in jobs if job.name not in keep]
+    if todo:
+        (out / DATASET_FILE).unlink(missing_ok=True)
+    for job, shard in map_in_processes(
+        write_shard, todo, processes, "writing samples", lambda j: len(j.examples)
+    ):
+        keep[job.name] = shard
+        with (out / JOURNAL_FILE).open("a", encoding="utf-8") as file:
+            file.write(_journal_line(job.name, shard))
+    return keep
+
+
+def _journal_line(name: str, shard: WrittenShard) -> str:
+    return json.dumps({"name": name, **asdict(shard)}) + "\n"
+
+
+def _recall_shards(out: Path) -> dict[str, WrittenShard]:
+    """Return the shards of the journal of a run that did not finish or has just been repeated."""
+    done: dict[str, WrittenShard] = {}
+    if (out / JOURNAL_FILE).is_file():
+        for line in (out / JOURNAL_FILE).read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:  # the last line of a run that was killed
+                continue
+            done[row["name"]] = WrittenShard(
+                entry=ShardEntry(**row["entry"]), class_histogram=tuple(row["class_histogram"])
+            )
+    return done
+
+
+def _is_there(job: ShardJob, shard: WrittenShard | None, out: Path) -> bool:
+    if shard is None or shard.entry.inputs != job.inputs or len(shard.class_histogram) != job.num_classes:
+        return False
+    tar = out / shard.entry.file
+    return tar.is_file() and tar.stat().st_size == shard.entry.bytes and (out / shard.entry.index).is_file()
+
+
+def _finish(
+    tasks: list[SourceTask], jobs: list[ShardJob], written: Mapping[str, WrittenShard], out: Path
+) -> DatasetIndex:
+    """Write dataset.json last, in one move, and remove shards of an earlier input."""
+    splits = []
+    for task in tasks:
+        for split, examples in task.splits.items():
+            shards = [written[j.name] for j in jobs if (j.task, j.split) == (task.info.name, split)]
+            histogram = tuple(map(sum, zip(*(s.class_histogram for s in shards), strict=True)))
+            splits.append(
+                SplitIndex(
+                    task=task.info.name,
+                    split=split,
+                    count=len(examples),
+                    labeled=all(e.labeled for e in examples),
+                    class_histogram=histogram,
+                    shards=tuple(s.entry for s in shards),
+                )
+            )
+    partial = out / (DATASET_FILE + ".tmp")
+    partial.write_text(dataset_json([t.info for t in tasks], splits), encoding="utf-8")
+    partial.replace(out / DATASET_FILE)
+    wanted = {out / name for s in written.values() for name in (s.entry.file, s.entry.index)}
+    for stale in [*out.glob("*/*-??????.tar"), *out.glob("*/*-??????.index.npz"), *out.glob("*/*.tmp")]:
+        if stale not in wanted:
+            stale.unlink()
+    (out / FACTS_FILE).unlink(missing_ok=True)
+    return read_dataset(out)
+
+
+def _disk_errors(out: Path, action):
+    """Run `action`; a disk that refuses bytes becomes a ValueError that says how to go on."""
+    try:
+        return action()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise ValueError(
+            f"{out}: {error.strerror}; the partial shard was removed and finished ones are kept. Free some space "
+            "and run the same command again: it goes on where it stopped"
+        ) from None
