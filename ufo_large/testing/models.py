@@ -1,0 +1,80 @@
+"""Small models and batches of the three kinds of task, for tests of whatever uses a model."""
+
+from typing import Any
+
+import torch
+
+from ufo_large.models import MultitaskModel, Trunk
+from ufo_large.routing import ROUTERS
+from ufo_large.structures import (
+    BoxTargets,
+    ClassTargets,
+    MaskTargets,
+    SampleInfo,
+    Targets,
+    TaskBatch,
+    TaskInfo,
+)
+from ufo_large.tasks import HEADS
+
+
+def task_info(name: str, kind: str, num_classes: int) -> TaskInfo:
+    """Return a task whose classes are called c0, c1, ..."""
+    names = tuple(f"c{i}" for i in range(num_classes))
+    return TaskInfo(name=name, kind=kind, class_names=names, class_ids=tuple(range(num_classes)))
+
+
+TINY_TASKS = (
+    task_info("cls", "classification", 5),
+    task_info("dec", "detection", 3),
+    task_info("seg", "segmentation", 4),
+)
+
+
+def tiny_trunk(router: str = "task", **changes: Any) -> Trunk.Config:
+    """Return a trunk of 4 blocks, width 48, patches of 8 pixels, positions for 32 x 32 pixels."""
+    shape = {"patch_size": 8, "embed_dim": 48, "depth": 4, "num_heads": 3, "img_size": 32}
+    options = {"name": "vit_tiny_patch16_224", "router": ROUTERS[router].Config(), **shape, **changes}
+    return Trunk.Config(**options)
+
+
+def tiny_model(router: str = "task", **trunk: Any) -> MultitaskModel.Config:
+    """Return a model for TINY_TASKS: linear, FCOS and dense heads."""
+    heads = {
+        "classification": HEADS["classification"]["linear"].Config(),
+        "detection": HEADS["detection"]["fcos"].Config(strides=(4, 8)),
+        "segmentation": HEADS["segmentation"]["dense"].Config(strides=(4, 8)),
+    }
+    return MultitaskModel.Config(trunk=tiny_trunk(router, **trunk), heads=heads, pyramid_width=16)
+
+
+def tiny_batch(info: TaskInfo, num_images: int = 2, size: int = 32, seed: int = 0) -> TaskBatch:
+    """Return random images with random targets of the task's kind."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (num_images, 3, size, size)
+    samples = tuple(
+        SampleInfo(key=f"{i:05}", file_name=f"{i:05}.jpg", height=size, width=size, image_id=i + 1, order=i)
+        for i in range(num_images)
+    )
+    return TaskBatch(
+        task=info.name,
+        images_BCHW=torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator),
+        sizes_B2=torch.full((num_images, 2), size),
+        targets=_targets(info, num_images, size, generator),
+        samples=samples,
+    )
+
+
+def _targets(info: TaskInfo, num_images: int, size: int, generator: torch.Generator) -> Targets:
+    def labels(*shape: int) -> torch.Tensor:
+        return torch.randint(0, info.num_classes, shape, generator=generator)
+
+    if info.kind == "classification":
+        return ClassTargets(labels_B=labels(num_images))
+    if info.kind == "segmentation":
+        return MaskTargets(masks_BHW=labels(num_images, size, size))
+    corner_N2 = torch.rand(num_images, 2, generator=generator) * size / 2
+    boxes_N4 = torch.cat([corner_N2, corner_N2 + size / 4], dim=1)
+    return BoxTargets(
+        boxes_xyxy_N4=boxes_N4, labels_N=labels(num_images), image_index_N=torch.arange(num_images)
+    )
