@@ -126,7 +126,7 @@ def test_equals_single_process_autograd(stage, world, checkpoint, scale_private,
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_what_a_step_does_not_use_does_not_move(stage):
-    """ZeRO-3 would apply the experts' and heads' old gradients again (plain SGD: any movement is an old gradient)."""
+    """ZeRO-3 would apply old gradients of experts and heads again; under plain SGD any movement is one."""
     schedule = (TASKS, ("b",))
     after_one = run_ranks(train, 2, stage, 1, schedule, "none", False, False, "fp32")[0]["state"]
     after_two = run_ranks(train, 2, stage, 2, schedule, "none", False, False, "fp32")[0]["state"]

@@ -86,7 +86,7 @@ def read(path: str | Path) -> dict[str, Any]:
 
 
 def check(config: dict[str, Any], source: str) -> None:
-    """Raise ValueError for unknown keys, keys that belong to the recipe, and modes we cannot train exactly."""
+    """Raise ValueError for unknown keys, keys of the recipe, and modes that cannot be trained exactly."""
     problems = Problems(source)
     for key in config:
         if key in FROM_THE_RECIPE:

@@ -87,7 +87,7 @@ class TaskGradients:
         self.store.read_shared(self._rows[len(self._tasks) - 1, : self.store.shared_numel])
 
     def measure(self, extra: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (gram_MM, private_square_norms_M, extra averaged over ranks), float64 on CPU, equal on all ranks.
+        """Return (gram_MM, private_square_norms_M, extra averaged over ranks): float64, CPU, equal on all ranks.
 
         One all-reduce carries all three. `extra`: any 1-D float64 tensor, such as the losses of the step.
         """
@@ -97,6 +97,10 @@ class TaskGradients:
         message = comm.all_reduce_sum(torch.cat(parts)).cpu()
         gram_MM, private_M, extra = message.split([count * count, count, extra.numel()])
         return gram_MM.view(count, count), private_M, extra
+
+    def rows_are_finite(self) -> bool:
+        """Whether this rank's shards of the step's gradients hold no NaN and no infinity."""
+        return bool(self._rows[: len(self._tasks)].isfinite().all())
 
     def _local_gram(self) -> Tensor:
         # float32 products summed over a chunk, chunks summed in float64: exact to about 1e-7 at any length

@@ -151,7 +151,7 @@ class ZeroEngine:
 
 
 class _CoalescedGradients(LocalGradients):
-    """Stages 1 and 2: DeepSpeed leaves the gradients on the parameters; we reduce and hand over the partition."""
+    """Stages 1 and 2: DeepSpeed leaves gradients on the parameters; we reduce and hand over the partition."""
 
     def __init__(self, engine: Any, parameters: list[nn.Parameter]):
         super().__init__(parameters, self._fill_partitions)

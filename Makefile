@@ -1,0 +1,44 @@
+# make demo: the whole path on a synthetic world.   make test: everything that must hold.   make setup: just the venv.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DS_ACCELERATOR ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
+export PYTHONUNBUFFERED := 1
+RANKS ?= 2
+DEEPSPEED := $(BIN)/deepspeed --num_gpus $(RANKS)
+RUN ?= runs/demo
+
+.PHONY: setup demo test test-slow lint lock clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.txt pyproject.toml setup.py
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --progress-bar off -r requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: setup
+	rm -rf $(RUN)
+	$(BIN)/python data_sharding/make_synthetic.py --out $(RUN)/world --seed 0
+	$(BIN)/python data_sharding/make_shards.py --data $(RUN)/world --out $(RUN)/shards
+	$(DEEPSPEED) launchers/train.py --recipe demo --data $(RUN)/shards --workdir $(RUN)
+	$(BIN)/python eval/run_all.py --workdir $(RUN) --data $(RUN)/shards
+
+test: setup lint
+	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadgroup
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# Write requirements.txt anew from what is installed.
+lock:
+	$(BIN)/python -m pip freeze --all --exclude-editable | grep -v -E '^(pip|ufo-large)==' > requirements.txt
+
+clean:
+	rm -rf runs build *.egg-info

@@ -1,0 +1,46 @@
+"""Train a recipe: deepspeed --num_gpus 8 launchers/train.py --recipe NAME --data SHARDS --workdir RUN."""
+
+import argparse
+import dataclasses
+import os
+import sys
+from pathlib import Path
+
+from ufo_large.config import apply_overrides
+from ufo_large.distributed import ds_config
+from ufo_large.recipes import load_recipe
+from ufo_large.train.run import train
+
+DS_CONFIGS = Path(__file__).resolve().parent.parent / "ds_configs"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", required=True, help="name of a file in ufo_large/recipes")
+    parser.add_argument("--data", required=True, help="folder or address of the shards")
+    parser.add_argument("--workdir", required=True, type=Path, help="where the run goes")
+    parser.add_argument("--ds", help="DeepSpeed JSON: a path, a name in ds_configs, or none (one process)")
+    parser.add_argument("--resume", default="none", help="none, auto, or a checkpoint folder")
+    parser.add_argument("--set", action="append", default=[], metavar="a.b=value", help="override one field")
+    parser.add_argument("--local_rank", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    try:
+        config = apply_overrides(load_recipe(arguments.recipe), arguments.set)
+        if arguments.ds:
+            config = dataclasses.replace(config, ds=arguments.ds)
+        train(config, arguments.data, arguments.workdir, read_ds(config.ds), arguments.resume)
+    except ValueError as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def read_ds(name: str) -> dict | None:
+    if name == "none":
+        return None
+    path = Path(name) if name.endswith(".json") else DS_CONFIGS / f"{name}.json"
+    return ds_config.read(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""The whole path in minutes on two CPU cores: a tiny routed ViT learns the synthetic traffic world from scratch.
+
+make demo
+"""
+
+from ufo_large.balancing import METHODS
+from ufo_large.data.loader import LoaderConfig
+from ufo_large.models.multitask import MultitaskModel
+from ufo_large.models.trunk import Trunk
+from ufo_large.routing import ROUTERS
+from ufo_large.tasks import HEADS
+from ufo_large.tracking import Tracker
+from ufo_large.train.config import RunConfig, TaskConfig
+from ufo_large.train.optimizer import OptimizerConfig
+from ufo_large.train.schedule import Schedule
+
+
+def recipe() -> RunConfig:
+    """Return the config of the demo."""
+    trunk = Trunk.Config(
+        name="vit_tiny_patch16_224",
+        img_size=96,
+        patch_size=8,
+        embed_dim=128,
+        depth=6,
+        num_heads=4,
+        checkpointing="full",
+        router=ROUTERS["task"].Config(),
+    )
+    heads = {
+        "classification": HEADS["classification"]["linear"].Config(),
+        "detection": HEADS["detection"]["fcos"].Config(strides=(4, 8), num_convs=1),
+        "segmentation": HEADS["segmentation"]["dense"].Config(strides=(4, 8)),
+    }
+    tasks = {
+        "classification": TaskConfig(loader=LoaderConfig(micro_batch=16, image_size=(64, 64), workers=0)),
+        "detection": TaskConfig(loader=LoaderConfig(micro_batch=6, image_size=(96, 144), workers=0)),
+        "segmentation": TaskConfig(loader=LoaderConfig(micro_batch=6, image_size=(96, 144), workers=0)),
+    }
+    return RunConfig(
+        name="demo",
+        steps=600,
+        model=MultitaskModel.Config(trunk=trunk, heads=heads, pyramid_width=64),
+        tasks=tasks,
+        optimizer=OptimizerConfig(learning_rate=1e-3, weight_decay=0.05),
+        schedule=Schedule(warmup_steps=40),
+        balancer=METHODS["tbgn"].Config(),
+        tracking=Tracker.Config(wandb="offline"),
+        save_every=300,
+        keep_checkpoints=1,
+        ds="zero3_fp32",
+    )

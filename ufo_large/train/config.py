@@ -1,0 +1,63 @@
+"""Everything a run is: the config that a recipe returns."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ufo_large.balancing import METHODS, Balancer
+from ufo_large.config import choice, did_you_mean
+from ufo_large.data.loader import LoaderConfig
+from ufo_large.models.multitask import MultitaskModel
+from ufo_large.structures import KINDS, TaskInfo
+from ufo_large.tracking import Tracker
+from ufo_large.train.optimizer import OptimizerConfig
+from ufo_large.train.schedule import Schedule
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskConfig:
+    """How a kind of task is fed: `micro_batches` a step on every rank, each of `loader.micro_batch` images."""
+
+    loader: LoaderConfig
+    micro_batches: int = 1
+
+    def __post_init__(self):
+        if self.micro_batches < 1:
+            raise ValueError(f"micro_batches={self.micro_batches}: must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """One run. Which tasks exist and their classes come from the data, never from here.
+
+    `tasks` maps a kind (classification, detection, segmentation), or the name of one task where it needs its
+    own settings, to its feed. `seed` decides initial weights, data order and augmentation.
+    """
+
+    name: str
+    seed: int = 0
+    steps: int
+    model: MultitaskModel.Config
+    tasks: Mapping[str, TaskConfig]
+    optimizer: OptimizerConfig
+    schedule: Schedule = field(default_factory=Schedule)
+    balancer: Balancer.Config = choice(METHODS, "tbgn")
+    tracking: Tracker.Config = field(default_factory=Tracker.Config)
+    log_every: int = 1
+    save_every: int = 500
+    keep_checkpoints: int = 2
+    ds: str = "zero3_fp32"
+
+    def __post_init__(self):
+        for name in ("steps", "log_every", "save_every", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+
+    def task(self, info: TaskInfo) -> TaskConfig:
+        """Return the feed of a task: by its name, else by its kind. ValueError if the recipe has neither."""
+        for key in (info.name, info.kind):
+            if key in self.tasks:
+                return self.tasks[key]
+        raise ValueError(
+            f"recipe {self.name!r} says nothing of task {info.name!r} ({info.kind});"
+            f"{did_you_mean(info.name, [*self.tasks, *KINDS])}"
+        )

@@ -1,0 +1,34 @@
+"""What happens around the steps: logging and checkpoints."""
+
+from pathlib import Path
+
+from ufo_large.distributed.checkpoint import save_checkpoint
+from ufo_large.tracking import Tracker
+from ufo_large.train.trainer import Trainer
+
+
+class LogHook:
+    """Hand every `every`-th step's values, and the last one's, to the tracker."""
+
+    def __init__(self, tracker: Tracker, every: int, total_steps: int):
+        self.tracker = tracker
+        self.every = every
+        self.total_steps = total_steps
+
+    def after_step(self, finished: int, values: dict[str, float]) -> None:
+        if finished % self.every == 0 or finished == self.total_steps:
+            self.tracker.log(finished, values)
+
+
+class CheckpointHook:
+    """Save every `save_every` steps and after the last."""
+
+    def __init__(self, trainer: Trainer, root: Path):
+        self.trainer = trainer
+        self.root = root
+
+    def after_step(self, finished: int, values: dict[str, float]) -> None:
+        config = self.trainer.config
+        if finished % config.save_every == 0 or finished == config.steps:
+            state = self.trainer.state_dict()
+            save_checkpoint(self.root, finished, self.trainer.runner.engine, state, config.keep_checkpoints)

@@ -1,0 +1,146 @@
+"""Put a run together from its config, its data and its DeepSpeed config; train it; leave the weights."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ufo_large.config import Problems, did_you_mean
+from ufo_large.data.shards import ShardSet
+from ufo_large.distributed import comm, ds_config, zero
+from ufo_large.distributed.checkpoint import complete_checkpoints, load_checkpoint, save_weights
+from ufo_large.distributed.engine import Engine, PlainEngine
+from ufo_large.models.multitask import MultitaskModel
+from ufo_large.structures import TaskInfo
+from ufo_large.tracking import save_environment
+from ufo_large.train.config import RunConfig
+from ufo_large.train.hooks import CheckpointHook, LogHook
+from ufo_large.train.run_folder import RunFolder
+from ufo_large.train.steps import Feed, StepRunner
+from ufo_large.train.trainer import Trainer
+
+
+def train(
+    config: RunConfig, data: str, workdir: Path, ds: dict[str, Any] | None, resume: str = "none"
+) -> Trainer:
+    """Train on all ranks. `ds`: the checked DeepSpeed JSON, or None for one process without DeepSpeed.
+
+    `resume`: `none`, `auto` (the newest whole checkpoint, or a fresh start) or a checkpoint folder. Raises
+    ValueError, before training, for whatever does not fit together.
+    """
+    device = zero.init_distributed()
+    shards, folder = ShardSet.open(data), RunFolder(workdir)
+    tasks = trained_tasks(shards)
+    checkpoint = choose_checkpoint(folder, resume)
+    check(config, tasks, shards, folder, checkpoint, ds)
+    if comm.is_main():
+        folder.write(config, tasks, shards.fingerprint, data, ds)
+        save_environment(workdir)
+    trainer = build(config, tasks, shards, ds, device)
+    if checkpoint is not None:
+        trainer.load_state_dict(*load_checkpoint(checkpoint, trainer.runner.engine))
+    else:
+        torch.manual_seed(config.seed + 1 + comm.rank())  # ranks drop different paths
+    tracker = config.tracking.build(
+        workdir,
+        total_steps=config.steps,
+        run_config={"recipe": config.name},
+        rank=comm.rank(),
+        resume_step=None if checkpoint is None else trainer.finished,
+    )
+    with tracker:
+        log = LogHook(tracker, config.log_every, config.steps)
+        trainer.fit([log, CheckpointHook(trainer, folder.checkpoints)])
+    save_weights(folder.weights, trainer.runner.engine)
+    return trainer
+
+
+def trained_tasks(shards: ShardSet) -> tuple[TaskInfo, ...]:
+    """Return the tasks that have a train split."""
+    tasks = tuple(t for t in shards.tasks if shards.has_split(t.name, "train"))
+    if not tasks:
+        raise ValueError("the shards hold no train split of any task; make them from a train root too")
+    return tasks
+
+
+def choose_checkpoint(folder: RunFolder, resume: str) -> Path | None:
+    """Return the checkpoint to go on from. ValueError where the folder holds a run and nothing was said."""
+    found = complete_checkpoints(folder.checkpoints)
+    if resume == "none":
+        if found:
+            raise ValueError(f"{folder.root} holds a run; go on with --resume auto or give another --workdir")
+        return None
+    if resume == "auto":
+        return found[-1] if found else None
+    chosen = Path(resume)
+    if chosen.resolve() not in {f.resolve() for f in found}:
+        hint = did_you_mean(chosen.name, [f.name for f in found])
+        raise ValueError(f"--resume {resume}: no whole checkpoint of {folder.root}.{hint}")
+    return chosen
+
+
+def check(
+    config: RunConfig,
+    tasks: tuple[TaskInfo, ...],
+    shards: ShardSet,
+    folder: RunFolder,
+    checkpoint: Path | None,
+    ds: dict[str, Any] | None,
+) -> None:
+    """Raise one ValueError with everything that does not fit, before anything is built."""
+    problems = Problems(f"recipe {config.name!r} on this data")
+    for task in tasks:
+        for look in (config.task, config.model.head_of):
+            try:
+                look(task)
+            except ValueError as error:
+                problems.add(str(error))
+    if ds is None and comm.world_size() > 1:
+        problems.add("--ds none trains in one process; start it without the deepspeed launcher")
+    if checkpoint is not None:
+        saved = folder.read()
+        if saved.fingerprint != shards.fingerprint:
+            problems.add(
+                f"{folder.root} was trained on other shards ({saved.data}, fingerprint {saved.fingerprint[:12]}; "
+                f"these have {shards.fingerprint[:12]}); give the same --data or another --workdir"
+            )
+        if saved.config.model != config.model:
+            problems.add(f"{folder.root} holds another model; give the same recipe and --set as before")
+    problems.raise_if_any()
+
+
+def build(
+    config: RunConfig,
+    tasks: tuple[TaskInfo, ...],
+    shards: ShardSet,
+    ds: dict[str, Any] | None,
+    device: torch.device,
+) -> Trainer:
+    """Build model, engine, loaders and balancer; equal on all ranks."""
+    torch.manual_seed(config.seed)
+    model = config.model.build(tasks)
+    optimizer = config.optimizer.build(model)
+    engine = build_engine(config, model, optimizer, ds, device)
+    feeds = {}
+    for task in tasks:
+        feed = config.task(task)
+        reader = shards.split(task.name, "train")
+        loader = feed.loader.build(reader, task, comm.rank(), comm.world_size(), config.seed)
+        feeds[task.name] = Feed(loader=loader, micro_batches=feed.micro_batches)
+    balancer = config.balancer.build(tuple(t.name for t in tasks), config.seed)
+    runner = StepRunner(engine, feeds, balancer, config.steps)
+    return Trainer(config, model, runner, [g["rate_scale"] for g in optimizer.param_groups])
+
+
+def build_engine(
+    config: RunConfig,
+    model: MultitaskModel,
+    optimizer: torch.optim.Optimizer,
+    ds: dict[str, Any] | None,
+    device: torch.device,
+) -> Engine:
+    clip_norm = config.optimizer.clip_norm or None
+    if ds is None:
+        return PlainEngine(model, optimizer, device, clip_norm)
+    largest = max(t.loader.micro_batch for t in config.tasks.values())
+    return zero.ZeroEngine(model, optimizer, ds_config.complete(ds, largest, clip_norm))

@@ -1,0 +1,66 @@
+"""What lies where in a run's folder, and how a run is read again."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ufo_large.config import from_dict, to_dict
+from ufo_large.structures import TaskInfo
+from ufo_large.train.config import RunConfig
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """`config.json` (recipe, tasks, data fingerprint), `checkpoints/`, `weights/`, and what tracking writes."""
+
+    root: Path
+
+    @property
+    def config_file(self) -> Path:
+        return self.root / "config.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def weights(self) -> Path:
+        return self.root / "weights"
+
+    def write(
+        self, config: RunConfig, tasks: tuple[TaskInfo, ...], fingerprint: str, data: str, ds: Any
+    ) -> None:
+        """Save what the run is, before its first step."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        body = {
+            "config": to_dict(config),
+            "tasks": [dataclasses.asdict(t) for t in tasks],
+            "data": {"path": data, "fingerprint": fingerprint},
+            "deepspeed": ds,
+        }
+        self.config_file.write_text(json.dumps(body, indent=1), encoding="utf-8")
+
+    def read(self) -> "SavedRun":
+        """Read a run back. Raises ValueError where the folder holds none."""
+        if not self.config_file.exists():
+            raise ValueError(
+                f"{self.root}: not a run folder (config.json is missing); give the --workdir of a run"
+            )
+        body = json.loads(self.config_file.read_text(encoding="utf-8"))
+        tasks = tuple(
+            TaskInfo(**{k: tuple(v) if isinstance(v, list) else v for k, v in t.items()})
+            for t in body["tasks"]
+        )
+        return SavedRun(from_dict(body["config"]), tasks, body["data"]["fingerprint"], body["data"]["path"])
+
+
+@dataclass(frozen=True, slots=True)
+class SavedRun:
+    """A run as its folder describes it."""
+
+    config: RunConfig
+    tasks: tuple[TaskInfo, ...]
+    fingerprint: str
+    data: str

@@ -1,0 +1,111 @@
+"""One optimizer step: every task in turn on all ranks, one balance, one update."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ufo_large.balancing import Balancer, Signals
+from ufo_large.data.loader import TaskLoader
+from ufo_large.distributed import comm
+from ufo_large.distributed.engine import Engine
+from ufo_large.distributed.task_gradients import TaskGradients
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Feed:
+    """A task's loader and how many of its micro-batches a step takes."""
+
+    loader: TaskLoader
+    micro_batches: int
+
+
+class StepRunner:
+    """Runs steps; keeps nothing but its parts, whose state the checkpoint saves."""
+
+    def __init__(self, engine: Engine, feeds: Mapping[str, Feed], balancer: Balancer, total_steps: int):
+        self.engine = engine
+        self.feeds = feeds
+        self.balancer = balancer
+        self.total_steps = total_steps
+        self.world_size = comm.world_size()
+        self.gradients = TaskGradients(engine.gradients, len(feeds))
+
+    def run(self, step: int, learning_rates: list[float]) -> dict[str, float]:
+        """Take optimizer step `step` (0-based) and return what there is to log, equal on all ranks."""
+        self.gradients.begin_step()
+        losses: dict[str, Tensor] = {}
+        for task, feed in self.feeds.items():
+            losses |= self._run_task(task, feed)
+        names, values = list(losses), torch.stack([v.double() for v in losses.values()])
+        gram_MM, private_M, values = self.gradients.measure(values)
+        logged = dict(zip(names, values.tolist(), strict=True))
+        signals = self._signals(step, logged, gram_MM)
+        self._refuse_non_finite(signals, private_M)
+        weights_M = self.balancer(signals)
+        self.gradients.combine(weights_M, self.balancer.scales_private)
+        self.engine.step(learning_rates)
+        return logged | balance_values(signals, weights_M) | {"train/grad_norm": self.engine.grad_norm}
+
+    def _run_task(self, task: str, feed: Feed) -> dict[str, Tensor]:
+        sums: dict[str, Tensor] = {}
+        self.gradients.begin_task(task)
+        for _ in range(feed.micro_batches):
+            batch = next(feed.loader).to(self.engine.device)
+            losses = self.engine(batch)
+            total = torch.stack([v.float() for v in losses.values()]).sum() / feed.micro_batches
+            self.engine.backward(total)
+            self.gradients.after_backward()
+            for name, value in {**losses, "total": total * feed.micro_batches}.items():
+                key = f"{task}/{name}"
+                sums[key] = sums.get(key, 0) + value.detach() / feed.micro_batches
+        self.gradients.end_task()
+        return sums
+
+    def _signals(self, step: int, logged: Mapping[str, float], gram_MM: Tensor) -> Signals:
+        tasks = self.gradients.tasks
+        losses_M = torch.tensor([logged[f"{t}/total"] for t in tasks], dtype=torch.float64)
+        return Signals(
+            tasks=tasks, losses_M=losses_M, gram_MM=gram_MM, step=step, total_steps=self.total_steps
+        )
+
+    def _refuse_non_finite(self, signals: Signals, private_M: Tensor) -> None:
+        """Stop on all ranks before the optimizer moves; name the task, the step and the ranks."""
+        finite_M = signals.gram_MM.diagonal().isfinite() & private_M.isfinite() & signals.losses_M.isfinite()
+        if bool(finite_M.all()):
+            return
+        bad = [t for t, ok in zip(signals.tasks, finite_M.tolist(), strict=True) if not ok]
+        ranks = [
+            r for r, ok in enumerate(comm.all_gather_objects(self.gradients.rows_are_finite())) if not ok
+        ]
+        raise FloatingPointError(
+            f"step {signals.step}: the gradient or loss of {', '.join(bad)} is not finite "
+            f"(seen in the gradient shards of ranks {ranks}); no parameter was moved. Lower the "
+            "learning rate, or look at that task's data with data_sharding/check_data.py"
+        )
+
+
+def balance_values(signals: Signals, weights_M: Tensor) -> dict[str, float]:
+    """Return what the balance charts draw: norms, weights, shares, cosines, conflict rate.
+
+    The share of task k is the part of the combined gradient's squared norm that it contributes,
+    weights[k] * <g_k, sum_j weights[j] g_j>, over the sum of the parts' absolute values.
+    """
+    gram_MM, tasks = signals.gram_MM, signals.tasks
+    norms_M = gram_MM.diagonal().clamp_min(0).sqrt()
+    parts_M = weights_M * (gram_MM @ weights_M)
+    shares_M = parts_M / parts_M.abs().sum().clamp_min(1e-300)
+    cosines_MM = gram_MM / (norms_M[:, None] * norms_M[None, :]).clamp_min(1e-300)
+    values = {}
+    for k, task in enumerate(tasks):
+        values[f"balance/{task}/weight"] = float(weights_M[k])
+        values[f"balance/{task}/grad_norm"] = float(norms_M[k])
+        values[f"balance/{task}/grad_norm_after"] = float(weights_M[k].abs() * norms_M[k])
+        values[f"balance/{task}/share"] = float(shares_M[k])
+    pairs = [(i, j) for i in range(len(tasks)) for j in range(i + 1, len(tasks))]
+    for i, j in pairs:
+        values[f"balance/cosine/{tasks[i]}-{tasks[j]}"] = float(cosines_MM[i, j])
+    if pairs:
+        values["balance/conflict_rate"] = sum(float(cosines_MM[i, j] < 0) for i, j in pairs) / len(pairs)
+    return values

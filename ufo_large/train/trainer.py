@@ -1,0 +1,67 @@
+"""The training loop: steps, and the hooks that look at them."""
+
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from ufo_large.models.multitask import MultitaskModel
+from ufo_large.train.config import RunConfig
+from ufo_large.train.steps import StepRunner
+
+
+class Hook(Protocol):
+    """Called after every optimizer step on all ranks; `finished` counts finished steps."""
+
+    def after_step(self, finished: int, values: dict[str, float]) -> None: ...
+
+
+class Trainer:
+    """Runs the steps that are left. All that a step depends on is in `state_dict` and the engine."""
+
+    def __init__(
+        self, config: RunConfig, model: MultitaskModel, runner: StepRunner, rate_scales: list[float]
+    ):
+        self.config = config
+        self.model = model
+        self.runner = runner
+        self.rate_scales = rate_scales
+        self.finished = 0
+
+    def fit(self, hooks: Sequence[Hook]) -> None:
+        self.model.train()
+        while self.finished < self.config.steps:
+            values = self._timed_step(self.finished)
+            self.finished += 1
+            for hook in hooks:
+                hook.after_step(self.finished, values)
+
+    def _timed_step(self, step: int) -> dict[str, float]:
+        config, feeds = self.config, self.runner.feeds
+        self.model.trunk.route.progress = step / config.steps
+        rate = config.optimizer.learning_rate * config.schedule.factor(step, config.steps)
+        waited = sum(f.loader.wait_s for f in feeds.values())
+        start = time.perf_counter()
+        values = self.runner.run(step, [rate * scale for scale in self.rate_scales])
+        seconds = time.perf_counter() - start
+        waited = sum(f.loader.wait_s for f in feeds.values()) - waited
+        images = sum(f.loader.config.micro_batch * f.micro_batches for f in feeds.values())
+        return values | {
+            "train/lr": rate,
+            "train/step_seconds": seconds,
+            "train/images_per_second": images * self.runner.world_size / seconds,
+            "train/data_wait_share": waited / seconds,
+            **{f"train/epoch/{task}": f.loader.epoch for task, f in feeds.items()},
+            **{f"train/bad_samples/{task}": float(f.loader.bad_samples) for task, f in feeds.items()},
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "balancer": self.runner.balancer.state_dict(),
+            "loaders": {task: f.loader.state_dict() for task, f in self.runner.feeds.items()},
+        }
+
+    def load_state_dict(self, finished: int, state: dict[str, Any]) -> None:
+        self.finished = finished
+        self.runner.balancer.load_state_dict(state["balancer"])
+        for task, feed in self.runner.feeds.items():
+            feed.loader.load_state_dict(state["loaders"][task])
