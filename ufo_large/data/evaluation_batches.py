@@ -49,19 +49,14 @@ def evaluation_batches(
 
 
 def rank_chunks(count: int, chunk: int, rank: int, world_size: int) -> list[range]:
-    """Split 0..count-1 over the ranks and a rank's share into equally many chunks on every rank.
+    """Cut 0..count-1 into chunks of `chunk` and deal them out in turn; every rank gets equally many.
 
-    Chunks hold at most `chunk` samples; sizes differ by at most one; a chunk may be empty.
+    The cuts do not depend on the number of ranks, because a batch's numbers can depend on who else is in it: so
+    several ranks predict bitwise what one predicts. A rank's last chunk may be empty.
     """
-    share = -(-count // world_size)
-    num_chunks = -(-share // chunk)
-    mine = _even(count, world_size)[rank]
-    return [range(mine.start + c.start, mine.start + c.stop) for c in _even(len(mine), num_chunks)]
-
-
-def _even(count: int, parts: int) -> list[range]:
-    edges = [i * count // parts for i in range(parts + 1)] if parts else [0]
-    return [range(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    chunks = [range(start, min(start + chunk, count)) for start in range(0, count, chunk)]
+    rounds = -(-len(chunks) // world_size)
+    return (chunks + [range(0)] * (rounds * world_size - len(chunks)))[rank::world_size]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +87,7 @@ class _Batches(Dataset):
             loaded = [(load(raw, self._window(view), self.info.kind), view) for view in views]
         except BadSample as error:
             raise ValueError(
-                f"{raw.sample.file_name} in {self.reader.shard_of(index)}: {error}; evaluation skips nothing: "
+                f"{raw.sample.file_name} in {self.reader.shard_of(index)}: {error}; evaluation skips nothing, "
                 "repair the file and make the shards again"
             ) from None
         if self.tiles is None:
