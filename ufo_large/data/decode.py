@@ -1,7 +1,8 @@
 """Turn encoded bytes into arrays, no larger than needed: JPEGs are shrunk by 2, 4 or 8 inside the decoder.
 
-Shrinking in the DCT domain skips most of the inverse transform and the colour conversion of pixels that a resize
-would average away. EXIF orientation is ignored, because boxes and masks are stated in stored pixels.
+Shrinking in the DCT domain skips most of the inverse transform and the colour conversion of pixels that a
+resize would average away. EXIF orientation is ignored, because boxes and masks are stated in stored
+pixels.
 """
 
 import io
@@ -48,12 +49,12 @@ def _decode_jpeg(data: bytes, shrink: int) -> np.ndarray:
 
 
 def shrink_for(factor: float) -> int:
-    """Return the largest shrink (1, 2, 4, 8) that keeps at least the wanted share `factor` of the resolution."""
+    """Return the largest shrink (1, 2, 4, 8) that keeps the share `factor` of the resolution."""
     return next((s for s in (8, 4, 2) if factor * s <= 1.0), 1)
 
 
 def decode_mask(data: bytes) -> np.ndarray:
-    """Return the label of every pixel, uint8 [H, W]. Raises BadSample for an unreadable or multi-channel mask."""
+    """Return the label of every pixel, uint8 [H, W]; raises BadSample when `data` is no mask."""
     if data[:4] == PNG_MAGIC and data[PNG_COLOUR_TYPE] == PNG_GRAY:
         mask = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     else:

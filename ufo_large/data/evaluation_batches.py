@@ -87,8 +87,8 @@ class _Batches(Dataset):
             loaded = [(load(raw, self._window(view), self.info.kind), view) for view in views]
         except BadSample as error:
             raise ValueError(
-                f"{raw.sample.file_name} in {self.reader.shard_of(index)}: {error}; evaluation skips nothing, "
-                "repair the file and make the shards again"
+                f"{raw.sample.file_name} in {self.reader.shard_of(index)}: {error}; "
+                "evaluation skips nothing: repair the file and make the shards again"
             ) from None
         if self.tiles is None:
             return loaded

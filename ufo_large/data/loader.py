@@ -1,8 +1,8 @@
 """The training loader of one task: an endless stream of micro-batches that resumes exactly.
 
-The main process decides which samples come next (`SampleStream`), workers read, decode and augment, and the position
-moves only when a batch is handed out. So the state counts consumed samples, whatever the workers prefetched,
-and a new loader continues with the very next sample, on this or another world size.
+The main process decides which samples come next (`SampleStream`), workers read, decode and augment, and
+the position moves only when a batch is handed out. So the state counts consumed samples, whatever the
+workers prefetched, and a new loader continues with the very next sample, on this or another world size.
 """
 
 import time
@@ -26,15 +26,17 @@ from ufo_large.structures import SampleInfo, TaskBatch, TaskInfo
 
 REPLACEMENT_ATTEMPTS = 20
 STATE_VERSION = 1
+TRANSFORM_KINDS = {transform.Config: transform.kinds for transform in TRANSFORMS.values()}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoaderConfig:
     """How one task's training batches are made.
 
-    `micro_batch` images a rank; `image_size` (height, width) of the network's input, filled by stretching or, with
-    `keep_aspect`, padded at the bottom and right. `workers` processes a rank; 0 loads in the trainer's own. Up
-    to `max_bad_samples` different unreadable samples a rank are replaced by others before it stops.
+    `micro_batch` images a rank; `image_size` (height, width) of the network's input, filled by stretching
+    or, with `keep_aspect`, padded at the bottom and right. `workers` processes a rank; 0 loads in the
+    trainer's own. Up to `max_bad_samples` different unreadable samples a rank are replaced by others
+    before it stops.
     """
 
     micro_batch: int
@@ -64,6 +66,11 @@ class LoaderConfig:
             raise ValueError(f"rank {rank} is not in 0..{world_size - 1}")
         if not reader.labeled:
             raise ValueError(f"task {info.name!r}: split {reader.split!r} has no ground truth to train on")
+        kinds = TRANSFORM_KINDS[type(self.transform)]
+        if info.kind not in kinds:
+            raise ValueError(
+                f"task {info.name!r} is {info.kind}, but its transform is for {', '.join(kinds)}"
+            )
         full = BatchShape(self.micro_batch, self.image_size)
         shapes = self.shapes.build(reader.heights, reader.widths, full)
         sampling = self.sampling.build(reader.label_starts, reader.labels)
@@ -180,11 +187,11 @@ class TaskLoader:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state`, whatever the world size was. Raises ValueError when the data or its order differ."""
+        """Continue from `state`, of any world size. Raises ValueError when the data or its order differ."""
         if state.get("version") != STATE_VERSION or state.get("data") != self._identity():
             raise ValueError(
-                f"task {self.maker.info.name!r}: the loader state is of other data, seed, sampling or batch shapes "
-                f"({state.get('data')}, now {self._identity()}); resume with the same ones or start a new run"
+                f"task {self.maker.info.name!r}: the loader state is of other data, seed, sampling or "
+                f"batch shapes ({state.get('data')}, now {self._identity()}); resume with the same ones or start a new run"
             )
         self.close()
         self.position = Position(tuple(state["epochs"]), tuple(state["offsets"]), state["steps"])
@@ -218,7 +225,7 @@ class TaskLoader:
             yield request
 
     def _data_loader(self) -> DataLoader:
-        """Return a DataLoader over whole batches. Its generator is ours, or it would draw from the model's."""
+        """Return a DataLoader of whole batches. The generator is ours, or it would draw from the model's."""
         return DataLoader(
             self.maker,
             sampler=self._requests(),

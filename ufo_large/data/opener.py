@@ -1,8 +1,8 @@
 """Fetch shards from HTTP, S3, a pipe or any other webdataset opener into a local cache, checked and retried.
 
-A root is a URL prefix (`https://host/shards`, `s3://bucket/shards`, `gs://...`) or `pipe:COMMAND {}`, where `{}`
-stands for the file's path below the root. Files are kept under the sha256 that dataset.json states, so
-a file in the cache is known to be whole, and two data sets never mix.
+A root is a URL prefix (`https://host/shards`, `s3://bucket/shards`, `gs://...`) or `pipe:COMMAND {}`,
+where `{}` stands for the file's path below the root. Files are kept under the sha256 that dataset.json
+states, so a file in the cache is known to be whole, and two data sets never mix.
 """
 
 import contextlib
@@ -124,8 +124,8 @@ def _fetch_once(url: str, target: Path, sha256: str | None) -> None:
             raise OSError(messages.read().strip() or str(error)) from error
     if sha256 is not None and digest.hexdigest() != sha256:
         raise OSError(
-            f"sha256 {digest.hexdigest()[:12]}... instead of {sha256[:12]}... ({target.stat().st_size} bytes): "
-            "cut short, or replaced since dataset.json was written"
+            f"sha256 {digest.hexdigest()[:12]}... instead of {sha256[:12]}... ({target.stat().st_size} "
+            "bytes): cut short, or replaced since dataset.json was written"
         )
 
 

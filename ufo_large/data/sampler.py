@@ -94,8 +94,9 @@ def _cycle(group: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarra
 class RepeatFactor(Sampling):
     """Images with rare classes come several times an epoch (Gupta et al. 2019, LVIS, arXiv:1908.03195).
 
-    A class in the fraction f of the images has the factor max(1, sqrt(threshold / f)); an image has the largest of its
-    classes. Whole repeats are certain, the rest is rounded at random, and every image comes at least once.
+    A class in the fraction f of the images has the factor max(1, sqrt(threshold / f)); an image has the
+    largest of its classes. Whole repeats are certain, the rest is rounded at random, and every image
+    comes at least once.
     """
 
     @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,7 +150,7 @@ class Draw:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far each part of the stream is: `epochs[p]` whole epochs and `offsets[p]` samples; `steps` micro-steps."""
+    """How far each part is: `epochs[p]` whole epochs and `offsets[p]` samples; `steps` micro-steps in all."""
 
     epochs: tuple[int, ...]
     offsets: tuple[int, ...]

@@ -30,7 +30,10 @@ from ufo_large.data.shard_index import (
 from ufo_large.structures import SampleInfo, TaskInfo
 
 MAX_OPEN_FILES = 256
-ROWS = ["keys", "file_names", "heights", "widths", "image_ids", "orders", "image_offsets", "image_sizes", "json_offsets", "json_sizes", "mask_offsets", "mask_sizes", "crc32s"]
+ROWS = (
+    *("keys", "file_names", "heights", "widths", "image_ids", "orders"),
+    *(f"{member}_{column}" for member in ("image", "json", "mask") for column in ("offsets", "sizes")),
+)
 
 
 class ShardReplaced(RuntimeError):
@@ -41,8 +44,8 @@ class ShardReplaced(RuntimeError):
 class RawSample:
     """One sample as stored: encoded image and mask, and its annotation in the stored image's pixels.
 
-    `labels` int64: [1] class, or [N] of the boxes, or the classes the mask shows; empty where `labeled` is False.
-    `boxes_xyxy` float32 [N, 4], `crowds` bool [N] (COCO iscrowd). `mask`: PNG of model labels.
+    `labels` int64: [1] class, or [N] of the boxes, or the classes the mask shows; empty where `labeled`
+    is False. `boxes_xyxy` float32 [N, 4], `crowds` bool [N] (COCO iscrowd). `mask`: PNG of model labels.
     """
 
     image: bytes
@@ -64,7 +67,7 @@ class ShardSet:
     def open(
         cls, location: str | Path, *, cache: Path | None = None, retry: Retry | None = None
     ) -> "ShardSet":
-        """Read dataset.json at `location`: a folder, `http(s)://`, `s3://` or another prefix, `pipe:COMMAND {}`.
+        """Read dataset.json at `location`: a folder, a URL (http, s3, ...) or `pipe:COMMAND {}`.
 
         Remote shards are fetched at first use into `cache` (default: $UFO_CACHE or the user's cache folder),
         which therefore needs room for them. Raises ValueError or FetchError naming what is missing.
@@ -182,8 +185,9 @@ REPLACED = (
 class SplitReader:
     """Random access to the samples of one split, numbered 0..len-1 in shard order.
 
-    `heights, widths` int32 [n] are the stored sizes; `label_starts` [n + 1] and `labels` give each sample's labels
-    without touching a shard, for samplers and size buckets.
+    `heights, widths` int32 [n] are the stored sizes; sample i owns rows `label_starts[i]:label_starts[i +
+    1]` of `labels`, and for detection of `boxes_xyxy` and `crowds`: what samplers need without touching a
+    shard.
     """
 
     def __init__(self, info: TaskInfo, index: SplitIndex, columns: list[ShardIndex], files: list[ShardFile]):
@@ -201,8 +205,8 @@ class SplitReader:
         self.label_starts = np.concatenate([[0], np.cumsum(per_sample)]).astype(np.int64)
         flat = {f.name: [getattr(c, f.name) for c in columns] for f in fields(ShardIndex)}
         self.labels = np.concatenate(flat["labels"]).astype(np.int64)
-        self._boxes = np.concatenate(flat["boxes_xyxy"]).astype(np.float32).reshape(-1, 4)
-        self._crowds = np.concatenate(flat["crowds"]).astype(bool)
+        self.boxes_xyxy = np.concatenate(flat["boxes_xyxy"]).astype(np.float32).reshape(-1, 4)
+        self.crowds = np.concatenate(flat["crowds"]).astype(bool)
 
     def __len__(self) -> int:
         return len(self._shard_of)
@@ -220,7 +224,7 @@ class SplitReader:
         )
 
     def read(self, index: int) -> RawSample:
-        """Return the stored bytes and annotation; raises ShardReplaced or FetchError, both naming the shard."""
+        """Return the stored bytes and annotation; ShardReplaced and FetchError name the shard."""
         chosen = slice(self.label_starts[index], self.label_starts[index + 1])
         has_mask = self._rows["mask_sizes"][index] > 0
         return RawSample(
@@ -228,8 +232,8 @@ class SplitReader:
             sample=self.sample(index),
             labeled=self.labeled,
             labels=self.labels[chosen],
-            boxes_xyxy=self._boxes[chosen],
-            crowds=self._crowds[chosen],
+            boxes_xyxy=self.boxes_xyxy[chosen],
+            crowds=self.crowds[chosen],
             mask=self._member(index, "mask") if has_mask else None,
         )
 

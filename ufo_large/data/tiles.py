@@ -1,7 +1,7 @@
 """Cut large images into overlapping tiles at test time and join the boxes found in them.
 
-A sign 20 px wide in a 2048 px street scene vanishes when the scene is shrunk to the network's input; in a tile it
-keeps its pixels.
+A sign 20 px wide in a 2048 px street scene vanishes when the scene is shrunk to the network's input; in a
+tile it keeps its pixels.
 """
 
 from collections.abc import Iterable

@@ -1,8 +1,9 @@
 """What a transform takes and gives, and the random state it draws from.
 
-An example is an image with its targets as torchvision tv_tensors, so that any torchvision v2 transform moves boxes
-and masks with the picture. All randomness comes from torch's CPU generator, which `hermetic` seeds for one sample
-and puts back: augmentation depends on the sample's draw alone, not on workers, ranks or the model's RNG.
+An example is an image with its targets as torchvision tv_tensors, so that any torchvision v2 transform
+moves boxes and masks with the picture. All randomness comes from torch's CPU generator, which `hermetic`
+seeds for one sample and puts back: augmentation depends on the sample's draw alone, not on workers, ranks
+or the model's RNG.
 """
 
 import contextlib
@@ -20,9 +21,10 @@ from ufo_large.structures import KINDS, TaskBatch, TaskInfo
 
 @dataclass(slots=True)
 class Example:
-    """One image ready to be batched, uint8 [3, h, w] with h, w at most the canvas; it is padded bottom and right.
+    """One image ready to be batched, uint8 [3, h, w] at most as large as the canvas.
 
-    `labels`: int64, [1] class or [N] of the boxes, None without ground truth. `boxes`: XYXY pixels of `image`.
+    `labels`: int64, [1] class or [N] of the boxes, None without ground truth. `boxes`: XYXY pixels of
+    `image`.
     """
 
     image: tv_tensors.Image

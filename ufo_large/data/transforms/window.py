@@ -16,7 +16,7 @@ MIN_BOX_PX = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The part [top, top + height) x [left, left + width) of the stored image, shown as out_height x out_width."""
+    """The part of the stored image from (top, left) on, height x width, shown as out_height x out_width."""
 
     top: int
     left: int
@@ -27,7 +27,7 @@ class Window:
 
 
 def fit(height: int, width: int, canvas: tuple[int, int], keep_aspect: bool) -> tuple[float, float]:
-    """Return the factors (y, x) that make an image fill the canvas: both sides, or as far as its aspect allows."""
+    """Return the factors (y, x) that make an image fill the canvas, or as far as its aspect allows."""
     factor_y, factor_x = canvas[0] / height, canvas[1] / width
     return (min(factor_y, factor_x),) * 2 if keep_aspect else (factor_y, factor_x)
 

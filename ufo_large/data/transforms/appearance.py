@@ -1,0 +1,37 @@
+"""Changes that need no decoding: mirror an example, shift its colours."""
+
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from ufo_large.data.transforms.base import Example
+
+HUE_SHARE = 0.1
+
+
+def mirrored(example: Example) -> Example:
+    """Return the example flipped left to right, boxes and mask with it."""
+    flip = F.horizontal_flip
+    return Example(
+        image=flip(example.image),
+        labels=example.labels,
+        boxes=None if example.boxes is None else flip(example.boxes),
+        mask=None if example.mask is None else flip(example.mask),
+    )
+
+
+def colour_jitter(strength: float) -> v2.Transform:
+    """Return a random change of brightness, contrast, saturation by `strength`, of hue by a tenth of it."""
+    if strength == 0:
+        return v2.Identity()
+    hue = min(0.5, HUE_SHARE * strength)
+    return v2.ColorJitter(brightness=strength, contrast=strength, saturation=strength, hue=hue)
+
+
+def check_share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} {value} is not in 0..1")
+
+
+def check_range(name: str, value: tuple[float, float]) -> None:
+    if not 0 < value[0] <= value[1]:
+        raise ValueError(f"{name} {value}: give (smallest, largest), both above 0")
