@@ -1,7 +1,7 @@
 """Read a submission file in either form found in the wild; list everything that is wrong with it.
 
-
-The first form is that of `submission`; in the second, of the contest's page, `cls` and `seg` are one dict each.
+The first form is that of `submission`; in the second, of the contest's page, `cls` and `seg` are one dict
+each.
 
 Legend: N boxes of one image, P points of a ring.
 """

@@ -1,0 +1,84 @@
+"""Score a submission file, or predict with a finished run and score that. The last line printed is JSON.
+
+    python eval/run_all.py --submission FILE --data TESTROOT
+    python eval/run_all.py --workdir RUN --data SHARDS
+    deepspeed --num_gpus 8 eval/run_all.py --workdir RUN --data SHARDS
+
+The second form writes RUN/submission.json and RUN/metrics.json.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from ufo_large.evaluation.protocols import PROTOCOLS
+from ufo_large.evaluation.score import score_submission
+from ufo_large.evaluation.table import result_line, results_table, warnings_of
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--submission", type=Path, metavar="FILE", help="score this file")
+    what.add_argument("--workdir", type=Path, metavar="RUN", help="predict with this run's model and score")
+    parser.add_argument(
+        "--data",
+        required=True,
+        help="with --submission: a test root in the contest's layout, or the folder that holds it; "
+        "with --workdir: the shards",
+    )
+    parser.add_argument("--protocol", default="official", help=" or ".join(PROTOCOLS))
+    parser.add_argument("--split", default="test", help="with --workdir: the split to predict")
+    parser.add_argument("--local_rank", help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
+
+
+def evaluate(args: argparse.Namespace) -> dict | None:
+    """Predict with a finished run on all ranks; the result is rank 0's."""
+    from ufo_large.data.shards import ShardSet
+    from ufo_large.distributed import zero
+    from ufo_large.evaluation.evaluator import Evaluator
+    from ufo_large.evaluation.run import check_tasks, evaluate_run, load_model
+    from ufo_large.train.run_folder import RunFolder
+
+    device = zero.init_distributed()
+    shards = ShardSet.open(args.data)
+    folder = RunFolder(args.workdir)
+    saved = folder.read()
+    check_tasks(saved.tasks, shards)
+    model = load_model(saved.config.model, saved.tasks, folder.weights, device)
+    loaders = {key: task.loader for key, task in saved.config.tasks.items()}
+    evaluator = Evaluator(shards=shards, loaders=loaders, split=args.split, device=device)
+    return evaluate_run(evaluator, model, args.workdir, args.protocol)
+
+
+def show(result: dict) -> None:
+    console = Console()
+    console.print(results_table(result))
+    for warning in warnings_of(result):
+        console.print(warning, highlight=False)
+    print(result_line(result), flush=True)
+
+
+def main() -> None:
+    args = parse()
+    try:
+        if args.submission:
+            show(score_submission(args.submission, args.data, args.protocol))
+        elif result := evaluate(args):
+            show(result)
+        elif os.environ.get("RANK", "0") == "0":
+            print(f"{args.workdir}/submission.json: written; {args.data} has no ground truth to score it")
+    except ValueError as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

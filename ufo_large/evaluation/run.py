@@ -1,0 +1,98 @@
+"""Evaluate a finished run: predict on all ranks, write the submission, score it beside the baselines."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ufo_large.config import Problems
+from ufo_large.data.shards import ShardSet
+from ufo_large.distributed import comm
+from ufo_large.distributed.checkpoint import load_weights
+from ufo_large.evaluation.baselines import trivial_baselines
+from ufo_large.evaluation.evaluator import Evaluator, Predictor
+from ufo_large.evaluation.ground_truth import truth_of_shards
+from ufo_large.evaluation.protocols import get_protocol
+from ufo_large.evaluation.score import score_answers
+from ufo_large.evaluation.submission import write_submission
+from ufo_large.evaluation.submission_reader import read_submission
+from ufo_large.models.multitask import MultitaskModel
+from ufo_large.structures import TaskInfo
+
+SUBMISSION_FILE = "submission.json"
+METRICS_FILE = "metrics.json"
+
+
+def evaluate_run(
+    evaluator: Evaluator, model: Predictor, workdir: Path, protocol: str = "official"
+) -> dict[str, Any] | None:
+    """Write WORKDIR/submission.json and WORKDIR/metrics.json; return the latter on rank 0, None elsewhere.
+
+    Call it on all ranks. What is scored is the file just written, read back, so that the figures are those
+    that the file gets anywhere else. A split without any ground truth gives the submission alone.
+    """
+    chosen = get_protocol(protocol)
+    if not evaluator.tasks:
+        raise ValueError(f"{evaluator.shards.root}: no task has a split {evaluator.split!r}; try --split val")
+    entries = evaluator.submission_entries(model)
+    result, error = None, None
+    if comm.is_main():
+        try:
+            submission = workdir / SUBMISSION_FILE
+            write_submission(submission, entries)
+            result = _scored(evaluator, submission, chosen)
+            if result is not None:
+                _write_json(workdir / METRICS_FILE, result)
+        except Exception as problem:
+            error = problem
+    comm.raise_together(error)
+    return result
+
+
+def load_model(
+    config: MultitaskModel.Config, tasks: tuple[TaskInfo, ...], weights: Path, device: torch.device
+) -> MultitaskModel:
+    """Build the model and fill it with consolidated weights; ValueError lists what is missing or too much."""
+    model, tensors = config.build(tasks), {}
+    load_weights(weights, tensors.__setitem__)
+    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    problems = Problems(f"weights in {weights}")
+    for name in missing:
+        problems.add(f"{name} is missing; give the folder of the run that config.json describes")
+    for name in unexpected:
+        problems.add(f"{name} is not part of the model that config.json describes")
+    problems.raise_if_any()
+    return model.to(device)
+
+
+def check_tasks(trained: tuple[TaskInfo, ...], shards: ShardSet) -> None:
+    """Raise ValueError unless every task of the shards is one the model was trained for, class by class."""
+    problems = Problems(f"shards {shards.root} and the trained model")
+    known = {task.name: task for task in trained}
+    for task in shards.tasks:
+        if task.name not in known:
+            problems.add(f"the model has no task {task.name!r}, only {', '.join(known)}; give its own shards")
+        elif task != known[task.name]:
+            problems.add(
+                f"task {task.name!r} has {task.num_classes} classes here and {known[task.name].num_classes} in "
+                "the model, or other names or ids; make the shards with make_shards.py --like TRAINSHARDS"
+            )
+    problems.raise_if_any()
+
+
+def _scored(evaluator: Evaluator, submission: Path, protocol: Any) -> dict[str, Any] | None:
+    if not any(evaluator.shards.split(info.name, evaluator.split).labeled for info in evaluator.tasks):
+        return None
+    truths = truth_of_shards(evaluator.shards, evaluator.split)
+    scores = score_answers(read_submission(submission, truths), truths, protocol)
+    details = scores.pop("details")
+    baselines = trivial_baselines(evaluator.shards, truths, protocol)
+    return {**scores, "split": evaluator.split, "baselines": baselines, "details": details}
+
+
+def _write_json(file: Path, value: Any) -> None:
+    unfinished = file.with_name(file.name + ".part")
+    unfinished.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(unfinished, file)
