@@ -32,3 +32,9 @@ def box_prediction(
         scores_N=scores[order].float().cpu(),
         labels_N=labels[order].cpu(),
     )
+
+
+def covered_pixels(size: tuple[int, int], stride: int, device: torch.device) -> Tensor:
+    """Return (width, height, width, height) in pixels of what a level covers."""
+    height, width = size
+    return torch.tensor([width, height, width, height], device=device) * float(stride)

@@ -17,7 +17,7 @@ from torchvision.ops import box_convert
 
 from ufo_large.structures import BoxPrediction, Features, Role, TaskBatch, TaskInfo, set_role
 from ufo_large.tasks.base import TaskHead
-from ufo_large.tasks.box_targets import box_prediction, boxes_by_image
+from ufo_large.tasks.box_targets import box_prediction, boxes_by_image, covered_pixels
 from ufo_large.tasks.finite import require_finite
 
 _LOSS_NAMES = {"loss_vfl": "class", "loss_bbox": "box", "loss_giou": "giou"}
@@ -79,8 +79,8 @@ class DETRDetector(TaskHead):
     def forward(self, features: Features) -> dict[str, Tensor]:
         """Return `logits` [B G, N, Q, K], `boxes` [B G, N, Q, 4]; `proposal_logits`, `proposal_boxes`: no N.
 
-        Boxes are (centre x, centre y, width, height) as shares of the padded input, float32. While not
-        training there is one group.
+        Boxes are (centre x, centre y, width, height) as shares of `extent`, the pixels that the finest level
+        covers. While not training there is one group.
         """
         maps = [project(features.pyramid[s]) for project, s in zip(self.project, self.strides, strict=True)]
         sizes = [tuple(map_BDHW.shape[-2:]) for map_BDHW in maps]
@@ -92,12 +92,13 @@ class DETRDetector(TaskHead):
         index_T = torch.arange(num_queries, device=memory_BLD.device).repeat(groups)
         offset_T = torch.arange(groups, device=memory_BLD.device).repeat_interleave(num_queries)
         queries_TD = self.queries(index_T + offset_T * self.config.num_queries)
-        logits, boxes = self.decoder(queries_TD, found["unrefined"], memory_BLD, sizes, groups)
+        logits, boxes = self.decoder(queries_TD, found["unrefined"], memory_BLD, sizes, self.strides, groups)
         return {
             "logits": logits,
             "boxes": boxes,
             "proposal_logits": found["logits"].repeat_interleave(groups, dim=0),
             "proposal_boxes": found["boxes"].repeat_interleave(groups, dim=0),
+            "extent": covered_pixels(sizes[0], self.strides[0], memory_BLD.device),
         }
 
     def losses(self, outputs: dict[str, Tensor], batch: TaskBatch) -> dict[str, Tensor]:
@@ -107,7 +108,7 @@ class DETRDetector(TaskHead):
         outputs = {name: out.float() for name, out in outputs.items()}
         require_finite(self.info.name, {"box targets": batch.targets.boxes_xyxy_N4, **outputs})
         groups = len(outputs["logits"]) // len(batch)
-        labels = [target for target in _shares_of_input(batch) for _ in range(groups)]
+        labels = [target for target in _shares(batch, outputs["extent"]) for _ in range(groups)]
         _, by_layer, _ = RTDetrForObjectDetectionLoss(
             outputs["logits"][:, -1],
             labels,
@@ -133,7 +134,7 @@ class DETRDetector(TaskHead):
         scores_BQK = outputs["logits"][::groups, -1].float().sigmoid()
         num_classes = scores_BQK.shape[-1]
         boxes_BQ4 = box_convert(outputs["boxes"][::groups, -1].float(), "cxcywh", "xyxy")
-        boxes_BQ4 = boxes_BQ4 * _input_extent(batch, boxes_BQ4)
+        boxes_BQ4 = boxes_BQ4 * outputs["extent"]
         keep = min(self.config.max_detections, scores_BQK[0].numel())
         scores, index = scores_BQK.flatten(1).topk(keep, dim=1)
         return [
@@ -144,18 +145,12 @@ class DETRDetector(TaskHead):
         ]
 
 
-def _shares_of_input(batch: TaskBatch) -> list[dict[str, Any]]:
+def _shares(batch: TaskBatch, extent: Tensor) -> list[dict[str, Any]]:
     """Return labels and boxes as transformers' losses read them."""
     return [
         {
             "class_labels": target["labels"],
-            "boxes": box_convert(target["boxes"], "xyxy", "cxcywh") / _input_extent(batch, target["boxes"]),
+            "boxes": box_convert(target["boxes"], "xyxy", "cxcywh") / extent,
         }
         for target in boxes_by_image(batch)
     ]
-
-
-def _input_extent(batch: TaskBatch, like: Tensor) -> Tensor:
-    """Return (width, height, width, height) of the padded input."""
-    height, width = batch.images_BCHW.shape[-2:]
-    return like.new_tensor([width, height, width, height])

@@ -121,25 +121,28 @@ class FCOSDetector(TaskHead):
         ]
 
     def _cells(self, outputs: dict[str, Any]) -> tuple[Tensor, list[int]]:
-        """Return every cell as a square box of its stride [A, 4] and the number of cells a level.
+        """Return every cell as a box in input pixels [A, 4] and the number of cells a level.
 
-        torchvision's generator puts a cell's centre at its corner; ours is at (i + 1/2) stride, where the
-        pixels are that the feature was made of.
+        A cell is the pixels its feature was made of, so its centre is at (i + 1/2) stride; torchvision's
+        own generator would put it at i stride.
         """
         device = outputs["cls_logits"].device
-        cells = []
-        for (height, width), stride in zip(outputs["grid"], self.strides, strict=True):
-            top, left = torch.meshgrid(
-                torch.arange(height, device=device) * float(stride),
-                torch.arange(width, device=device) * float(stride),
-                indexing="ij",
-            )
-            cells.append(torch.stack([left, top, left + stride, top + stride], dim=-1).reshape(-1, 4))
+        cells = [_tiles(*grid, s, device) for grid, s in zip(outputs["grid"], self.strides, strict=True)]
         return torch.cat(cells), [len(level) for level in cells]
 
 
+def _tiles(height: int, width: int, stride: int, device: torch.device) -> Tensor:
+    """Return the cells of a grid as boxes, row by row, [A, 4]."""
+    top, left = torch.meshgrid(
+        torch.arange(height, device=device) * float(stride),
+        torch.arange(width, device=device) * float(stride),
+        indexing="ij",
+    )
+    return torch.stack([left, top, left + stride, top + stride], dim=-1).reshape(-1, 4)
+
+
 def _float_outputs(outputs: dict[str, Any]) -> dict[str, Tensor]:
-    return {name: out.float() for name, out in outputs.items() if name != "grid"}
+    return {name: out.float() for name, out in outputs.items() if isinstance(out, Tensor)}
 
 
 class _NoBackbone(nn.Module):

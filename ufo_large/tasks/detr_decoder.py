@@ -1,7 +1,7 @@
 """The two networks inside the DETR head: first guesses on the pyramid, and the decoder that refines them.
 
 Legend: B images, G groups of queries, Q queries a group, T = G Q, L pyramid cells of all levels,
-D width, N decoder layers, K classes.
+S levels, D width, N decoder layers, K classes.
 """
 
 import math
@@ -17,6 +17,8 @@ from transformers.models.rt_detr.modeling_rt_detr import (
     RTDetrMLPPredictionHead,
     inverse_sigmoid,
 )
+
+from ufo_large.tasks.box_targets import covered_pixels
 
 if TYPE_CHECKING:
     from ufo_large.tasks.detection_detr import DETRDetector
@@ -35,7 +37,11 @@ class ProposalHead(nn.Module):
         self.box = _box_layers(width)
 
     def forward(
-        self, memory_BLD: Tensor, sizes: list[tuple[int, int]], strides: tuple[int, ...], num_queries: int
+        self,
+        memory_BLD: Tensor,
+        sizes: list[tuple[int, int]],
+        strides: tuple[int, ...],
+        num_queries: int,
     ) -> dict[str, Tensor]:
         """Return `logits` [B, Q, K], `boxes` [B, Q, 4] as shares of the input, and `unrefined`.
 
@@ -44,7 +50,7 @@ class ProposalHead(nn.Module):
         memory_BLD = self.normalise(memory_BLD)
         logits_BLK = self.score(memory_BLD)
         index_BQ1 = logits_BLK.amax(dim=-1).topk(num_queries, dim=1).indices.unsqueeze(-1)
-        cells_L4 = inverse_sigmoid(_cell_squares(sizes, strides, memory_BLD.device))
+        cells_L4 = inverse_sigmoid(_squares(sizes, strides, memory_BLD.device))
         cells_BQ4 = cells_L4[index_BQ1.squeeze(-1)]
         best_BQD = memory_BLD.gather(1, index_BQ1.expand(-1, -1, memory_BLD.shape[-1]))
         unrefined_BQ4 = self.box(best_BQD).float() + cells_BQ4
@@ -78,12 +84,14 @@ class QueryDecoder(RTDetrDecoder):
         unrefined_BQ4: Tensor,
         memory_BLD: Tensor,
         sizes: list[tuple[int, int]],
+        strides: tuple[int, ...],
         groups: int,
     ) -> tuple[Tensor, Tensor]:
         """Return logits [B G, N, Q, K] and boxes [B G, N, Q, 4] of every layer."""
         hidden_BTD = queries_TD.to(memory_BLD.dtype).expand(len(memory_BLD), -1, -1)
         unrefined_BT4 = unrefined_BQ4.repeat(1, groups, 1)
         mask_TT = _same_group(groups, unrefined_BQ4.shape[1], memory_BLD.device) if groups > 1 else None
+        per_level_S4 = _finest_over_level(sizes, strides, memory_BLD.device)
         logits, boxes = [], []
         for layer, to_class, to_box in zip(self.layers, self.class_embed, self.bbox_embed, strict=True):
             reference_BT4 = unrefined_BT4.sigmoid()
@@ -91,7 +99,7 @@ class QueryDecoder(RTDetrDecoder):
             hidden_BTD = layer(
                 hidden_BTD,
                 object_queries_position_embeddings=self.query_pos_head(code.to(memory_BLD.dtype)),
-                reference_points=reference_BT4.unsqueeze(2),
+                reference_points=reference_BT4.unsqueeze(2) * per_level_S4,
                 spatial_shapes_list=sizes,
                 encoder_hidden_states=memory_BLD,
                 encoder_attention_mask=mask_TT,
@@ -139,21 +147,29 @@ def _box_layers(width: int) -> RTDetrMLPPredictionHead:
     return mlp
 
 
-def _cell_squares(sizes: list[tuple[int, int]], strides: tuple[int, ...], device: torch.device) -> Tensor:
-    """Return a square around every cell, (centre x, centre y, width, height), shares of the input, [L, 4]."""
+def _finest_over_level(
+    sizes: list[tuple[int, int]], strides: tuple[int, ...], device: torch.device
+) -> Tensor:
+    """Return what turns shares of the finest level into shares of each level, [S, 4].
+
+    Levels round up to whole cells, so a coarse one can cover more.
+    """
+    covered = torch.stack([covered_pixels(*level, device) for level in zip(sizes, strides, strict=True)])
+    return covered[0] / covered
+
+
+def _squares(sizes: list[tuple[int, int]], strides: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return a square around every cell, [L, 4]: centre x, y, width, height as shares of the finest level."""
     squares = []
     for (height, width), stride in zip(sizes, strides, strict=True):
-        # Level sizes are rounded up, so the finest level knows the input's size best.
-        input_height, input_width = sizes[0][0] * strides[0], sizes[0][1] * strides[0]
         y, x = torch.meshgrid(
-            (torch.arange(height, device=device) + 0.5) * stride / input_height,
-            (torch.arange(width, device=device) + 0.5) * stride / input_width,
+            (torch.arange(height, device=device) + 0.5) * stride,
+            (torch.arange(width, device=device) + 0.5) * stride,
             indexing="ij",
         )
-        side = _PROPOSAL_STRIDES * stride
-        w, h = torch.full_like(x, side / input_width), torch.full_like(y, side / input_height)
-        squares.append(torch.stack([x, y, w, h], dim=-1).reshape(-1, 4))
-    return torch.cat(squares)
+        side = torch.full_like(x, _PROPOSAL_STRIDES * stride)
+        squares.append(torch.stack([x, y, side, side], dim=-1).reshape(-1, 4))
+    return torch.cat(squares) / covered_pixels(sizes[0], strides[0], device)
 
 
 def _same_group(groups: int, num_queries: int, device: torch.device) -> Tensor:

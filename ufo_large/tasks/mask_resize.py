@@ -8,28 +8,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ufo_large.structures import IGNORE_INDEX, MaskPrediction, TaskBatch, TaskInfo
+from ufo_large.tasks.pyramid_fusion import enlarge
 
 
-def mask_predictions(scores_BKHW: Tensor, batch: TaskBatch) -> list[MaskPrediction]:
-    """Return the best class of every pixel of each stored image.
+def mask_predictions(scores_BKHW: Tensor, stride: int, batch: TaskBatch) -> list[MaskPrediction]:
+    """Return the best class of every pixel of each stored image, from scores at `stride`.
 
-    Scores are resized to the padded input, the valid part is cut out and resized to the stored size.
     Scores, not labels, are resized, so edges fall between pixels where the scores say so. One image
     at a time: at the stored size the scores of a whole batch could be gigabytes.
     """
-    padded_size = tuple(batch.images_BCHW.shape[-2:])
     predictions = []
     for scores_KHW, (height, width), sample in zip(
         scores_BKHW.float(), batch.sizes_B2.tolist(), batch.samples, strict=True
     ):
-        scores_1KHW = _resize(scores_KHW[None], padded_size)[..., :height, :width]
-        mask_HW = _resize(scores_1KHW, (sample.height, sample.width))[0].argmax(dim=0)
-        predictions.append(MaskPrediction(sample=sample, mask_HW=mask_HW.to(torch.uint8).cpu()))
+        scores_1KHW = enlarge(scores_KHW[None], stride)[..., :height, :width]
+        stored_size = (sample.height, sample.width)
+        scores_1KHW = F.interpolate(scores_1KHW, size=stored_size, mode="bilinear", align_corners=False)
+        mask_HW = scores_1KHW[0].argmax(dim=0).to(torch.uint8).cpu()
+        predictions.append(MaskPrediction(sample=sample, mask_HW=mask_HW))
     return predictions
-
-
-def _resize(scores_BKHW: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(scores_BKHW, size=size, mode="bilinear", align_corners=False)
 
 
 def check_label_range(info: TaskInfo) -> None:

@@ -6,7 +6,6 @@ Legend: B images, P pyramid width, W head width, K classes, H W height and width
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ufo_large.losses import multiclass_dice, pixel_cross_entropy
@@ -22,7 +21,7 @@ from ufo_large.structures import (
 from ufo_large.tasks.base import TaskHead
 from ufo_large.tasks.finite import require_finite
 from ufo_large.tasks.mask_resize import check_label_range, mask_predictions
-from ufo_large.tasks.pyramid_fusion import PyramidFusion
+from ufo_large.tasks.pyramid_fusion import PyramidFusion, enlarge
 
 
 class DenseSegmenter(TaskHead):
@@ -67,7 +66,7 @@ class DenseSegmenter(TaskHead):
         self.config = config
         self.strides = config.strides
         width = config.width or pyramid_width
-        self.fuse = PyramidFusion(len(self.strides), pyramid_width, width, config.num_convs)
+        self.fuse = PyramidFusion(self.strides, pyramid_width, width, config.num_convs)
         self.dropout = nn.Dropout2d(config.dropout)
         self.classify = nn.Conv2d(width, info.num_classes, 1)
         nn.init.normal_(self.classify.weight, std=0.01)
@@ -83,9 +82,8 @@ class DenseSegmenter(TaskHead):
         """Return `cross_entropy`, and `dice` if it has a weight."""
         masks_BHW = batch.targets.masks_BHW
         require_finite(self.info.name, {"logits": outputs["logits_BKHW"]})
-        logits_BKHW = F.interpolate(
-            outputs["logits_BKHW"].float(), size=masks_BHW.shape[-2:], mode="bilinear", align_corners=False
-        )
+        height, width = masks_BHW.shape[-2:]
+        logits_BKHW = enlarge(outputs["logits_BKHW"].float(), self.strides[0])[..., :height, :width]
         weights = self.config.class_weights
         weights_K = None if weights is None else logits_BKHW.new_tensor(weights)
         losses = {"cross_entropy": pixel_cross_entropy(logits_BKHW, masks_BHW, IGNORE_INDEX, weights_K)}
@@ -96,7 +94,7 @@ class DenseSegmenter(TaskHead):
 
     @torch.no_grad()
     def predict(self, outputs: dict[str, Tensor], batch: TaskBatch) -> list[MaskPrediction]:
-        return mask_predictions(outputs["logits_BKHW"], batch)
+        return mask_predictions(outputs["logits_BKHW"], self.strides[0], batch)
 
 
 def _check(config: DenseSegmenter.Config, info: TaskInfo) -> None:

@@ -10,13 +10,13 @@ H W height and width of a map.
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ufo_large.structures import (
     IGNORE_INDEX,
     Features,
     MaskPrediction,
-    MaskTargets,
     Role,
     TaskBatch,
     TaskInfo,
@@ -83,7 +83,7 @@ class Mask2FormerSegmenter(TaskHead):
         from ufo_large.tasks.mask2former_decoder import Mask2FormerDecoder
 
         self.strides = config.strides
-        self.fuse = PyramidFusion(len(self.strides), pyramid_width, config.width, num_convs=1)
+        self.fuse = PyramidFusion(self.strides, pyramid_width, config.width, num_convs=1)
         self.to_masks = nn.Conv2d(config.width, config.width, 1)
         self.decoder = Mask2FormerDecoder(config, info.num_classes, pyramid_width)
         set_role(self, Role("head", info.name))
@@ -92,7 +92,10 @@ class Mask2FormerSegmenter(TaskHead):
         """Return `class_logits` [B, N, Q, K + 1] (last: no object) and `mask_logits` [B, N, Q, H, W]."""
         levels = [features.pyramid[stride] for stride in self.strides]
         class_logits, mask_logits = self.decoder(levels[:-4:-1], self.to_masks(self.fuse(levels)))
-        return {"class_logits": class_logits, "mask_logits": mask_logits}
+        return {
+            "class_logits": class_logits,
+            "mask_logits": mask_logits,
+        }
 
     def losses(self, outputs: dict[str, Tensor], batch: TaskBatch) -> dict[str, Tensor]:
         """Return `class`, `mask` and `dice`."""
@@ -104,7 +107,7 @@ class Mask2FormerSegmenter(TaskHead):
                 outputs["mask_logits"].unbind(1), outputs["class_logits"].unbind(1), strict=True
             )
         ]
-        masks, labels = _binary_masks(batch.targets)
+        masks, labels = self._binary_masks(outputs["mask_logits"], batch.targets.masks_BHW)
         by_layer = self.decoder.criterion(masks[0].device)(
             **predictions[-1], mask_labels=masks, class_labels=labels, auxiliary_predictions=predictions[:-1]
         )
@@ -121,15 +124,21 @@ class Mask2FormerSegmenter(TaskHead):
         """Score of a class at a pixel: sum over queries of P(class) P(pixel in mask)."""
         classes_BQK = outputs["class_logits"][:, -1].float().softmax(dim=-1)[..., :-1]
         masks_BQHW = outputs["mask_logits"][:, -1].float().sigmoid()
-        return mask_predictions(torch.einsum("bqk,bqhw->bkhw", classes_BQK, masks_BQHW), batch)
+        scores_BKHW = torch.einsum("bqk,bqhw->bkhw", classes_BQK, masks_BQHW)
+        return mask_predictions(scores_BKHW, self.strides[0], batch)
 
+    def _binary_masks(self, mask_logits: Tensor, masks_BHW: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Return one float mask for every class present in an image, [n, H, W], and those classes, [n].
 
-def _binary_masks(targets: MaskTargets) -> tuple[list[Tensor], list[Tensor]]:
-    """Return one float mask for every class present in an image, [n, H, W], and those classes, [n]."""
-    labels = [mask_HW.unique() for mask_HW in targets.masks_BHW]
-    labels = [labels_n[labels_n != IGNORE_INDEX] for labels_n in labels]
-    masks = [
-        (mask_HW == labels_n[:, None, None]).float()
-        for mask_HW, labels_n in zip(targets.masks_BHW, labels, strict=True)
-    ]
-    return masks, labels
+        True masks are padded to what the predicted ones cover, for both are read at relative positions.
+        """
+        covered = [cells * self.strides[0] for cells in mask_logits.shape[-2:]]
+        bottom, right = (full - own for full, own in zip(covered, masks_BHW.shape[-2:], strict=True))
+        masks_BHW = F.pad(masks_BHW, (0, right, 0, bottom), value=IGNORE_INDEX)
+        labels = [mask_HW.unique() for mask_HW in masks_BHW]
+        labels = [labels_n[labels_n != IGNORE_INDEX] for labels_n in labels]
+        masks = [
+            (mask_HW == labels_n[:, None, None]).float()
+            for mask_HW, labels_n in zip(masks_BHW, labels, strict=True)
+        ]
+        return masks, labels
