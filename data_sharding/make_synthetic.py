@@ -1,0 +1,34 @@
+"""Paint a small traffic world in the contest's layout: python data_sharding/make_synthetic.py --out DIR"""
+
+import argparse
+import sys
+
+from ufo_large.data.synthetic import WorldSizes, write_world
+
+
+def main() -> None:
+    sizes = WorldSizes()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", required=True, help="a new folder; the same world is not painted twice")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scale", type=float, default=1.0, help="multiplies every count below")
+    for task, what in (("cls", "cars"), ("dec", "streets with signs"), ("seg", "streets with masks")):
+        parser.add_argument(
+            f"--{task}",
+            nargs=3,
+            type=int,
+            default=getattr(sizes, task),
+            metavar=("TRAIN", "VAL", "TEST"),
+            help=f"how many {what} (default %(default)s)",
+        )
+    args = parser.parse_args()
+    wanted = WorldSizes(cls=tuple(args.cls), dec=tuple(args.dec), seg=tuple(args.seg)).scaled(args.scale)
+    for root in write_world(args.out, args.seed, wanted):
+        print(root)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ValueError as error:
+        sys.exit(f"error: {error}")

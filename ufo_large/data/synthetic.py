@@ -1,0 +1,173 @@
+"""Write a small traffic world in the contest's layout, with test ground truth: a data set for trying things.
+
+Cars to classify (colour and shape together tell the class), signs to detect, streets to segment; all from one
+renderer, so the tasks share their world. The same seed and sizes give the same files.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ufo_large.data.pictures import encode_jpeg, encode_mask
+from ufo_large.data.progress import progress_bar
+from ufo_large.data.scene_objects import CAR_CLASSES, CLASSES, SIGN_NAMES
+from ufo_large.data.scenes import render_close_up, render_street
+from ufo_large.data.shard_index import SPLITS
+
+MARKER_FILE = "synthetic.json"
+VERSION = 1
+QUALITY = 92
+FIRST_SIGN_ID = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorldSizes:
+    """Images of each task for train, val and test."""
+
+    cls: tuple[int, int, int] = (600, 60, 200)
+    dec: tuple[int, int, int] = (300, 40, 100)
+    seg: tuple[int, int, int] = (300, 40, 100)
+
+    def __post_init__(self):
+        for task in ("cls", "dec", "seg"):
+            if min(getattr(self, task)) < 0:
+                raise ValueError(f"sizes of {task} {getattr(self, task)}: no negative counts")
+
+    def scaled(self, factor: float) -> "WorldSizes":
+        """Multiply every count, keeping at least one image where there was one."""
+        if factor <= 0:
+            raise ValueError(f"--scale {factor}: give a factor above 0")
+        return WorldSizes(
+            **{
+                task: tuple(max(min(1, n), round(n * factor)) for n in counts)
+                for task, counts in asdict(self).items()
+            }
+        )
+
+
+def write_world(out: str | Path, seed: int = 0, sizes: WorldSizes | None = None) -> tuple[Path, Path]:
+    """Write OUT/track1_train_data and OUT/track1_test_data; return both.
+
+    Does nothing where the same world already lies. Raises ValueError where the folder holds anything else.
+    """
+    out, sizes = Path(out), sizes or WorldSizes()
+    roots = out / "track1_train_data", out / "track1_test_data"
+    # through JSON, so that a marker read back compares equal
+    wanted = json.loads(json.dumps({"version": VERSION, "seed": seed, "sizes": asdict(sizes)}))
+    if _is_done(out, wanted):
+        return roots
+    (out / MARKER_FILE).write_text(json.dumps({**wanted, "done": False}), encoding="utf-8")
+    with progress_bar() as bar:
+        line = bar.add_task("painting", total=sum(map(sum, asdict(sizes).values())))
+        for _ in _write_all(roots, seed, sizes):
+            bar.advance(line)
+    (out / MARKER_FILE).write_text(json.dumps({**wanted, "done": True}), encoding="utf-8")
+    return roots
+
+
+def _is_done(out: Path, wanted: dict) -> bool:
+    """True if this very world is there; makes the folder ready if not."""
+    out.mkdir(parents=True, exist_ok=True)
+    marker = out / MARKER_FILE
+    if not marker.is_file():
+        if any(out.iterdir()):
+            raise ValueError(f"{out}: not empty; choose a new folder for --out")
+        return False
+    found = json.loads(marker.read_text(encoding="utf-8"))
+    done = found.pop("done")
+    if found != wanted:
+        raise ValueError(
+            f"{out}: holds the world {found}, not {wanted}; choose another --out or remove the folder"
+        )
+    return done
+
+
+def _write_all(roots: tuple[Path, Path], seed: int, sizes: WorldSizes) -> Iterator[None]:
+    """Write task by task and split by split; yields after every image."""
+    for task, writer in (("cls", _write_cars), ("dec", _write_signs), ("seg", _write_streets)):
+        for split_number, (split, count) in enumerate(zip(SPLITS, getattr(sizes, task), strict=True)):
+            if count:
+                streams = (
+                    np.random.default_rng([VERSION, seed, ord(task[0]), split_number, i])
+                    for i in range(count)
+                )
+                yield from writer(roots[split == "test"] / task, split, enumerate(streams))
+    if sizes.dec[1] and sizes.dec[2]:
+        categories = (roots[0] / "dec" / "val.json").read_bytes()
+        (roots[1] / "dec" / "val.json").write_bytes(categories)
+
+
+Streams = Iterable[tuple[int, np.random.Generator]]
+
+
+def _write_cars(folder: Path, split: str, streams: Streams) -> Iterator[None]:
+    lines = []
+    (folder / split).mkdir(parents=True, exist_ok=True)
+    for i, rng in streams:
+        label = i % len(CAR_CLASSES)
+        height, width = rng.integers(88, 121, 2)
+        scene = render_close_up(int(height), int(width), label, rng)
+        name = f"{i + 1:05d}.jpg"
+        (folder / split / name).write_bytes(encode_jpeg(scene.rgb_HW3, QUALITY))
+        lines.append(f"{name} {label}\n")
+        yield
+    (folder / f"{split}.txt").write_text("".join(lines), encoding="utf-8")
+    names = "".join(f"{color} {shape}\n" for color, shape in CAR_CLASSES)
+    (folder / "classes.txt").write_text(names, encoding="utf-8")
+
+
+def _street(rng: np.random.Generator):
+    height = int(rng.integers(128, 161))
+    return render_street(height, round(height * 1.5), rng)
+
+
+def _write_signs(folder: Path, split: str, streams: Streams) -> Iterator[None]:
+    images, annotations = [], []
+    (folder / split).mkdir(parents=True, exist_ok=True)
+    for i, rng in streams:
+        scene, name = _street(rng), f"sign{i + 1:05d}.jpg"
+        (folder / split / name).write_bytes(encode_jpeg(scene.rgb_HW3, QUALITY))
+        # ids as users have them: sparse in train and val, line numbers in test
+        image_id = i + 1 if split == "test" else 7 * i + 3
+        height, width = scene.classes_HW.shape
+        images.append({"id": image_id, "file_name": name, "height": height, "width": width})
+        annotations += [
+            _annotation(len(annotations) + j, image_id, box, label, height, width)
+            for j, (box, label) in enumerate(scene.signs, 1)
+        ]
+        yield
+    categories = [{"id": FIRST_SIGN_ID + i, "name": name} for i, name in enumerate(SIGN_NAMES)]
+    coco = {"images": images, "annotations": annotations, "categories": categories}
+    (folder / f"{split}.json").write_text(json.dumps(coco), encoding="utf-8")
+    if split == "test":
+        (folder / "test.txt").write_text(
+            "".join(f"{image['file_name']}\n" for image in images), encoding="utf-8"
+        )
+
+
+def _annotation(number: int, image_id: int, box, label: int, height: int, width: int) -> dict:
+    x0, y0, x1, y1 = (round(float(v), 2) for v in np.clip(box, 0, (width, height, width, height)))
+    size = round(x1 - x0, 2), round(y1 - y0, 2)
+    return {
+        "id": number,
+        "image_id": image_id,
+        "category_id": FIRST_SIGN_ID + label,
+        "bbox": [x0, y0, *size],
+        "area": round(size[0] * size[1], 2),
+        "iscrowd": 0,
+    }
+
+
+def _write_streets(folder: Path, split: str, streams: Streams) -> Iterator[None]:
+    for kind in ("images", "label"):
+        (folder / kind / split).mkdir(parents=True, exist_ok=True)
+    for i, rng in streams:
+        scene, stem = _street(rng), f"street{i + 1:05d}"
+        (folder / "images" / split / f"{stem}.jpg").write_bytes(encode_jpeg(scene.rgb_HW3, QUALITY))
+        (folder / "label" / split / f"{stem}.png").write_bytes(encode_mask(scene.classes_HW))
+        yield
+    names = "".join(f"{value} {name}\n" for value, name in CLASSES.items())
+    (folder / "classes.txt").write_text(names, encoding="utf-8")
