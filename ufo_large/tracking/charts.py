@@ -128,7 +128,7 @@ def _grid(x_axis: Axis, y_axis: Axis, percent: bool) -> list[str]:
         parts.append(f'<line class="grid{zero}" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         text = short_number(value, percent)
         parts.append(f'<text class="tick" x="{LEFT - 5}" y="{y + 3.5:.1f}" text-anchor="end">{text}</text>')
-    ticks = [t for t in x_axis.ticks() if t == int(t)]
+    ticks = [t for t in linear_ticks(x_axis.low, x_axis.high, 6) if t == int(t)]
     for value in ticks:
         x, y = x_axis.pixel(value), HEIGHT - 6
         anchor = "end" if x > WIDTH - 24 else "middle"

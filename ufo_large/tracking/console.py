@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from ufo_large.tracking.panels import HEADLINE
+
 WINDOW = 50
 
 
@@ -41,7 +43,7 @@ class ConsoleProgress:
     """Show step, total loss of each task, speed and time left.
 
     On a terminal one live line with a bar; elsewhere (a log file, a pipe) a line at the first and last
-    step and every `line_seconds` between. Values under `val/` get a line of their own in both.
+    step and every `line_seconds` between. The headline metrics under `val/` get a line of their own in both.
     """
 
     def __init__(
@@ -65,7 +67,8 @@ class ConsoleProgress:
         if losses:
             self.pace.mark(step)
             self._show(step, losses)
-        metrics = [f"{k.removeprefix('val/')} {v:.4g}" for k, v in values.items() if k.startswith("val/")]
+        validation = {k.removeprefix("val/"): v for k, v in values.items() if k.startswith("val/")}
+        metrics = [f"{k} {v:.4g}" for k, v in validation.items() if k.rsplit("/", 1)[-1] in HEADLINE]
         if metrics:
             self._print(f"step {step}  validation  " + "  ".join(metrics))
 

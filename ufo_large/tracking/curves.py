@@ -67,21 +67,22 @@ def make_curve(key: str, pairs_N2: np.ndarray, smooth: bool = True) -> Curve:
         values_P=values_P,
         low_P=np.where(empty_P, np.nan, low_P),
         high_P=np.where(empty_P, np.nan, high_P),
-        smooth_P=running_mean(values_P, len(bins) / 30) if long_enough else None,
+        smooth_P=running_mean(values_P, len(bins) / 100) if long_enough else None,
         bad_steps=tuple(int(s) for s in steps_N[~finite_N]),
     )
 
 
-def running_mean(values_P: np.ndarray, span: float) -> np.ndarray:
-    """Exponential mean over about `span` points, unbiased at the start; NaN where the value is NaN."""
-    keep = 1.0 - 1.0 / max(span, 1.0)
-    total = weight = 0.0
-    smooth_P = np.full(len(values_P), np.nan)
-    for i, value in enumerate(values_P):
-        if math.isfinite(value):
-            total, weight = keep * total + value, keep * weight + 1.0
-            smooth_P[i] = total / weight
-    return smooth_P
+def running_mean(values_P: np.ndarray, width: float) -> np.ndarray:
+    """Mean under a Gaussian of standard deviation `width` points, centred, so that it does not lag.
+
+    Values that are not finite are left out; the result is NaN where the value is.
+    """
+    reach = int(3 * width) + 1
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / max(width, 1e-9)) ** 2)
+    finite_P = np.isfinite(values_P)
+    total_P = np.convolve(np.where(finite_P, values_P, 0.0), kernel)[reach:-reach]
+    weight_P = np.convolve(finite_P.astype(float), kernel)[reach:-reach]
+    return np.where(finite_P, total_P / np.maximum(weight_P, 1e-300), np.nan)
 
 
 def task_names(keys: Iterable[str]) -> list[str]:

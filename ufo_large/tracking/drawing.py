@@ -3,7 +3,7 @@
 Legend: N boxes, H W height and width, K classes.
 """
 
-import colorsys
+import functools
 from collections.abc import Sequence
 
 import cv2
@@ -11,7 +11,8 @@ import numpy as np
 
 from ufo_large.structures import IGNORE_INDEX
 
-LONG_SIDE = 640
+LONG_SIDE = 560
+NUM_COLORS = 40
 TRUTH_COLOR = (255, 255, 255)
 SMALL_BOX = 28.0
 """Boxes that would be smaller than this in the drawn picture make the view zoom in on them."""
@@ -27,11 +28,26 @@ def fit(image_HW3: np.ndarray, long_side: int = LONG_SIDE) -> tuple[np.ndarray, 
 
 
 def class_color(label: int) -> tuple[int, int, int]:
-    """Return a colour for a label; neighbouring labels get distant hues, and no two of 0..30 are alike."""
-    hue = (label * 0.618034 + 0.02) % 1.0
-    value = (0.95, 0.75, 0.85)[label // 8 % 3]
-    red, green, blue = colorsys.hsv_to_rgb(hue, (0.75, 0.9, 0.6)[label // 4 % 3], value)
-    return round(255 * red), round(255 * green), round(255 * blue)
+    """Return the colour of a label; it repeats after `NUM_COLORS` labels."""
+    return palette()[label % NUM_COLORS]
+
+
+@functools.cache
+def palette() -> tuple[tuple[int, int, int], ...]:
+    """Return `NUM_COLORS` colours, each as far as can be (in CIE Lab) from all before it.
+
+    Chosen greedily from a grid without the greys, the very dark and the very light ones.
+    """
+    levels = np.linspace(0, 255, 11).round().astype(np.uint8)
+    rgb_N3 = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(-1, 3)
+    lab_N3 = cv2.cvtColor(rgb_N3[None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
+    usable = (lab_N3[:, 0] > 35) & (lab_N3[:, 0] < 88) & (np.hypot(lab_N3[:, 1], lab_N3[:, 2]) > 40)
+    rgb_N3, lab_N3 = rgb_N3[usable], lab_N3[usable]
+    chosen = [int(np.argmin(np.abs(rgb_N3.astype(int) - (230, 50, 50)).sum(axis=1)))]
+    while len(chosen) < NUM_COLORS:
+        gaps_NC = np.linalg.norm(lab_N3[:, None] - lab_N3[chosen][None], axis=2)
+        chosen.append(int(gaps_NC.min(axis=1).argmax()))
+    return tuple(tuple(int(v) for v in rgb_N3[i]) for i in chosen)
 
 
 def focus(image_HW3: np.ndarray, boxes_xyxy_N4: np.ndarray) -> tuple[int, int, int, int]:
@@ -80,9 +96,9 @@ def draw_mask(image_HW3: np.ndarray, mask_HW: np.ndarray, opacity: float = 0.6) 
     """Lay the class colours over a greyed image; ignored pixels keep the plain image."""
     height, width = image_HW3.shape[:2]
     mask_HW = cv2.resize(mask_HW.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
-    palette = np.array([class_color(label) for label in range(256)], dtype=np.float32)
+    table = np.array([class_color(label) for label in range(256)], dtype=np.float32)
     grey = cv2.cvtColor(image_HW3, cv2.COLOR_RGB2GRAY)[..., None].astype(np.float32)
-    mixed = ((1 - opacity) * grey + opacity * palette[mask_HW]).round().astype(np.uint8)
+    mixed = ((1 - opacity) * grey + opacity * table[mask_HW]).round().astype(np.uint8)
     return np.where((mask_HW == IGNORE_INDEX)[..., None], image_HW3, mixed)
 
 
@@ -105,7 +121,7 @@ def _dashed_line(picture, start: np.ndarray, end: np.ndarray, color, thickness: 
 
 def _tag(picture: np.ndarray, text: str, box: np.ndarray, color: tuple[int, int, int]) -> None:
     """Write `text` on a filled plate above the box, or inside where there is no room above."""
-    font, size, thick = cv2.FONT_HERSHEY_SIMPLEX, 0.45, 1
+    font, size, thick = cv2.FONT_HERSHEY_SIMPLEX, 0.55, 1
     (width, height), base = cv2.getTextSize(text, font, size, thick)
     left = int(np.clip(round(float(box[0])), 0, max(0, picture.shape[1] - width - 6)))
     bottom = round(float(box[1])) if box[1] >= height + base + 4 else round(float(box[1])) + height + base + 4

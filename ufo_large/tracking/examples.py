@@ -18,15 +18,13 @@ from ufo_large.structures import (
     IGNORE_INDEX,
     BoxPrediction,
     ClassPrediction,
-    MaskPrediction,
     Prediction,
     TaskInfo,
 )
+from ufo_large.tracking.box_hits import DEFAULT_SCORE, Hits, best_score, corners, match
 from ufo_large.tracking.drawing import class_color, draw_boxes, draw_mask, fit, focus
 
 FOLDER = "examples"
-MIN_SCORE = 0.3
-MATCH_IOU = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,8 +45,9 @@ class PredictionExample:
 class Card:
     """An example as the report shows it: a drawn picture and words.
 
-    `good` is None where nothing is known of the truth. `bars`: (class, probability) of the best guesses.
-    `legend`: (class, "#rrggbb") of what is drawn. `picture` is the file's name in the folder.
+    `good` is None where it cannot be said in one word. `wanted`: the right class, if another was said.
+    `bars`: (class, probability) of the best guesses. `legend`: (class, "#rrggbb") of what is drawn. `picture`
+    is the file's name in the folder.
     """
 
     task: str
@@ -57,6 +56,7 @@ class Card:
     headline: str
     picture: str = ""
     good: bool | None = None
+    wanted: str = ""
     details: tuple[str, ...] = ()
     bars: tuple[tuple[str, float], ...] = ()
     legend: tuple[tuple[str, str], ...] = field(default=())
@@ -65,14 +65,16 @@ class Card:
 def save_examples(workdir: Path, examples: Iterable[PredictionExample]) -> Path:
     """Draw the examples into `<workdir>/examples/` (replacing what is there) and return the folder.
 
-    `write_report` picks them up from there, without the model or the data.
+    `write_report` picks them up from there, without the model or the data. Boxes are drawn from the score on
+    that gives the best F1 over the examples of their task.
     """
     folder = Path(workdir) / FOLDER
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    cards = []
+    examples, cards = list(examples), []
+    scores = _scores_to_draw(examples)
     for number, example in enumerate(examples):
-        card, picture_HW3 = draw_example(example)
+        card, picture_HW3 = draw_example(example, scores.get(example.info.name, DEFAULT_SCORE))
         name = f"{number:03d}_{card.task}.jpg"
         bgr = cv2.cvtColor(picture_HW3, cv2.COLOR_RGB2BGR)
         if not cv2.imwrite(str(folder / name), bgr, [cv2.IMWRITE_JPEG_QUALITY, 85]):
@@ -90,14 +92,22 @@ def read_examples(workdir: Path) -> list[Card]:
     return [Card(**card) for card in json.loads(path.read_text(encoding="utf-8"))]
 
 
-def draw_example(example: PredictionExample) -> tuple[Card, np.ndarray]:
-    """Return the words and the drawn picture of one example."""
-    draw: Any = {
-        ClassPrediction: _draw_class,
-        BoxPrediction: _draw_found_boxes,
-        MaskPrediction: _draw_masks,
-    }
-    return draw[type(example.prediction)](example)
+def draw_example(example: PredictionExample, min_score: float = DEFAULT_SCORE) -> tuple[Card, np.ndarray]:
+    """Return the words and the drawn picture of one example; boxes below `min_score` are not drawn."""
+    if isinstance(example.prediction, ClassPrediction):
+        return _draw_class(example)
+    if isinstance(example.prediction, BoxPrediction):
+        return _draw_found_boxes(example, min_score)
+    return _draw_masks(example)
+
+
+def _scores_to_draw(examples: Sequence[PredictionExample]) -> dict[str, float]:
+    """Return, for each detection task, the score from which boxes are drawn: the best F1 on these images."""
+    hits: dict[str, list[Hits]] = {}
+    for e in examples:
+        if isinstance(e.prediction, BoxPrediction) and e.truth is not None:
+            hits.setdefault(e.info.name, []).append(match(e.prediction, e.truth))
+    return {task: best_score(found) for task, found in hits.items()}
 
 
 def _card(example: PredictionExample, headline: str, **values: Any) -> Card:
@@ -111,55 +121,31 @@ def _draw_class(example: PredictionExample) -> tuple[Card, np.ndarray]:
     best = np.argsort(-scores_K, kind="stable")[:3]
     bars = tuple((names[i], float(scores_K[i])) for i in best)
     good = None if example.truth is None else int(best[0]) == int(example.truth)
-    details = () if example.truth is None or good else (f"true: {names[int(example.truth)]}",)
-    card = _card(example, names[best[0]], good=good, bars=bars, details=details)
+    wanted = "" if good is not False else names[int(example.truth)]
+    card = _card(example, names[best[0]], good=good, bars=bars, wanted=wanted)
     return card, fit(example.image_HW3, 400)[0]
 
 
-def _draw_found_boxes(example: PredictionExample) -> tuple[Card, np.ndarray]:
+def _draw_found_boxes(example: PredictionExample, min_score: float) -> tuple[Card, np.ndarray]:
     found, names, truth = example.prediction, example.info.class_names, example.truth
-    sure = found.scores_N.numpy() >= MIN_SCORE
+    sure = found.scores_N.numpy() >= min_score
     boxes, labels = found.boxes_xyxy_N4.numpy()[sure], found.labels_N.numpy()[sure]
     scores = found.scores_N.numpy()[sure]
-    true_boxes, true_labels = (np.zeros((0, 4)), np.zeros(0, int)) if truth is None else _corners(truth)
+    true_boxes = np.zeros((0, 4)) if truth is None else corners(truth)
     left, top, right, bottom = focus(example.image_HW3, np.concatenate([boxes, true_boxes]))
     picture, scale = fit(example.image_HW3[top:bottom, left:right])
     origin = np.array([left, top, left, top])
     texts = [f"{names[k]} {100 * s:.0f}%" for k, s in zip(labels, scores, strict=True)]
     picture = draw_boxes(picture, (boxes - origin) * scale, texts, labels, (true_boxes - origin) * scale)
-    zoomed = (right - left) < example.image_HW3.shape[1]
-    details = (["zoomed in"] if zoomed else []) + [f"boxes with a score from {100 * MIN_SCORE:.0f} %"]
-    shown = sorted({int(k) for k in labels})
-    legend = tuple((names[k], _hex(class_color(k))) for k in shown)
-    headline, good = _count_hits(boxes, labels, true_boxes, true_labels, known=truth is not None)
-    return _card(example, headline, good=good, details=tuple(details), legend=legend), picture
-
-
-def _corners(truth: TrueBoxes) -> tuple[np.ndarray, np.ndarray]:
-    boxes = np.asarray(truth.boxes_xywh_G4, dtype=float).reshape(-1, 4)
-    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1), np.asarray(truth.labels_G)
-
-
-def _count_hits(boxes, labels, true_boxes, true_labels, known: bool) -> tuple[str, bool | None]:
-    """Match greedily, best score first, as the metric does: same class and IoU from 0.5."""
-    if not known:
-        return f"{len(boxes)} found", None
-    free = list(range(len(true_boxes)))
-    for box, label in zip(boxes, labels, strict=True):
-        overlaps = [(_iou(box, true_boxes[g]), g) for g in free if true_labels[g] == label]
-        if overlaps and max(overlaps)[0] >= MATCH_IOU:
-            free.remove(max(overlaps)[1])
-    hits = len(true_boxes) - len(free)
-    wrong = len(boxes) - hits
-    text = f"{hits} of {len(true_boxes)} found"
-    return text + (f", {wrong} wrong" if wrong else ""), not free and not wrong
-
-
-def _iou(a: np.ndarray, b: np.ndarray) -> float:
-    sides = np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0)
-    both = float(sides.prod())
-    union = float((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod()) - both
-    return both / union if union > 0 else 0.0
+    zoomed = ("zoomed in",) if right - left < example.image_HW3.shape[1] else ()
+    legend = tuple((names[k], _hex(class_color(k))) for k in sorted({int(k) for k in labels}))
+    headline, good = f"{len(boxes)} found", None
+    if truth is not None:
+        hits, wrong = match(found, truth).from_score(min_score)
+        headline = f"{hits} of {len(true_boxes)} found" + (f", {wrong} wrong" if wrong else "")
+        good = hits == len(true_boxes) and not wrong
+    details = (f"boxes from {100 * min_score:.0f} %", *zoomed)
+    return _card(example, headline, good=good, details=details, legend=legend), picture
 
 
 def _draw_masks(example: PredictionExample) -> tuple[Card, np.ndarray]:

@@ -8,6 +8,8 @@ from typing import Literal
 from ufo_large.tracking.curves import task_names
 
 MAX_LINES = 10
+HEADLINE = ("top1", "map50", "miou", "score")
+PER_CLASS = ("top1", "ap50", "iou")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +58,22 @@ def _losses(keys: Sequence[str], tasks: Sequence[str]) -> tuple[Panel, ...]:
     for task in tasks:
         parts = [k for k in keys if k.startswith(f"{task}/") and k != f"{task}/total"]
         own = [f"{task}/total", *parts] if len(parts) != 1 else [f"{task}/total"]
-        panels.append(_panel(f"Loss of {task}", own, lambda k: k.split("/", 1)[1]))
+        panels.append(_panel(f"Loss of {task}", own, lambda k: k.split("/", 1)[1].replace("_", " ")))
     return tuple(panels)
 
 
 def _validation(keys: Sequence[str]) -> tuple[Panel, ...]:
     found = [k for k in keys if k.startswith("val/")]
-    if not found:
-        return ()
-    return (_panel("Validation metrics", found, lambda k: k.removeprefix("val/")),)
+    headline = [k for k in found if k.rsplit("/", 1)[-1] in HEADLINE]
+    others = [k for k in found if k not in headline and not is_per_class(k)]
+    panels = {"Headline metrics": headline, "Other metrics": others}
+    name = lambda k: k.removeprefix("val/").replace("_", " ")
+    return tuple(_panel(title, own, name) for title, own in panels.items() if own)
+
+
+def is_per_class(key: str) -> bool:
+    """Tell whether a metric key is of one class: `<task>/top1/<class>`, likewise ap50 and iou."""
+    return any(f"/{metric}/" in key for metric in PER_CLASS)
 
 
 def _balance(keys: Sequence[str], tasks: Sequence[str]) -> tuple[Panel, ...]:
@@ -105,7 +114,7 @@ def _routing(keys: Sequence[str]) -> tuple[Panel, ...]:
             panels.append(_panel(_title(family), list(tasks), tasks.get, scale="linear"))
             continue
         for task in dict.fromkeys(t for _, t, _ in members):
-            names = {key: name for key, t, name in members if t == task}
+            names = {key: _numbered(name) for key, t, name in members if t == task}
             title = f"{_title(family)}, {task}"
             panels.append(_panel(title, list(names), names.get, scale="linear"))
     return tuple(panels)
@@ -115,7 +124,10 @@ def _training(keys: Sequence[str]) -> tuple[Panel, ...]:
     known = {
         "train/images_per_second": ("Images per second", {}),
         "train/step_seconds": ("Seconds per step", {}),
-        "train/data_wait_share": ("Share of the step spent waiting for data", {"percent": True}),
+        "train/data_wait_share": (
+            "Share of the step spent waiting for data",
+            {"percent": True, "scale": "linear"},
+        ),
         "train/lr": ("Learning rate", {"scale": "linear"}),
         "train/grad_norm": ("Gradient norm before clipping", {}),
     }
@@ -136,6 +148,12 @@ def _panel(title: str, keys: Sequence[str], name, **options) -> Panel:
         note = f"{MAX_LINES} of {len(keys)} lines shown."
         keys = [keys[i] for i in chosen]
     return Panel(title, tuple(keys), tuple(name(k) for k in keys), note=note, **options)
+
+
+def _numbered(name: str) -> str:
+    """Return the parts of a name that carry a number: "block 3" of "block3/own_share"."""
+    parts = [p for p in name.split("/") if re.search(r"\d", p)]
+    return re.sub(r"(?<=[a-z])(?=\d)", " ", " ".join(parts).replace("_", " "))
 
 
 def _last_part(key: str) -> str:

@@ -21,6 +21,8 @@ from ufo_large.tracking.panels import Panel, sections
 from ufo_large.tracking.results import read_results
 
 CONFIG_FILE = "config.json"
+NEUTRAL = NUM_COLORS - 1
+LONG_VALUE = 400
 
 
 def write_report(workdir: Path, examples: Iterable[PredictionExample] | None = None) -> Path:
@@ -74,18 +76,27 @@ def _sections(curves: Mapping[str, Curve]) -> list[dict[str, Any]]:
 
 def _chart(panel: Panel, curves: Mapping[str, Curve], tasks: Sequence[str]) -> dict[str, Any]:
     """Draw a panel; a task has the same colour everywhere, other lines take the colours that follow."""
-    owner = panel.keys[0].split("/")[0]
-    lines, others = [], 0
-    for key, name in zip(panel.keys, panel.names, strict=True):
-        task = name if name in tasks else owner if name == "total" and owner in tasks else None
-        if task is None:
-            color = (len(tasks) + others) % (2 * NUM_COLORS)
-            others += 1
-        else:
-            color = tasks.index(task)
-        lines.append(Line(name, curves[key], color))
+    colors = _colors(panel, tasks)
+    lines = [
+        Line(name, curves[key], color)
+        for key, name, color in zip(panel.keys, panel.names, colors, strict=True)
+    ]
     chart = draw(panel, lines)
     return chart | {"svg": Markup(chart["svg"]), "data": Markup(chart["data"])}
+
+
+def _colors(panel: Panel, tasks: Sequence[str]) -> list[int]:
+    """Give a task's first line the task's colour, every other line one of those that follow; grey if alone."""
+    colors: list[int] = []
+    others = len(tasks) if len(panel.keys) > 1 else NEUTRAL
+    for key, name in zip(panel.keys, panel.names, strict=True):
+        owner = key.split("/")[0] if name == "total" else name.split("/")[0]
+        if owner in tasks and tasks.index(owner) not in colors:
+            colors.append(tasks.index(owner))
+        else:
+            colors.append(others % (2 * NUM_COLORS))
+            others += 1
+    return colors
 
 
 def _facts(entries: Sequence[Mapping[str, float]], curves: Mapping[str, Curve]) -> list[tuple[str, str]]:
@@ -129,8 +140,10 @@ def _leaves(value: Any, path: str) -> Iterable[tuple[str, str]]:
         for index, item in enumerate(value):
             yield from _leaves(item, f"{path}[{index}]")
     else:
-        yield path, value if isinstance(value, str) else json.dumps(value)
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        cut = f"... ({len(value)} entries)" if isinstance(value, list) else "..."
+        yield path, text if len(text) <= LONG_VALUE else text[:LONG_VALUE] + cut
 
 
 def _percent(value: float | None) -> str:
-    return "n/a" if value is None or not math.isfinite(value) else f"{100 * value:.1f} %"
+    return "n/a" if value is None or not math.isfinite(value) else f"{100 * value:.1f}\u00a0%"

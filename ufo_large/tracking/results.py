@@ -32,9 +32,8 @@ class MetricRow:
         if not self.baselines or not math.isfinite(self.value):
             return ""
         best = self.baselines[0][1]
-        if self.value <= best:
-            return "not above the best trivial baseline"
-        return f"{self.value / best:.1f} times the best trivial baseline" if best > 0 else "above zero"
+        points = 100 * (self.value - best)
+        return f"{points:.1f} points above it" if points > 0 else f"{-points:.1f} points below it"
 
 
 @dataclass(frozen=True, slots=True)
