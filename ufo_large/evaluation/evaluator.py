@@ -56,7 +56,7 @@ class Evaluator:
         return [info for info in self.shards.tasks if self.shards.has_split(info.name, self.split)]
 
     def predictions(self, model: Predictor, info: TaskInfo) -> Iterator[Prediction]:
-        """Yield this rank's predictions of one task, on the CPU; the model is in evaluation mode meanwhile."""
+        """Yield this rank's predictions of one task, on the CPU. The model is in evaluation mode then."""
         if info.name in self.tiles:
             yield from merge_tiles(self._raw_predictions(model, info))
         else:

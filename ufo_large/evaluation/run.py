@@ -76,8 +76,9 @@ def check_tasks(trained: tuple[TaskInfo, ...], shards: ShardSet) -> None:
             problems.add(f"the model has no task {task.name!r}, only {', '.join(known)}; give its own shards")
         elif task != known[task.name]:
             problems.add(
-                f"task {task.name!r} has {task.num_classes} classes here and {known[task.name].num_classes} in "
-                "the model, or other names or ids; make the shards with make_shards.py --like TRAINSHARDS"
+                f"task {task.name!r} has {task.num_classes} classes, in the model "
+                f"{known[task.name].num_classes}, or other names or ids; "
+                "make the shards with make_shards.py --like TRAINSHARDS"
             )
     problems.raise_if_any()
 

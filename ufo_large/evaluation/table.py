@@ -36,8 +36,8 @@ def warnings_of(result: Mapping[str, Any]) -> list[str]:
     for key, value in result.get("details", {}).items():
         if key.endswith("/unpainted") and value:
             found.append(
-                f"{key.removesuffix('/unpainted')}: {_percent(value)} of the labelled pixels are covered by no "
-                f"ring and left out of the mIoU by protocol {result['protocol']}"
+                f"{key.removesuffix('/unpainted')}: no ring covers {_percent(value)} of the labelled pixels; "
+                f"protocol {result['protocol']} leaves them out of the mIoU"
             )
         if key.endswith("/boxes_of_unlisted_category") and value:
             task = key.removesuffix("/boxes_of_unlisted_category")
