@@ -131,8 +131,8 @@ class _TaskReader:
         for key, of_class in value.items():
             number = int(key) if key.isascii() and key.isdigit() else None
             if number not in known:
-                known_ids = f"{min(known)}..{max(known)}"
-                self.report(f"{name!r} names the class {key!r}; the data set has {known_ids}")
+                listed = ", ".join(map(str, sorted(known)))
+                self.report(f"{name!r} names the class {key!r}; the data set has {listed}")
                 continue
             parsed = [_ring(ring) for ring in of_class] if isinstance(of_class, list) else [None]
             if any(ring is None for ring in parsed):
