@@ -27,17 +27,21 @@ def fair_weights(norms_M: Tensor, cosines_MM: Tensor, alpha: float) -> Tensor:
         return 0.5 * b @ cosines @ b - pull @ gain
 
     b = pull ** (1 / (1 + p))  # the solution for orthogonal gradients
-    for _ in range(200):
+    near = 0  # steps within quadratic convergence, where values no longer tell better from worse
+    for _ in range(100):
         slope = cosines @ b - pull * b**-p
         hessian = cosines + np.diag(p * pull * b ** (-p - 1))
         scale = 1 / np.sqrt(np.diag(hessian))
         step = -scale * np.linalg.solve(hessian * scale * scale[:, None], scale * slope)
         decrease = -slope @ step
-        if decrease <= 1e-24 * max(1.0, pull @ b ** (1 - p)):
-            break
+        if decrease <= 1e-8 * (pull @ b ** (1 - p)):
+            b, near = b + step, near + 1
+            if near == 3:
+                break
+            continue
         size = min([1.0, *(0.9 * -b[step < 0] / step[step < 0])])
         start = value(b)
-        while size > 1e-12 and value(b + size * step) > start - 0.25 * size * decrease + 1e-14 * abs(start):
+        while size > 1e-12 and value(b + size * step) > start - 0.25 * size * decrease:
             size /= 2
         b = b + size * step
     return torch.from_numpy(b / norms)

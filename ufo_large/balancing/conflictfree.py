@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from ufo_large.balancing.gram import GramBalancer, equal_cosines
+from ufo_large.balancing.gram import GRAM_ACCURACY, GramBalancer, equal_cosines
 
 
 class ConFIG(GramBalancer):
@@ -25,8 +24,5 @@ class ConFIG(GramBalancer):
 
     def combine(self, tasks: tuple[str, ...], norms_M: Tensor, cosines_MM: Tensor) -> Tensor:
         b_M = equal_cosines(cosines_MM)
-        squared_length = b_M @ cosines_MM @ b_M
-        if squared_length <= 0:
-            return torch.zeros_like(b_M)
         projections = norms_M @ cosines_MM @ b_M
-        return projections / squared_length * b_M / norms_M
+        return projections / b_M.sum().clamp(min=GRAM_ACCURACY) * b_M / norms_M

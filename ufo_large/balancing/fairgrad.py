@@ -23,8 +23,8 @@ class FairGrad(GramBalancer):
 
         def __post_init__(self):
             GramBalancer.Config.__post_init__(self)
-            if not 0.1 <= self.alpha <= 100:
-                raise ValueError(f"alpha={self.alpha}: must be in 0.1..100; for plain summing use fixed")
+            if not 0.5 <= self.alpha <= 10:
+                raise ValueError(f"alpha={self.alpha}: must be in 0.5..10; for plain summing use fixed")
 
         def build(self, tasks: tuple[str, ...], seed: int) -> "FairGrad":
             return FairGrad(tasks, seed, self)

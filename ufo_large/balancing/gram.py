@@ -85,6 +85,11 @@ def shortest_in_hull(columns_RM: np.ndarray) -> np.ndarray:
 
 
 def equal_cosines(cosines_MM: Tensor) -> Tensor:
-    """Return the weights of the unit gradients whose sum has the same cosine with every gradient."""
+    """Return the weights of the unit gradients whose sum has the same cosine with every gradient.
+
+    They are all 0 where no such sum exists because gradients exactly oppose each other. Their sum is the
+    squared length of what they combine to.
+    """
     inverse_MM = torch.linalg.pinv(cosines_MM, rtol=GRAM_ACCURACY, hermitian=True)
-    return inverse_MM.sum(dim=1)
+    weights_M = inverse_MM.sum(dim=1)
+    return weights_M if weights_M.sum() > GRAM_ACCURACY else torch.zeros_like(weights_M)

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from ufo_large.balancing.base import Balancer, Signals
@@ -37,6 +36,4 @@ class TBGC(Balancer):
 
     def weights(self, signals: Signals) -> Tensor:
         norms_M, _ = norms_and_cosines(signals.gram_MM)
-        return torch.where(
-            norms_M > self.config.max_norm, self.config.max_norm / norms_M.clamp(min=1e-300), 1.0
-        )
+        return self.config.max_norm / norms_M.clamp(min=self.config.max_norm)

@@ -23,7 +23,7 @@ class TBGN(Balancer):
     """
 
     needs_gram = True
-    state_names = ("norm_averages",)
+    state_names = ("norm_averages", "counts")
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config(Balancer.Config):
@@ -52,21 +52,23 @@ class TBGN(Balancer):
         super().__init__(tasks, seed, config)
         check_share_names(self.config.shares, tasks)
         self.norm_averages: dict[str, float] = {}
+        self.counts = dict.fromkeys(tasks, 0)
 
     def weights(self, signals: Signals) -> Tensor:
         norms_M, _ = norms_and_cosines(signals.gram_MM)
         self._average(signals.tasks, norms_M.tolist())
-        averages_M = torch.tensor(
-            [self.norm_averages.get(t, 0.0) for t in signals.tasks], dtype=torch.float64
-        )
-        divisors_M = torch.maximum(norms_M, self.config.floor * averages_M)
         known = self.norm_averages.values()
-        target = sum(known) / len(known) if known else 0.0
-        ratios_M = torch.where(divisors_M > 0, target / torch.where(divisors_M > 0, divisors_M, 1.0), 1.0)
+        target = sum(known) / len(known) if known else 1.0
+        floors = [self.config.floor * self.norm_averages.get(t, target) for t in signals.tasks]
+        divisors_M = torch.maximum(norms_M, torch.tensor(floors, dtype=torch.float64))
+        ratios_M = torch.where(norms_M > 0, target / divisors_M, 1.0)
         return relative_shares(self.config.shares, signals.tasks) * ratios_M
 
     def _average(self, tasks: tuple[str, ...], norms: list[float]) -> None:
         for task, norm in zip(tasks, norms, strict=True):
             if norm > 0:
+                self.counts[task] += 1
                 last = self.norm_averages.get(task, norm)
-                self.norm_averages[task] = last + (1 - self.config.momentum) * (norm - last)
+                # A plain mean first: the gradients of the first steps, under new heads, are not typical.
+                rate = max(1 - self.config.momentum, 1 / self.counts[task])
+                self.norm_averages[task] = last + rate * (norm - last)
