@@ -18,7 +18,7 @@ class Curve:
     """One key of the log, thinned to at most `MAX_POINTS` bins.
 
     `steps_P`: the last step of each bin; `values_P`: mean of its finite values, NaN where there is none;
-    `low_P`, `high_P`: their range. `smooth_P`: running mean, or None for a short curve.
+    `low_P`, `high_P`: their range. `smooth_P`: running mean, None for a curve that is short or without noise.
     `bad_steps`: logged steps whose value was not finite.
     """
 
@@ -47,7 +47,7 @@ def curves_of(entries: Sequence[Mapping[str, float]]) -> dict[str, Curve]:
     return {key: make_curve(key, np.array(pairs, dtype=np.float64)) for key, pairs in points.items()}
 
 
-def make_curve(key: str, pairs_N2: np.ndarray, smooth: bool = True) -> Curve:
+def make_curve(key: str, pairs_N2: np.ndarray) -> Curve:
     """Thin (step, value) pairs into equal bins; the curve keeps the range of what a bin averages away."""
     steps_N, values_N = pairs_N2[:, 0], pairs_N2[:, 1]
     finite_N = np.isfinite(values_N)
@@ -60,16 +60,23 @@ def make_curve(key: str, pairs_N2: np.ndarray, smooth: bool = True) -> Curve:
     empty_P = counts_P == 0
     low_P = np.minimum.reduceat(np.where(finite_N, values_N, np.inf), starts)
     high_P = np.maximum.reduceat(np.where(finite_N, values_N, -np.inf), starts)
-    long_enough = smooth and len(bins) >= SMOOTH_FROM
     return Curve(
         key=key,
         steps_P=np.array([steps_N[b[-1]] for b in bins]),
         values_P=values_P,
         low_P=np.where(empty_P, np.nan, low_P),
         high_P=np.where(empty_P, np.nan, high_P),
-        smooth_P=running_mean(values_P, len(bins) / 100) if long_enough else None,
+        smooth_P=running_mean(values_P, len(bins) / 100) if is_noisy(values_P) else None,
         bad_steps=tuple(int(s) for s in steps_N[~finite_N]),
     )
+
+
+def is_noisy(values_P: np.ndarray) -> bool:
+    """Tell whether a curve of at least `SMOOTH_FROM` points zigzags by more than 0.2 % of its range."""
+    finite = values_P[np.isfinite(values_P)]
+    if len(finite) < SMOOTH_FROM:
+        return False
+    return bool(np.median(np.abs(np.diff(finite, 2))) > 0.002 * np.ptp(finite))
 
 
 def running_mean(values_P: np.ndarray, width: float) -> np.ndarray:

@@ -86,7 +86,7 @@ def _chart(panel: Panel, curves: Mapping[str, Curve], tasks: Sequence[str]) -> d
 
 
 def _colors(panel: Panel, tasks: Sequence[str]) -> list[int]:
-    """Give a task's first line the task's colour, every other line one of those that follow; grey if alone."""
+    """Give a task's first line the task's colour, the others those that follow, a single one grey."""
     colors: list[int] = []
     others = len(tasks) if len(panel.keys) > 1 else NEUTRAL
     for key, name in zip(panel.keys, panel.names, strict=True):
