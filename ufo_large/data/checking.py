@@ -99,7 +99,7 @@ def check_tasks(
 def check_example(
     example: Example, facts: dict[Path, FileFacts], num_classes: int, report: Reporter
 ) -> Example | None:
-    """Return the example with boxes clipped to the picture and empty ones dropped; None if it cannot be used."""
+    """Return the example, boxes clipped to the picture and empty ones dropped; None if it cannot be used."""
     picture = facts[example.image]
     if picture.error:
         report.add(

@@ -33,7 +33,7 @@ SPLITS = ("train", "val", "test")
 class ShardEntry:
     """One shard: `file` and `index` are relative to the data set's root; checksums are sha256 in hex.
 
-    `inputs` is a checksum over what the shard was made from, so that sharding can skip what it has.
+    `class_histogram` is the shard's part of its split's. `inputs` is a checksum over what the shard was made from, so that sharding can skip what it has.
     """
 
     file: str
@@ -43,6 +43,7 @@ class ShardEntry:
     bytes: int
     count: int
     inputs: str
+    class_histogram: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -199,8 +200,13 @@ def _split_from_json(task: str, split: str, body: dict[str, Any]) -> SplitIndex:
         count=body["count"],
         labeled=body["labeled"],
         class_histogram=tuple(body["class_histogram"]),
-        shards=tuple(ShardEntry(**entry) for entry in body["shards"]),
+        shards=tuple(shard_entry(row) for row in body["shards"]),
     )
+
+
+def shard_entry(row: dict[str, Any]) -> ShardEntry:
+    """Build a ShardEntry from the JSON form of its fields."""
+    return ShardEntry(**{**row, "class_histogram": tuple(row["class_histogram"])})
 
 
 def shard_entries(dataset: DatasetIndex) -> list[ShardEntry]:

@@ -64,13 +64,7 @@ class ShardJob:
         return f"{self.task}/{self.split}-{self.number:06d}"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WrittenShard:
-    entry: ShardEntry
-    class_histogram: tuple[int, ...]
-
-
-def write_shard(job: ShardJob) -> WrittenShard:
+def write_shard(job: ShardJob) -> ShardEntry:
     """Write tar and index under temporary names and rename them when whole.
 
     Raises OSError (a full disk, say) after removing what it began.
@@ -95,7 +89,7 @@ def write_shard(job: ShardJob) -> WrittenShard:
         for path in partial:
             path.unlink(missing_ok=True)
         raise
-    entry = ShardEntry(
+    return ShardEntry(
         file=f"{job.name}.tar",
         index=f"{job.name}.index.npz",
         sha256=hashing.digest.hexdigest(),
@@ -103,8 +97,8 @@ def write_shard(job: ShardJob) -> WrittenShard:
         bytes=hashing.position,
         count=len(job.examples),
         inputs=job.inputs,
+        class_histogram=columns.histogram(job.num_classes),
     )
-    return WrittenShard(entry=entry, class_histogram=columns.histogram(job.num_classes))
 
 
 class _HashingFile:

@@ -19,8 +19,10 @@ from ufo_large.data.shard_index import (
     SplitIndex,
     dataset_json,
     read_dataset,
+    shard_entries,
+    shard_entry,
 )
-from ufo_large.data.shard_writer import ShardJob, Transcode, WrittenShard, write_shard
+from ufo_large.data.shard_writer import ShardJob, Transcode, write_shard
 from ufo_large.structures import TaskInfo
 
 JOURNAL_FILE = "written.jsonl"
@@ -61,7 +63,7 @@ def make_shards(data: Sequence[str | Path], out: str | Path, options: ShardingOp
     _refuse_empty(tasks, data)
     jobs = plan_shards(tasks, facts, out, options)
     written = _disk_errors(out, lambda: _write_missing(jobs, out, options.jobs))
-    return _finish(tasks, jobs, written, out)
+    return _disk_errors(out, lambda: _finish(tasks, written, out))
 
 
 def _prepare(out: Path) -> Path:
@@ -103,7 +105,7 @@ def plan_shards(
                         examples=tuple(part),
                         facts=part_facts,
                         transcode=transcode,
-                        inputs=_inputs_checksum(part, facts, first, transcode),
+                        inputs=_inputs_checksum(part, facts, first, transcode, task.info.num_classes),
                     )
                 )
                 first += len(part)
@@ -125,10 +127,10 @@ def _cut(examples: list[Example], limit: float) -> Iterator[list[Example]]:
 
 
 def _inputs_checksum(
-    part: list[Example], facts: Mapping[Path, FileFacts], first: int, transcode: Transcode
+    part: list[Example], facts: Mapping[Path, FileFacts], first: int, transcode: Transcode, num_classes: int
 ) -> str:
     """Hash everything that decides a shard's bytes; where the files lie does not matter."""
-    digest = hashlib.sha256(repr((first, transcode)).encode())
+    digest = hashlib.sha256(repr((first, transcode, num_classes)).encode())
     for e in part:
         mask = "" if e.mask is None else facts[e.mask].sha256
         digest.update(
@@ -147,78 +149,88 @@ def _inputs_checksum(
     return digest.hexdigest()
 
 
-def _write_missing(jobs: list[ShardJob], out: Path, processes: int) -> dict[str, WrittenShard]:
-    """Write the shards that an earlier run did not, noting each in a journal as it is done."""
+def _write_missing(jobs: list[ShardJob], out: Path, processes: int) -> dict[str, ShardEntry]:
+    """Write the shards that no earlier run wrote, noting each in a journal when it is done."""
     done = _recall_shards(out)
     keep = {job.name: done[job.name] for job in jobs if _is_there(job, done.get(job.name), out)}
-    lines = [_journal_line(name, shard) for name, shard in keep.items()]
-    (out / JOURNAL_FILE).write_text("".join(lines), encoding="utf-8")
+    journal = out / JOURNAL_FILE
+    journal.write_text("".join(map(_journal_line, keep.values())), encoding="utf-8")
+    (out / DATASET_FILE).unlink(missing_ok=True)
     todo = [job for job in jobs if job.name not in keep]
-    if todo:
-        (out / DATASET_FILE).unlink(missing_ok=True)
-    for job, shard in map_in_processes(
+    for job, entry in map_in_processes(
         write_shard, todo, processes, "writing samples", lambda j: len(j.examples)
     ):
-        keep[job.name] = shard
-        with (out / JOURNAL_FILE).open("a", encoding="utf-8") as file:
-            file.write(_journal_line(job.name, shard))
+        keep[job.name] = entry
+        with journal.open("a", encoding="utf-8") as file:
+            file.write(_journal_line(entry))
     return keep
 
 
-def _journal_line(name: str, shard: WrittenShard) -> str:
-    return json.dumps({"name": name, **asdict(shard)}) + "\n"
+def _journal_line(entry: ShardEntry) -> str:
+    return json.dumps(asdict(entry)) + "\n"
 
 
-def _recall_shards(out: Path) -> dict[str, WrittenShard]:
-    """Return the shards of the journal of a run that did not finish or has just been repeated."""
-    done: dict[str, WrittenShard] = {}
+def _recall_shards(out: Path) -> dict[str, ShardEntry]:
+    """Return, by name, the shards of a finished data set or of the journal of a run that was cut off."""
+    if (out / DATASET_FILE).is_file():
+        try:
+            return {_name(entry): entry for entry in shard_entries(read_dataset(out))}
+        except ValueError:  # of another version or incomplete: write everything again
+            return {}
+    done: dict[str, ShardEntry] = {}
     if (out / JOURNAL_FILE).is_file():
         for line in (out / JOURNAL_FILE).read_text(encoding="utf-8").splitlines():
             try:
-                row = json.loads(line)
-            except json.JSONDecodeError:  # the last line of a run that was killed
+                entry = shard_entry(json.loads(line))
+            except (json.JSONDecodeError, TypeError, KeyError):  # the last line of a run that was killed
                 continue
-            done[row["name"]] = WrittenShard(
-                entry=ShardEntry(**row["entry"]), class_histogram=tuple(row["class_histogram"])
-            )
+            done[_name(entry)] = entry
     return done
 
 
-def _is_there(job: ShardJob, shard: WrittenShard | None, out: Path) -> bool:
-    if shard is None or shard.entry.inputs != job.inputs or len(shard.class_histogram) != job.num_classes:
+def _name(entry: ShardEntry) -> str:
+    return entry.file.removesuffix(".tar")
+
+
+def _is_there(job: ShardJob, entry: ShardEntry | None, out: Path) -> bool:
+    if entry is None or entry.inputs != job.inputs:
         return False
-    tar = out / shard.entry.file
-    return tar.is_file() and tar.stat().st_size == shard.entry.bytes and (out / shard.entry.index).is_file()
+    tar = out / entry.file
+    return tar.is_file() and tar.stat().st_size == entry.bytes and (out / entry.index).is_file()
 
 
-def _finish(
-    tasks: list[SourceTask], jobs: list[ShardJob], written: Mapping[str, WrittenShard], out: Path
-) -> DatasetIndex:
+def _finish(tasks: list[SourceTask], written: Mapping[str, ShardEntry], out: Path) -> DatasetIndex:
     """Write dataset.json last, in one move, and remove shards of an earlier input."""
-    splits = []
-    for task in tasks:
-        for split, examples in task.splits.items():
-            shards = [written[j.name] for j in jobs if (j.task, j.split) == (task.info.name, split)]
-            histogram = tuple(map(sum, zip(*(s.class_histogram for s in shards), strict=True)))
-            splits.append(
-                SplitIndex(
-                    task=task.info.name,
-                    split=split,
-                    count=len(examples),
-                    labeled=all(e.labeled for e in examples),
-                    class_histogram=histogram,
-                    shards=tuple(s.entry for s in shards),
-                )
-            )
+    splits = [
+        _split_index(task.info.name, split, examples, written)
+        for task in tasks
+        for split, examples in task.splits.items()
+    ]
     partial = out / (DATASET_FILE + ".tmp")
     partial.write_text(dataset_json([t.info for t in tasks], splits), encoding="utf-8")
     partial.replace(out / DATASET_FILE)
-    wanted = {out / name for s in written.values() for name in (s.entry.file, s.entry.index)}
+    wanted = {out / name for entry in written.values() for name in (entry.file, entry.index)}
     for stale in [*out.glob("*/*-??????.tar"), *out.glob("*/*-??????.index.npz"), *out.glob("*/*.tmp")]:
         if stale not in wanted:
             stale.unlink()
-    (out / FACTS_FILE).unlink(missing_ok=True)
+    for name in (FACTS_FILE, JOURNAL_FILE):
+        (out / name).unlink(missing_ok=True)
     return read_dataset(out)
+
+
+def _split_index(
+    task: str, split: str, examples: list[Example], written: Mapping[str, ShardEntry]
+) -> SplitIndex:
+    entries = [written[name] for name in sorted(written) if name.startswith(f"{task}/{split}-")]
+    histograms = (entry.class_histogram for entry in entries)
+    return SplitIndex(
+        task=task,
+        split=split,
+        count=len(examples),
+        labeled=all(example.labeled for example in examples),
+        class_histogram=tuple(sum(counts) for counts in zip(*histograms, strict=True)),
+        shards=tuple(entries),
+    )
 
 
 def _disk_errors(out: Path, action):
@@ -229,6 +241,6 @@ def _disk_errors(out: Path, action):
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise ValueError(
-            f"{out}: {error.strerror}; the partial shard was removed and finished ones are kept. Free some space "
-            "and run the same command again: it goes on where it stopped"
+            f"{out}: {error.strerror}; the partial shard was removed and finished ones are kept. Free some "
+            "space and run the same command again: it goes on where it stopped"
         ) from None
