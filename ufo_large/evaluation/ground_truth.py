@@ -17,6 +17,7 @@ from ufo_large.metrics import TrueBoxes
 from ufo_large.structures import TaskInfo
 
 Truth = int | TrueBoxes | np.ndarray
+TRUTH_FILES = {"cls": "cls/{}.txt", "dec": "dec/{}.json", "seg": "seg/label/{}"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,12 +65,15 @@ def truth_of_folder(
             "here or in a folder test_data or track1_test_data; give --data the test root"
         )
     sources = read_contest(roots, findings, {}, known or {})
+    stated = {task for task, place in TRUTH_FILES.items() if any(_there(r, place, split) for r in roots)}
+    sources = [s for s in sources if s.info.name in stated]
+    unlabeled = {s.info.name for s in sources if s.splits.get(split) and not _labeled(s, split)}
+    findings.items = [found for found in findings.items if found.task in stated - unlabeled]
     findings.raise_if_any(f"ground truth of {path}")
     labeled = [s for s in sources if _labeled(s, split)]
     if not labeled:
-        raise ValueError(
-            f"{path}: no ground truth; add cls/{split}.txt, dec/{split}.json or seg/label/{split}"
-        )
+        places = ", ".join(place.format(split) for place in TRUTH_FILES.values())
+        raise ValueError(f"{path}: no ground truth; add at least one of {places}")
     return {source.info.name: _of_source(source, split) for source in labeled}
 
 
@@ -84,6 +88,10 @@ def truth_of_shards(shards: ShardSet, split: str = "test") -> dict[str, GroundTr
 
 def _holds(root: Path, split: str) -> bool:
     return any((root / folder / split).is_dir() for folder in ("cls", "dec", "seg/images"))
+
+
+def _there(root: Path, place: str, split: str) -> bool:
+    return (root / place.format(split)).exists()
 
 
 def _labeled(source: SourceTask, split: str) -> bool:
