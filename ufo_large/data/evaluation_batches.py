@@ -51,8 +51,8 @@ def evaluation_batches(
 def rank_chunks(count: int, chunk: int, rank: int, world_size: int) -> list[range]:
     """Cut 0..count-1 into chunks of `chunk` and deal them out in turn; every rank gets equally many.
 
-    The cuts do not depend on the number of ranks, because a batch's numbers can depend on who else is in it: so
-    several ranks predict bitwise what one predicts. A rank's last chunk may be empty.
+    The cuts do not depend on the number of ranks, because a batch's numbers can depend on who else
+    is in it: so several ranks predict bitwise what one predicts. A rank's last chunk may be empty.
     """
     chunks = [range(start, min(start + chunk, count)) for start in range(0, count, chunk)]
     rounds = -(-len(chunks) // world_size)

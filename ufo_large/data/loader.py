@@ -5,12 +5,14 @@ the position moves only when a batch is handed out. So the state counts consumed
 workers prefetched, and a new loader continues with the very next sample, on this or another world size.
 """
 
+import gc
 import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -191,7 +193,8 @@ class TaskLoader:
         if state.get("version") != STATE_VERSION or state.get("data") != self._identity():
             raise ValueError(
                 f"task {self.maker.info.name!r}: the loader state is of other data, seed, sampling or "
-                f"batch shapes ({state.get('data')}, now {self._identity()}); resume with the same ones or start a new run"
+                f"batch shapes ({state.get('data')}, now {self._identity()}); resume with the same ones "
+                "or start a new run"
             )
         self.close()
         self.position = Position(tuple(state["epochs"]), tuple(state["offsets"]), state["steps"])
@@ -255,7 +258,9 @@ def as_is(item: Any) -> Any:
 
 
 def quiet_worker(worker: int) -> None:
-    """Keep a worker to one thread; OpenCV would otherwise start one a core in each."""
-    import cv2
+    """Keep a worker to one thread (OpenCV would start one a core) and off objects inherited from the trainer.
 
+    Without the freeze a garbage collection in the worker would run finalizers of the trainer's own loaders.
+    """
     cv2.setNumThreads(0)
+    gc.freeze()
