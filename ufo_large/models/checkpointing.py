@@ -11,7 +11,8 @@ from typing import Any, Literal, get_args
 import torch
 from fairscale.nn.checkpoint import checkpoint_wrapper
 from torch import nn
-from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 Checkpointing = Literal["none", "selective", "full", "offload"]
 CHECKPOINTING: tuple[Checkpointing, ...] = get_args(Checkpointing)
@@ -66,12 +67,29 @@ def _full(block: nn.Module, run: Callable[..., Any], *args, **kwargs):
 
 
 def _selective(block: nn.Module, run: Callable[..., Any], *args, **kwargs):
-    contexts = functools.partial(create_selective_checkpoint_contexts, _policy)
-    return checkpoint(run, *args, use_reentrant=False, context_fn=contexts, **kwargs)
+    return checkpoint(run, *args, use_reentrant=False, context_fn=_keeping_contexts, **kwargs)
 
 
-def _policy(context, operation, *args, **kwargs) -> CheckpointPolicy:
-    return CheckpointPolicy.MUST_SAVE if operation in _KEPT else CheckpointPolicy.PREFER_RECOMPUTE
+def _keeping_contexts() -> tuple[TorchDispatchMode, TorchDispatchMode]:
+    """Return torch's two modes, made blind to all but the kept operations.
+
+    They count every operation and stop where the recomputation differs from the forward pass. Under ZeRO-3 it
+    does: the hooks' gathering and freeing is not the same twice.
+    """
+    modes = create_selective_checkpoint_contexts(list(_KEPT))
+    for mode in modes:
+        mode.__class__ = _seeing_only_kept(type(mode))
+    return modes
+
+
+@functools.cache
+def _seeing_only_kept(mode_class: type[TorchDispatchMode]) -> type[TorchDispatchMode]:
+    def dispatch(self, operation, types, args=(), kwargs=None):
+        if operation not in _KEPT:
+            return operation(*args, **(kwargs or {}))
+        return mode_class.__torch_dispatch__(self, operation, types, args, kwargs)
+
+    return type(mode_class.__name__, (mode_class,), {"__torch_dispatch__": dispatch})
 
 
 def _offload(block: nn.Module, run: Callable[..., Any], *args, **kwargs):

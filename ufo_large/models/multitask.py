@@ -85,7 +85,7 @@ class MultitaskModel(nn.Module):
         """Return the raw outputs of the batch's head."""
         features = self.trunk(batch.images_BCHW, batch.sizes_B2, batch.task)
         if batch.task in self.pyramids:
-            features.pyramid = self.pyramids[batch.task](features.map_BDHW)
+            features = features._replace(pyramid=self.pyramids[batch.task](features.map_BDHW))
         return self.heads[batch.task](features)
 
     def predict(self, batch: TaskBatch) -> list[Prediction]:

@@ -141,9 +141,7 @@ class Trunk(nn.Module):
         height, width = images_BCHW.shape[-2:]
         grid = (height // self.stride, width // self.stride)
         map_BDhw = tokens_BLD.transpose(1, 2).unflatten(2, grid)
-        return Features(
-            pooled_BD=pooled_BD, map_BDHW=map_BDhw, stride=self.stride, image_size=(height, width)
-        )
+        return Features(pooled_BD, map_BDhw, self.stride, (height, width), pyramid={})
 
     def _normalise(self, images_BCHW: Tensor, sizes_B2: Tensor) -> Tensor:
         mean_C11, scale_C11 = self._pixel_statistics(images_BCHW.device)

@@ -3,14 +3,13 @@
 Legend: B images, D trunk width, P pyramid width, H W height and width of a feature map.
 """
 
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from torch import Tensor
 
 
-@dataclass(slots=True)
-class Features:
-    """Features of one micro-batch.
+class Features(NamedTuple):
+    """Features of one micro-batch. A tuple, because DeepSpeed's hooks look for tensors in tuples and dicts.
 
     `pooled_BD`: one vector an image, pooled as the timm model pools. `map_BDHW`: normalised patch
     tokens on their grid, one cell per `stride` input pixels. `pyramid`: stride -> map [B, P, H, W], for
@@ -22,4 +21,4 @@ class Features:
     map_BDHW: Tensor
     stride: int
     image_size: tuple[int, int]
-    pyramid: dict[int, Tensor] = field(default_factory=dict)
+    pyramid: dict[int, Tensor] = {}
