@@ -6,9 +6,9 @@ every cell inside an object votes for it, where a DETR waits for its queries to 
 Legend: B images, P pyramid width, H W cells of a level, A cells of all levels, K classes.
 """
 
+import math
 from dataclasses import dataclass
 from functools import partial
-from math import gcd
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from ufo_large.tasks.box_targets import box_prediction, boxes_by_image
 from ufo_large.tasks.finite import require_finite
 
 _LOSS_NAMES = {"classification": "class", "bbox_regression": "box", "bbox_ctrness": "centerness"}
-_INITIAL_REACH = 2.0  # first guess of the distance from a cell to each side of its box, in strides
+_INITIAL_REACH = 1.5  # first guess of the distance from a cell to each side of its box, in strides
 
 
 class FCOSDetector(TaskHead):
@@ -152,17 +152,20 @@ class _NoBackbone(nn.Module):
 
 
 class _Towers(FCOSHead):
-    """torchvision's two towers at any width, with boxes that start at a size that can shrink and grow.
+    """torchvision's two towers at any width, with box distances that cannot get stuck.
 
-    torchvision starts box distances at relu(0), where half of them have no gradient.
+    torchvision's distances are relu(x): once all are 0 no gradient brings them back, which happens within
+    ten steps on small objects. Ours are softplus(x), which its relu then leaves as they are.
     """
 
     def __init__(self, width: int, num_classes: int, config: FCOSDetector.Config):
         nn.Module.__init__(self)
-        norm = partial(nn.GroupNorm, gcd(32, width))
+        norm = partial(nn.GroupNorm, math.gcd(32, width))
         self.box_coder = BoxLinearCoder(normalize_by_size=True)
         self.classification_head = FCOSClassificationHead(
             width, 1, num_classes, config.num_convs, config.prior, norm_layer=norm
         )
         self.regression_head = FCOSRegressionHead(width, 1, config.num_convs, norm_layer=norm)
-        nn.init.constant_(self.regression_head.bbox_reg.bias, _INITIAL_REACH)
+        distances = self.regression_head.bbox_reg
+        nn.init.constant_(distances.bias, math.log(math.expm1(_INITIAL_REACH)))
+        self.regression_head.bbox_reg = nn.Sequential(distances, nn.Softplus())
