@@ -16,9 +16,8 @@ def main() -> None:
     dataset = verify_shards(args.shards, args.jobs)
     entries = shard_entries(dataset)
     size = sum(entry.bytes for entry in entries) / 1e6
-    print(
-        f"{args.shards}: {len(entries)} shards, {sum(e.count for e in entries)} samples, {size:.1f} MB: all good"
-    )
+    samples = sum(entry.count for entry in entries)
+    print(f"{args.shards}: {len(entries)} shards, {samples} samples, {size:.1f} MB: all good")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Detection in the contest's layout: dec/<split>/ with dec/<split>.json; dec/test.txt gives the test order."""
+"""Detection in the contest's layout: dec/<split>/, dec/<split>.json, and dec/test.txt for the order."""
 
 from collections.abc import Mapping
 from pathlib import Path
