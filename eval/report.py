@@ -4,6 +4,7 @@ python eval/report.py --workdir RUN
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from ufo_large.tracking import write_report
@@ -12,7 +13,10 @@ from ufo_large.tracking import write_report
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--workdir", type=Path, required=True, help="folder of a training run")
-    print(write_report(parser.parse_args().workdir))
+    try:
+        print(write_report(parser.parse_args().workdir))
+    except ValueError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from ufo_large.tracking import PredictionExample, save_examples
 from ufo_large.tracking.box_hits import best_score, iou, match
 from ufo_large.tracking.drawing import class_color, draw_boxes, draw_mask, fit, focus, palette
 from ufo_large.tracking.examples import draw_example, read_examples
-from ufo_large.tracking.showcase import is_shown
 
 
 def sample(height=90, width=120):
@@ -164,8 +163,3 @@ def test_examples_are_saved_and_read_back_and_replaced(tmp_path):
     assert (
         len(list(folder.glob("*.jpg"))) == 1 and len(json.loads((folder / "examples.json").read_text())) == 1
     )
-
-
-def test_shown_images_are_spread_evenly():
-    assert [i for i in range(100) if is_shown(i, 100, per_task=4)] == [12, 37, 62, 87]
-    assert sum(is_shown(i, 5, per_task=12) for i in range(5)) == 5

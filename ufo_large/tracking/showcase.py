@@ -1,39 +1,82 @@
-"""Choose which predictions of an evaluation to keep for the report, and join them with image and truth."""
+"""Predict a few evenly spread images of a split and join them with image and truth, for the report."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from ufo_large.data.decode import decode_image, decode_mask
-from ufo_large.data.shards import RawSample, ShardSet
+from ufo_large.data.evaluation_batches import evaluation_batches
+from ufo_large.data.loader import LoaderConfig
+from ufo_large.data.shards import RawSample, ShardSet, SplitReader
+from ufo_large.data.tiles import Tiling, merge_tiles
 from ufo_large.metrics import TrueBoxes
-from ufo_large.structures import Prediction, TaskInfo
+from ufo_large.structures import Prediction, TaskBatch, TaskInfo
 from ufo_large.tracking.examples import PredictionExample
 
 PER_TASK = 12
 
 
-def is_shown(order: int, count: int, per_task: int = PER_TASK) -> bool:
-    """Tell whether image `order` of a split of `count` is among the `per_task` evenly spread ones."""
-    shown = min(per_task, count)
-    return any(order == int((i + 0.5) * count / shown) for i in range(shown))
+class Predictor(Protocol):
+    """What is asked of a model: MultitaskModel and anything that answers like it."""
+
+    training: bool
+
+    def predict(self, batch: TaskBatch) -> list[Prediction]: ...
+
+    def train(self, mode: bool = True) -> Any: ...
 
 
-def examples_from_shards(
-    shards: ShardSet, split: str, predictions: Iterable[tuple[str, Prediction]]
+@dataclass(frozen=True, slots=True)
+class ShownRows:
+    """Some rows of a split, numbered 0..len-1; stands in for the reader where batches are made."""
+
+    reader: SplitReader
+    rows: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def sample(self, index: int) -> Any:
+        return self.reader.sample(self.rows[index])
+
+    def read(self, index: int) -> RawSample:
+        return self.reader.read(self.rows[index])
+
+    def shard_of(self, index: int) -> str:
+        return self.reader.shard_of(self.rows[index])
+
+
+def predict_examples(
+    model: Predictor,
+    shards: ShardSet,
+    split: str,
+    loaders: Mapping[str, LoaderConfig],
+    *,
+    device: torch.device | str = "cpu",
+    tiles: Mapping[str, Tiling] | None = None,
+    per_task: int = PER_TASK,
 ) -> list[PredictionExample]:
-    """Return an example for each (task, prediction), with the image and the truth as the shards hold them."""
-    readers, rows = {}, {}
+    """Return up to `per_task` examples of every task that has the split.
+
+    `loaders` and `tiles` are those of the evaluation: a task's input size by its name, else by its kind.
+    Every caller predicts the same images, so one process is enough; a model whose parameters are
+    sharded needs the call on all ranks.
+    """
+    was_training = model.training
+    model.train(False)
     examples = []
-    for task, prediction in predictions:
-        if task not in readers:
-            reader = readers[task] = shards.split(task, split)
-            rows[task] = {reader.sample(row).order: row for row in range(len(reader))}
-        raw = readers[task].read(rows[task][prediction.sample.order])
-        info = shards.task(task)
-        truth = truth_of(raw, info) if raw.labeled else None
-        image_HW3 = decode_image(raw.image)
-        examples.append(PredictionExample(info=info, image_HW3=image_HW3, prediction=prediction, truth=truth))
+    try:
+        for info in shards.tasks:
+            if shards.has_split(info.name, split):
+                loader = loaders.get(info.name) or loaders[info.kind]
+                shown = _shown_rows(shards.split(info.name, split), per_task)
+                tiling = (tiles or {}).get(info.name)
+                examples += _examples(shown, info, _predictions(model, shown, info, loader, tiling, device))
+    finally:
+        model.train(was_training)
     return examples
 
 
@@ -46,3 +89,48 @@ def truth_of(raw: RawSample, info: TaskInfo) -> int | TrueBoxes | np.ndarray:
     boxes_xywh = raw.boxes_xyxy[~raw.crowds].astype(np.float64)
     boxes_xywh[:, 2:] -= boxes_xywh[:, :2]
     return TrueBoxes(boxes_xywh_G4=boxes_xywh, labels_G=raw.labels[~raw.crowds])
+
+
+def _shown_rows(reader: SplitReader, per_task: int) -> ShownRows:
+    count = min(per_task, len(reader))
+    return ShownRows(reader, tuple(int((i + 0.5) * len(reader) / count) for i in range(count)))
+
+
+def _predictions(
+    model: Predictor,
+    shown: ShownRows,
+    info: TaskInfo,
+    loader: LoaderConfig,
+    tiling: Tiling | None,
+    device: Any,
+) -> Iterator[Prediction]:
+    batches = evaluation_batches(
+        shown,
+        info,
+        image_size=loader.image_size,
+        micro_batch=loader.micro_batch,
+        rank=0,
+        world_size=1,
+        tiles=tiling,
+        keep_aspect=loader.keep_aspect,
+    )
+    with torch.no_grad():
+        found = (_on_cpu(p) for batch in batches for p in model.predict(batch.to(device)))
+        yield from found if tiling is None else merge_tiles(found)
+
+
+def _examples(shown: ShownRows, info: TaskInfo, found: Iterator[Prediction]) -> list[PredictionExample]:
+    examples = []
+    for index, prediction in enumerate(found):
+        raw = shown.read(index)
+        truth = truth_of(raw, info) if raw.labeled else None
+        image_HW3 = decode_image(raw.image)
+        examples.append(PredictionExample(info=info, image_HW3=image_HW3, prediction=prediction, truth=truth))
+    return examples
+
+
+def _on_cpu(prediction: Prediction) -> Prediction:
+    """Bring tensors to the CPU, floating ones as float32 (NumPy knows no bfloat16)."""
+    values = {f.name: getattr(prediction, f.name) for f in fields(prediction)}
+    tensors = {name: v.cpu() for name, v in values.items() if isinstance(v, torch.Tensor)}
+    return replace(prediction, **{k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})

@@ -41,7 +41,7 @@ class WandbRun:
             mode=mode,
             config=dict(config),
             resume="allow" if resume and mode == "online" else None,
-            settings=self._wandb.Settings(silent=True, console="off"),
+            settings=self._wandb.Settings(silent=mode == "offline", console="off"),
         )
         self.id = run_id
 
