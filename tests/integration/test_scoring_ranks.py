@@ -1,0 +1,201 @@
+"""Evaluate a run on one, two and three ranks: the same files, and the figures of the raw test root."""
+
+import json
+import os
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+
+from ufo_large.data.loader import LoaderConfig
+from ufo_large.data.sharding import ShardingOptions, make_shards
+from ufo_large.data.shards import ShardSet
+from ufo_large.evaluation.evaluator import Evaluator
+from ufo_large.evaluation.ground_truth import truth_of_folder, truth_of_shards
+from ufo_large.evaluation.run import evaluate_run
+from ufo_large.evaluation.score import score_submission
+from ufo_large.structures import BoxPrediction, ClassPrediction, MaskPrediction
+from ufo_large.testing.distributed import run_ranks
+
+COUNTS = {"cls": 7, "dec": 5, "seg": 3}
+SIZES = {"classification": (16, 24), "detection": (48, 64), "segmentation": (32, 32)}
+
+
+def write_root(root, split, rng):
+    """Pictures of noise in several sizes with random labels."""
+    for folder, count in (("cls", COUNTS["cls"]), ("dec", COUNTS["dec"]), ("seg/images", COUNTS["seg"])):
+        (root / folder / split).mkdir(parents=True)
+        for i in range(count):
+            noise = rng.integers(0, 256, (40 + 3 * i, 60, 3)).astype(np.uint8)
+            cv2.imwrite(str(root / folder / split / f"{i}.jpg"), noise)
+    lines = [f"{i}.jpg {i % 3 + 5}" for i in range(COUNTS["cls"])]
+    (root / f"cls/{split}.txt").write_text("\n".join(lines))
+    images = [
+        {"id": 10 * i + 3, "file_name": f"{i}.jpg", "height": 40 + 3 * i, "width": 60}
+        for i in range(COUNTS["dec"])
+    ]
+    boxes = [(image["id"], rng.integers(1, 20, 4).tolist()) for image in images for _ in range(3)]
+    annotations = [
+        {"id": i, "image_id": n, "category_id": 4 + i % 2, "bbox": b, "area": b[2] * b[3], "iscrowd": 0}
+        for i, (n, b) in enumerate(boxes, 1)
+    ]
+    categories = [{"id": 4, "name": "stop"}, {"id": 5, "name": "yield"}]
+    body = {"images": images, "annotations": annotations, "categories": categories}
+    (root / f"dec/{split}.json").write_text(json.dumps(body))
+    (root / "seg/label" / split).mkdir(parents=True)
+    for i in range(COUNTS["seg"]):
+        mask = np.kron(rng.choice([0, 4, 8, 255], (8, 10)), np.ones((8, 6)))[: 40 + 3 * i].astype(np.uint8)
+        cv2.imwrite(str(root / "seg/label" / split / f"{i}.png"), mask)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    write_root(folder / "train_data", "train", rng)
+    write_root(folder / "test_data", "test", rng)
+    make_shards([folder / "train_data", folder / "test_data"], folder / "shards", ShardingOptions())
+    return folder
+
+
+class NoisyOracle:
+    """Says the truth with errors that depend on the picture and, slightly, on the batch it comes in.
+
+    Every call is a collective, as under ZeRO-3: ranks that call unequally often hang.
+    """
+
+    training = True
+
+    def train(self, mode=True):
+        self.training = mode
+
+    def predict(self, batch):
+        assert not self.training
+        if dist.is_initialized():
+            dist.all_reduce(torch.zeros(1))
+        if batch.targets is None:
+            return [None] * len(batch.samples)
+        company = float(batch.images_BCHW.float().mean()) % 1
+        return [self._predict(batch, i, company) for i in range(len(batch))]
+
+    def _predict(self, batch, i, company):
+        sample, targets = batch.samples[i], batch.targets
+        generator = torch.Generator().manual_seed(int(batch.images_BCHW[i].long().sum()))
+        height, width = batch.sizes_B2[i].tolist()
+        if batch.task == "cls":
+            scores = torch.rand(3, generator=generator) + company
+            scores[targets.labels_B[i]] += 0.4
+            return ClassPrediction(sample, scores)
+        if batch.task == "dec":
+            boxes, labels = targets.of_image(i)
+            boxes = boxes + 2 * torch.rand(boxes.shape, generator=generator) + company
+            boxes = boxes * torch.tensor([sample.width / width, sample.height / height] * 2)
+            scores = (torch.rand(len(boxes), generator=generator) * 4).round() / 4  # many ties
+            return BoxPrediction(sample, boxes, scores, labels)
+        mask = targets.masks_BHW[i, :height, :width].to(torch.uint8).numpy() % 3
+        mask[int(30 * company) :, ::3] = 0
+        size = (sample.width, sample.height)
+        return MaskPrediction(
+            sample, torch.from_numpy(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST))
+        )
+
+
+def evaluate(shards, workdir, micro_batch, protocol):
+    """Runs on every rank; returns what evaluate_run returns there, and the validation figures."""
+    if "WORLD_SIZE" in os.environ:
+        dist.init_process_group("gloo")
+    loaders = {
+        kind: LoaderConfig(micro_batch=micro_batch, image_size=size, workers=0)
+        for kind, size in SIZES.items()
+    }
+    evaluator = Evaluator(shards=ShardSet.open(shards), loaders=loaders, show_progress=False)
+    model = NoisyOracle()
+    result = evaluate_run(evaluator, model, workdir, protocol)
+    validation = evaluator.validate(model)
+    assert model.training
+    return result, validation
+
+
+@pytest.fixture(scope="module")
+def alone(data):
+    """What one process leaves behind, at a batch size that divides none of the counts."""
+    return _run(data, "alone", lambda *args: [evaluate(*args)])
+
+
+def _run(data, name, launch):
+    workdir = data / name
+    workdir.mkdir()
+    return workdir, launch(data / "shards", workdir, 2, "standard")
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_leave_the_files_of_one(data, alone, world_size):
+    folder, [one] = alone
+    workdir, several = _run(data, f"ranks{world_size}", lambda *args: run_ranks(evaluate, world_size, *args))
+    for name in ("submission.json", "metrics.json"):
+        assert (workdir / name).read_bytes() == (folder / name).read_bytes()
+    assert [result is None for result, _ in several] == [False] + [True] * (world_size - 1)
+    assert all(validation == one[1] for _, validation in several)
+
+
+def test_figures_are_those_of_the_raw_test_root(alone, data):
+    workdir, [(result, validation)] = alone
+    raw = score_submission(workdir / "submission.json", data / "test_data", "standard")
+    assert json.loads((workdir / "metrics.json").read_text()) == result
+    for key in ("top1", "map50", "miou", "score", "protocol", "images"):
+        assert result[key] == raw[key]
+    assert list(result["details"].values()) == list(raw["details"].values())
+    assert 0 < result["top1"] < 1 and 0 < result["map50"] < 1 and 0 < result["miou"] < 1
+    assert result["miou"] == validation["seg/miou"] and result["top1"] == validation["cls/top1"]
+    assert result["map50"] == pytest.approx(validation["dec/map50"], abs=1e-6)
+    assert {m: set(found) for m, found in result["baselines"].items()} == {
+        "top1": {"majority_class"},
+        "map50": {"no_boxes"},
+        "miou": {"most_frequent_class", "most_frequent_class_per_position"},
+    }
+
+
+def test_baselines_by_hand(alone):
+    """Classes 5 6 7 5 6 7 5: the most frequent is right 3 times in 7. No box has no precision."""
+    _, [(result, _)] = alone
+    assert result["baselines"]["top1"] == {"majority_class": 3 / 7}
+    assert result["baselines"]["map50"] == {"no_boxes": 0.0}
+
+
+def test_truth_of_shards_is_that_of_the_folder(data):
+    known = {info.name: info for info in ShardSet.open(data / "shards").tasks}
+    folder, shards = truth_of_folder(data, known=known), truth_of_shards(ShardSet.open(data / "shards"))
+    for task, truth in folder.items():
+        assert truth.file_names == shards[task].file_names and truth.info == shards[task].info
+    for i in range(COUNTS["dec"]):
+        a, b = folder["dec"].read(i), shards["dec"].read(i)
+        for name in ("boxes_xywh_G4", "labels_G", "crowds_G", "areas_G"):
+            np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+    for i in range(COUNTS["seg"]):
+        np.testing.assert_array_equal(folder["seg"].read(i), shards["seg"].read(i))
+    assert [folder["cls"].read(i) for i in range(7)] == [shards["cls"].read(i) for i in range(7)]
+
+
+def test_a_split_without_truth_gives_the_submission_alone(data, tmp_path):
+    root = tmp_path / "test_data"
+    shutil.copytree(data / "test_data/dec", root / "dec")
+    (root / "dec/test.json").rename(root / "dec/val.json")  # only the categories, as in the contest
+    (root / "dec/test.txt").write_text("".join(f"{i}.jpg\n" for i in range(COUNTS["dec"])))
+    make_shards([root], tmp_path / "shards", ShardingOptions())
+    result = submission_alone(tmp_path / "shards", tmp_path)
+    assert result is None and not (tmp_path / "metrics.json").exists()
+    assert {e["image_id"] for e in json.loads((tmp_path / "submission.json").read_text())["dec"]} == {1, 5}
+
+
+def submission_alone(shards, workdir):
+    class OneBox(NoisyOracle):
+        def predict(self, batch):
+            one = torch.tensor([[1.0, 2.0, 3.0, 5.0]]), torch.ones(1), torch.zeros(1).long()
+            none = torch.zeros(0, 4), torch.zeros(0), torch.zeros(0).long()
+            return [BoxPrediction(s, *(one if s.order in (0, 4) else none)) for s in batch.samples]
+
+    loader = LoaderConfig(micro_batch=3, image_size=(32, 32), workers=0)
+    evaluator = Evaluator(shards=ShardSet.open(shards), loaders={"dec": loader}, show_progress=False)
+    return evaluate_run(evaluator, OneBox(), workdir)
