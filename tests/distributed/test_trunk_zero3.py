@@ -60,27 +60,32 @@ def train_all(cases: list, stage: int) -> list[dict]:
     return [train(case, stage) for case in cases]
 
 
-CASES = [(family, mode, "task") for family in TRUNKS for mode in CHECKPOINTING] + [
-    ("vit", mode, router)
-    for router in ROUTERS
-    if router not in ("shared", "task")
-    for mode in ("none", "selective", "full")
+CASES = [
+    *(("vit", mode, "task") for mode in CHECKPOINTING),
+    ("eva", "selective", "task"),
+    ("rope", "full", "task"),
+    ("siglip", "none", "task"),
+    *(("vit", "selective", router) for router in ROUTERS if router not in ("shared", "task")),
 ]
 
 
 @pytest.fixture(scope="module")
 def sharded() -> dict:
-    rank0, _ = run_ranks(train_all, 2, CASES, 3)
+    rank0, _ = run_ranks(train_all, 2, CASES, 3, timeout=550)
     return dict(zip(CASES, rank0, strict=True))
 
 
 @pytest.mark.parametrize("case", CASES, ids="-".join)
 def test_two_ranks_under_zero3_equal_one_process(sharded, case):
-    """Measured: weights differ by 3e-8 at most after three steps; allowed 1e-6."""
+    """Measured: weights differ by 2e-7 at most after three steps; allowed 1e-6."""
     family, _, router = case
     expected = train((family, "none", router), 0)
     start = dict(build(family, "none", router).named_parameters())
     for name, weight in sharded[case].items():
-        torch.testing.assert_close(torch.from_numpy(weight), torch.from_numpy(expected[name]), atol=1e-6, rtol=0)
-    moved = [n for n, w in sharded[case].items() if (torch.from_numpy(w) - start[n].detach()).abs().max() > 1e-5]
+        torch.testing.assert_close(
+            torch.from_numpy(weight), torch.from_numpy(expected[name]), atol=1e-6, rtol=0
+        )
+    moved = [
+        n for n, w in sharded[case].items() if (torch.from_numpy(w) - start[n].detach()).abs().max() > 1e-5
+    ]
     assert any(".experts." in n for n in moved) and any(n.startswith("vit.patch_embed") for n in moved)

@@ -1,0 +1,55 @@
+"""Checkpointing changes what is kept, not what is computed."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ufo_large.models.checkpointing import CHECKPOINTING
+from ufo_large.testing.models import tiny_trunk
+
+FAMILIES = {"vit": {}, "eva02": {"name": "eva02_large_patch14_224", "patch_size": 14, "img_size": 42}}
+
+
+class MatmulCount(TorchDispatchMode):
+    """Count products with a bias, as linear layers make them in the forward direction."""
+
+    count = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.count += operation is torch.ops.aten.addmm.default
+        return operation(*args, **(kwargs or {}))
+
+
+def run(family: str, mode: str) -> tuple[dict, int]:
+    """Return the gradients of one step with random block drops, and the matrix products done."""
+    torch.manual_seed(0)
+    trunk = tiny_trunk(checkpointing=mode, drop_path=0.3, **FAMILIES[family]).build(("a", "b"))
+    images = torch.randint(0, 256, (4, 3, 42, 42), dtype=torch.uint8)
+    with MatmulCount() as matmuls:
+        features = trunk(images, torch.full((4, 2), 42), "b")
+        (features.pooled_BD.square().mean() + features.map_BDHW.sin().mean()).backward()
+    return {n: p.grad for n, p in trunk.named_parameters()}, matmuls.count
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_mode_gives_the_same_gradients(family):
+    """Measured difference: 0."""
+    expected, kept = run(family, "none")
+    counts = {}
+    for mode in CHECKPOINTING:
+        gradients, counts[mode] = run(family, mode)
+        assert list(gradients) == list(expected)
+        for name, gradient in gradients.items():
+            assert (gradient is None) == (expected[name] is None), name
+            assert gradient is None or torch.equal(gradient, expected[name]), name
+    assert counts["none"] == counts["selective"] == kept
+    assert min(counts["full"], counts["offload"]) > 1.5 * kept
+
+
+@pytest.mark.parametrize("mode", CHECKPOINTING)
+def test_prediction_computes_nothing_twice(mode):
+    trunk = tiny_trunk(checkpointing=mode).build(("a",)).eval()
+    with torch.no_grad(), MatmulCount() as matmuls:
+        features = trunk(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.tensor([[32, 32]]), "a")
+    assert not features.pooled_BD.requires_grad
+    assert matmuls.count == 4 * 4
