@@ -3,13 +3,16 @@
 import itertools
 import json
 import os
+import shutil
 import warnings
+from collections import Counter
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ufo_large.data.batching import AspectBuckets, MultiScale
 from ufo_large.data.loader import LoaderConfig
 from ufo_large.data.sampler import RepeatFactor
 from ufo_large.data.shards import ShardReplaced, ShardSet
@@ -77,6 +80,33 @@ def test_workers_change_nothing(shards):
     working.load_state_dict(alone.state_dict())
     assert same(next(alone), next(working))
     working.close()
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        AspectBuckets.Config(max_buckets=3, min_samples=2, multiple=8),
+        MultiScale.Config(scales=(0.5, 1.0), multiple=8),
+    ],
+)
+def test_ranks_share_a_shape_and_resume_it(shards, shapes):
+    """Two ranks have the same canvas at each step, an epoch is covered, and a stop changes nothing."""
+    ranks = [loader(shards, rank=r, world_size=2, shapes=shapes) for r in range(2)]
+    steps = [[next(rank) for rank in ranks] for _ in range(12)]
+    assert all(a.images_BCHW.shape == b.images_BCHW.shape for a, b in steps)
+    assert len({a.images_BCHW.shape for a, _ in steps}) > 1
+    seen = Counter(s.order for pair in steps for batch in pair for s in batch.samples)
+    assert len(seen) == 11
+    resumed = loader(shards, rank=1, world_size=2, shapes=shapes)
+    resumed.load_state_dict(_state_after(shards, shapes, 7))
+    assert all(same(step[1], batch) for step, batch in zip(steps[7:], resumed, strict=False))
+
+
+def _state_after(shards, shapes, steps: int) -> dict:
+    stopped = loader(shards, rank=0, world_size=2, shapes=shapes)
+    for _ in range(steps):
+        next(stopped)
+    return stopped.state_dict()
 
 
 def test_model_rng_is_left_alone(shards):
@@ -165,8 +195,7 @@ def test_a_replaced_shard_is_named(tmp_path):
     stream = loader(ShardSet.open(tiny_shards(tmp_path)), "dec")
     next(stream)
     path = stream.maker.reader.shard_of(0)
-    content = open(path, "rb").read()
-    os.replace(_write(tmp_path / "new", content), path)
+    os.replace(shutil.copy(path, tmp_path / "new"), path)
     with pytest.raises(ShardReplaced, match="dec/train-000000.tar.*replaced"):
         list(itertools.islice(stream, 12))
 
@@ -177,8 +206,3 @@ def test_a_cut_shard_is_named(tmp_path):
     os.truncate(path, os.path.getsize(path) - 512)
     with pytest.raises(ShardReplaced, match="seg/train-000000.tar: .* bytes, .* expected"):
         shards.split("seg", "train")
-
-
-def _write(path, content: bytes):
-    path.write_bytes(content)
-    return path

@@ -82,8 +82,8 @@ def test_epochs_differ_and_repeat_with_the_seed():
 def test_shuffle_is_as_good_as_a_full_permutation():
     """Neighbours in storage land far apart: mean distance n/3, rank correlation 0, as for a permutation.
 
-    Over 20 epochs of 1,000 the mean distance is within 2 % of n/3 and the correlation within 0.03 (its standard
-    deviation is 1 / sqrt(20 * 999) = 0.007).
+    Over 20 epochs of 1,000 the mean distance is within 2 % of n/3 and the correlation within 0.03 (its
+    standard deviation is 1 / sqrt(20 * 999) = 0.007).
     """
     count, epochs = 1000, 20
     orders = [Shuffle(count).order(seed_of("test", e)) for e in range(epochs)]

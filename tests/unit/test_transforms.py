@@ -1,4 +1,4 @@
-"""Augmentations move boxes and masks with the pixels: checked by hand and on pictures that show their targets."""
+"""Augmentations move boxes and masks with the pixels: by hand and on pictures that show their targets."""
 
 import io
 from dataclasses import replace
@@ -95,7 +95,7 @@ def test_crowd_regions_are_no_targets():
 
 @pytest.mark.parametrize("shrink", [2, 4, 8])
 def test_shrunk_jpeg_equals_area_average(shrink):
-    """Decoding at 1/shrink is the mean of the pixels to within 3 of 255 (measured 1.6 on a smooth picture)."""
+    """Decoding at 1/shrink is the mean of the pixels to within 3 of 255 on a smooth picture."""
     pixels = cv2.GaussianBlur(gradient(160, 240), (0, 0), 6)
     data = encoded(pixels, ".jpg")
     small = decode_image(data, shrink)
@@ -105,7 +105,7 @@ def test_shrunk_jpeg_equals_area_average(shrink):
 
 
 def test_large_jpeg_keeps_boxes_on_their_objects():
-    """A 2,000 px JPEG shown at 250 px (decoded at 1/8): the green object fills its box, and nothing else is green."""
+    """A 2,000 px JPEG shown at 250 px (decoded at 1/8): the object fills its box, nothing else is green."""
     pixels = np.full((2001, 1203, 3), 100, np.uint8)
     pixels[800:1600, 160:480] = GREEN
     sample = raw(pixels, [[160, 800, 480, 1600]], [0], suffix=".jpg")

@@ -1,12 +1,15 @@
 """Which shape a micro-batch has: how many images a rank takes and the canvas they are put on.
 
-Every rank uses the same shape at the same micro-step, so the ranks do equal work by construction.
+Every rank uses the same shape at the same micro-step, so the ranks do equal work by construction; from step
+to step the number of images follows a budget of FLOPs, so that large canvases cost no more time or memory.
 """
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
+
+VIT_G_WIDTH = 1408
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +18,16 @@ class BatchShape:
 
     images: int
     canvas: tuple[int, int]
+
+
+def trunk_work(canvas: tuple[int, int], multiple: int, width: int) -> float:
+    """Return the work of one image in a ViT, in units of one token's linear layers.
+
+    A block costs 24 D^2 FLOPs a token in its matrices and 4 N D in attention (D `width`, N tokens), so an
+    image costs N (1 + N / (6 D)). A token is `multiple` pixels high and wide.
+    """
+    tokens = -(-canvas[0] // multiple) * -(-canvas[1] // multiple)
+    return tokens * (1 + tokens / (6 * width))
 
 
 class BatchShapes(ABC):
@@ -54,4 +67,158 @@ class FixedShape(BatchShapes):
         return self.full
 
 
-BATCH_SHAPES = {"fixed": FixedShape}
+class MultiScale(BatchShapes):
+    """Each micro-step draws one scale for all ranks; smaller canvases hold more images, larger ones fewer."""
+
+    @dataclass(frozen=True, kw_only=True, slots=True)
+    class Config(BatchShapes.Config):
+        """`scales` of image_size, rounded to `multiple` pixels (the patch); `width`: the trunk's."""
+
+        scales: tuple[float, ...] = (0.75, 0.875, 1.0, 1.125, 1.25)
+        multiple: int = 16
+        width: int = VIT_G_WIDTH
+
+        def __post_init__(self):
+            if not self.scales or min(self.scales) <= 0:
+                raise ValueError(f"multi_scale: scales {self.scales} must be above 0")
+            _check_patch(self.multiple, self.width)
+
+        def build(self, heights: np.ndarray, widths: np.ndarray, full: BatchShape) -> "MultiScale":
+            canvases = [_scaled(full.canvas, scale, self.multiple) for scale in self.scales]
+            return MultiScale(len(heights), [_budgeted(c, full, self.multiple, self.width) for c in canvases])
+
+    def __init__(self, num_samples: int, shapes: list[BatchShape]):
+        self.part_of, self.shapes = np.zeros(num_samples, dtype=np.int64), shapes
+
+    def shape(self, part: int, seed: int) -> BatchShape:
+        return self.shapes[seed % len(self.shapes)]
+
+
+class AspectBuckets(BatchShapes):
+    """Images of like aspect share a micro-step, on a canvas of their aspect and of image_size's work.
+
+    With `keep_aspect` next to nothing is padded; without, images are stretched by next to nothing. Canvases
+    are chosen by how much padding they save on the data at hand.
+    """
+
+    @dataclass(frozen=True, kw_only=True, slots=True)
+    class Config(BatchShapes.Config):
+        """At most `max_buckets` canvases, each with `min_samples` images or more.
+
+        Sides are multiples of `multiple`, the patch; `width` is the trunk's, for its work.
+        """
+
+        max_buckets: int = 32
+        min_samples: int = 64
+        multiple: int = 16
+        width: int = VIT_G_WIDTH
+
+        def __post_init__(self):
+            if self.max_buckets < 1 or self.min_samples < 1:
+                raise ValueError(
+                    f"aspect_buckets: max_buckets {self.max_buckets} and min_samples {self.min_samples} "
+                    "must be at least 1"
+                )
+            _check_patch(self.multiple, self.width)
+
+        def build(self, heights: np.ndarray, widths: np.ndarray, full: BatchShape) -> "AspectBuckets":
+            candidates = candidate_canvases(full.canvas, self.multiple)
+            part_of, chosen = choose_canvases(heights, widths, candidates, self.max_buckets, self.min_samples)
+            shapes = [_budgeted(canvas, full, self.multiple, self.width) for canvas in chosen]
+            return AspectBuckets(part_of, shapes)
+
+    def __init__(self, part_of: np.ndarray, shapes: list[BatchShape]):
+        self.part_of, self.shapes = part_of, shapes
+
+    def shape(self, part: int, seed: int) -> BatchShape:
+        return self.shapes[part]
+
+
+BATCH_SHAPES = {"fixed": FixedShape, "multi_scale": MultiScale, "aspect_buckets": AspectBuckets}
+LEAST_AREA = 0.9
+WIDEST = 4.0
+ASPECT_BINS = 400
+
+
+def _check_patch(multiple: int, width: int) -> None:
+    if multiple < 1 or width < 1:
+        raise ValueError(f"multiple {multiple} and width {width} must be at least 1")
+
+
+def _scaled(canvas: tuple[int, int], scale: float, multiple: int) -> tuple[int, int]:
+    height, width = (max(multiple, round(side * scale / multiple) * multiple) for side in canvas)
+    return height, width
+
+
+def _budgeted(canvas: tuple[int, int], full: BatchShape, multiple: int, width: int) -> BatchShape:
+    """Return as many images on `canvas` as cost no more than the full batch; ValueError when not even one."""
+    share = trunk_work(full.canvas, multiple, width) / trunk_work(canvas, multiple, width)
+    images = int(full.images * share + 1e-9)
+    if images < 1:
+        raise ValueError(
+            f"one image of {canvas[0]}x{canvas[1]} costs more than micro_batch {full.images} of "
+            f"{full.canvas[0]}x{full.canvas[1]}; raise micro_batch or leave out the largest scales"
+        )
+    return BatchShape(images, canvas)
+
+
+def candidate_canvases(full: tuple[int, int], multiple: int) -> list[tuple[int, int]]:
+    """Return canvases of 90 to 100 % of the tokens of `full`, up to 4 times as long as wide, `full` first."""
+    tokens = -(-full[0] // multiple) * -(-full[1] // multiple)
+    found = [full]
+    for rows in range(1, tokens + 1):
+        for columns in range(int(np.ceil(LEAST_AREA * tokens / rows)), tokens // rows + 1):
+            if 1 / WIDEST <= rows / columns <= WIDEST:
+                found.append((rows * multiple, columns * multiple))
+    return found
+
+
+def padding_share(aspects: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
+    """Return the share of the canvas that stays empty for images of `aspects` (height over width)."""
+    ratio = np.asarray(aspects) / (canvas[0] / canvas[1])
+    return 1 - np.minimum(ratio, 1 / ratio)
+
+
+def choose_canvases(
+    heights: np.ndarray, widths: np.ndarray, candidates: list[tuple[int, int]], most: int, min_samples: int
+) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """Return each image's bucket, int64 [n], and the buckets' canvases, chosen greedily by padding saved."""
+    logs = np.log(np.asarray(heights, float) / np.asarray(widths, float))
+    counts, edges = np.histogram(logs, bins=ASPECT_BINS)
+    centres = np.exp((edges[1:] + edges[:-1]) / 2)
+    cost = np.stack([padding_share(centres, canvas) for canvas in candidates])
+    chosen = _refined(cost, counts, _greedy(cost, counts, most, min_samples), min_samples)
+    exact = np.stack([padding_share(np.exp(logs), candidates[c]) for c in chosen])
+    part_of, used = np.unique(exact.argmin(0), return_inverse=True)[::-1]
+    return part_of.astype(np.int64), [candidates[chosen[i]] for i in used]
+
+
+def _greedy(cost: np.ndarray, counts: np.ndarray, most: int, min_samples: int) -> list[int]:
+    """Add the canvas that saves most padding while every bucket keeps `min_samples`; at least one."""
+    chosen = [int((cost @ counts).argmin())]
+    tried = set(chosen)
+    while len(chosen) < most and len(tried) < len(cost):
+        best = cost[chosen].min(0)
+        saved = (best - np.minimum(cost, best)) @ counts
+        saved[list(tried)] = 0
+        candidate = int(saved.argmax())
+        if saved[candidate] <= 0:
+            break
+        tried.add(candidate)
+        members = np.bincount(cost[[*chosen, candidate]].argmin(0), counts, minlength=len(chosen) + 1)
+        if members.min() >= min_samples:
+            chosen.append(candidate)
+    return chosen
+
+
+def _refined(cost: np.ndarray, counts: np.ndarray, chosen: list[int], min_samples: int) -> list[int]:
+    """Move each canvas to where its own images pad least and reassign, while it helps (Lloyd's algorithm)."""
+    while True:
+        owner = cost[chosen].argmin(0)
+        moved = [int((cost @ (counts * (owner == part))).argmin()) for part in range(len(chosen))]
+        moved = list(dict.fromkeys(moved))
+        members = np.bincount(cost[moved].argmin(0), counts, minlength=len(moved))
+        better = cost[moved].min(0) @ counts < cost[chosen].min(0) @ counts - 1e-9
+        if not better or (members.min() < min_samples and len(moved) > 1):
+            return chosen
+        chosen = moved

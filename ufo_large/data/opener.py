@@ -10,18 +10,20 @@ import fcntl
 import hashlib
 import importlib.util
 import os
+import re
 import shlex
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from webdataset.gopen import gopen
 
 CHUNK = 1 << 20
-PERMANENT = ("401", "403", "404", "NoSuchKey", "NoSuchBucket", "AccessDenied")
+PERMANENT = re.compile(r"error: 40[134]|\(40[134]\)|NoSuchKey|NoSuchBucket|AccessDenied")
 
 
 class FetchError(OSError):
@@ -100,7 +102,7 @@ def _fetch_with_retry(url: str, target: Path, sha256: str | None, retry: Retry) 
             _fetch_once(url, target, sha256)
             return
         except OSError as error:
-            if any(word in str(error) for word in PERMANENT):
+            if PERMANENT.search(str(error)):
                 raise FetchError(f"{url}: {error}; check the address and the rights to read it") from error
             if attempt == retry.attempts:
                 raise FetchError(
@@ -148,11 +150,29 @@ def _open_s3(url: str, messages: str) -> IO[bytes]:
         if shutil.which("aws") is None:
             raise ValueError(f"{url}: reading S3 needs `pip install boto3` or the aws command-line tool")
         return gopen(f"pipe:aws s3 cp {shlex.quote(url)} - 2>{shlex.quote(messages)}")
-    import boto3
-    from botocore.exceptions import BotoCoreError, ClientError
+    return _S3Object(url)
 
-    bucket, _, key = url.removeprefix("s3://").partition("/")
-    try:
-        return contextlib.closing(boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"])
-    except (BotoCoreError, ClientError) as error:
-        raise OSError(str(error)) from error
+
+class _S3Object(contextlib.AbstractContextManager):
+    """An S3 object as a stream whose failures are OSErrors, as those of the other openers."""
+
+    def __init__(self, url: str):
+        import boto3
+        from botocore.exceptions import BotoCoreError, ClientError
+        from urllib3.exceptions import HTTPError
+
+        self._failures = (BotoCoreError, ClientError, HTTPError)
+        bucket, _, key = url.removeprefix("s3://").partition("/")
+        self._body = self._call(lambda: boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"])
+
+    def read(self, size: int) -> bytes:
+        return self._call(lambda: self._body.read(size))
+
+    def _call(self, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except self._failures as error:
+            raise OSError(str(error)) from error
+
+    def __exit__(self, *_: object) -> None:
+        self._body.close()
