@@ -62,6 +62,8 @@ class FCOSDetector(TaskHead):
         def __post_init__(self):
             if not self.strides or list(self.strides) != sorted(set(self.strides)):
                 raise ValueError(f"strides={self.strides}: name at least one pyramid stride, finest first")
+            if self.max_detections < 1 or self.center_radius <= 0:
+                raise ValueError("max_detections and center_radius: choose values above 0")
             if self.num_convs < 0:
                 raise ValueError(f"num_convs={self.num_convs}: choose 0 or more")
             for name in ("prior", "score_threshold", "nms_threshold"):

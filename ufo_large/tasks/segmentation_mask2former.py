@@ -69,6 +69,9 @@ class Mask2FormerSegmenter(TaskHead):
                 raise ValueError(
                     f"layers={self.layers}: choose 3 or more, so that every level is attended to"
                 )
+            for name in ("class_weight", "mask_weight", "dice_weight", "no_object_weight"):
+                if getattr(self, name) < 0:
+                    raise ValueError(f"{name}={getattr(self, name)}: choose 0 or more")
             for name in ("heads", "num_queries", "num_points"):
                 if getattr(self, name) < 1:
                     raise ValueError(f"{name}={getattr(self, name)}: choose 1 or more")
