@@ -10,7 +10,7 @@ from ufo_large.models import SimplePyramid
 def test_levels_cover_the_image_at_their_stride(patch):
     pyramid = SimplePyramid(24, 8, patch, (16, 4, 32, 8))
     for height, width in ((6, 6), (5, 9)):
-        levels = pyramid(torch.randn(2, 24, height, width))
+        levels = dict(zip(pyramid.strides, pyramid(torch.randn(2, 24, height, width)), strict=True))
         assert list(levels) == [4, 8, 16, 32]
         for stride, level in levels.items():
             cells = [side * patch / stride for side in (height, width)]
@@ -24,14 +24,14 @@ def test_patches_of_14_are_resampled_to_true_strides_of_16():
     pyramid = SimplePyramid(8, 8, 14, (16,))
     pyramid.levels["16"] = torch.nn.Identity()
     centres = (torch.arange(16) + 0.5) * 14
-    level = pyramid(centres.expand(1, 8, 16, 16))[16]
+    level = pyramid(centres.expand(1, 8, 16, 16))[pyramid.strides.index(16)]
     assert level.shape[-1] == 14  # 224 pixels in cells of 16
     torch.testing.assert_close(level[0, 0, 0], (torch.arange(14) + 0.5) * 16, atol=1e-4, rtol=0)
 
 
 def test_every_parameter_learns():
     pyramid = SimplePyramid(24, 8, 16, (4, 8, 16, 32))
-    levels = pyramid(torch.randn(1, 24, 6, 6))
+    levels = dict(zip(pyramid.strides, pyramid(torch.randn(1, 24, 6, 6)), strict=True))
     sum(level.square().sum() for level in levels.values()).backward()
     assert all(p.grad.abs().sum() > 0 for n, p in pyramid.named_parameters() if not n.endswith("0.bias"))
 

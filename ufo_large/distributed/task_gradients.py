@@ -87,7 +87,7 @@ class TaskGradients:
         self.store.read_shared(self._rows[len(self._tasks) - 1, : self.store.shared_numel])
 
     def measure(self, extra: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (gram_MM, private_square_norms_M, extra averaged over ranks): float64, CPU, equal on all ranks.
+        """Return (gram_MM, private square norms M, extra averaged over ranks): float64, CPU, equal on all.
 
         One all-reduce carries all three. `extra`: any 1-D float64 tensor, such as the losses of the step.
         """

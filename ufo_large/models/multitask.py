@@ -85,7 +85,9 @@ class MultitaskModel(nn.Module):
         """Return the raw outputs of the batch's head."""
         features = self.trunk(batch.images_BCHW, batch.sizes_B2, batch.task)
         if batch.task in self.pyramids:
-            features = features._replace(pyramid=self.pyramids[batch.task](features.map_BDHW))
+            pyramid = self.pyramids[batch.task]
+            levels = dict(zip(pyramid.strides, pyramid(features.map_BDHW), strict=True))
+            features = features._replace(pyramid=levels)
         return self.heads[batch.task](features)
 
     def predict(self, batch: TaskBatch) -> list[Prediction]:

@@ -23,7 +23,7 @@ class SimplePyramid(nn.Module):
 
     def __init__(self, width: int, pyramid_width: int, patch: int, strides: tuple[int, ...]):
         super().__init__()
-        self.strides = strides
+        self.strides = tuple(sorted(strides))
         self.scale = patch / _base_stride(patch)
         steps = {s: _doublings(patch, s) for s in strides}
         self.levels = nn.ModuleDict(
@@ -33,11 +33,11 @@ class SimplePyramid(nn.Module):
             }
         )
 
-    def forward(self, map_BDHW: Tensor) -> dict[int, Tensor]:
-        """Return stride -> map [B, P, ., .], finest first."""
+    def forward(self, map_BDHW: Tensor) -> tuple[Tensor, ...]:
+        """Return one map [B, P, ., .] a stride, finest first; a tuple, as DeepSpeed's hooks want it."""
         if self.scale != 1:
             map_BDHW = _resample(map_BDHW, self.scale)
-        return {s: self.levels[str(s)](map_BDHW) for s in sorted(self.strides)}
+        return tuple(self.levels[str(s)](map_BDHW) for s in self.strides)
 
 
 def _base_stride(patch: int) -> int:

@@ -1,4 +1,4 @@
-"""The whole path in minutes on two CPU cores: a tiny routed ViT learns the synthetic traffic world from scratch.
+"""The whole path in minutes on two CPU cores: a tiny routed ViT learns the synthetic world from scratch.
 
 make demo
 """

@@ -15,7 +15,7 @@ from ufo_large.train.schedule import Schedule
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskConfig:
-    """How a kind of task is fed: `micro_batches` a step on every rank, each of `loader.micro_batch` images."""
+    """How a kind of task is fed: `micro_batches` a step on each rank, each of `loader.micro_batch` images."""
 
     loader: LoaderConfig
     micro_batches: int = 1

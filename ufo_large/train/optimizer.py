@@ -14,10 +14,10 @@ from ufo_large.structures import role_of
 class OptimizerConfig:
     """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101).
 
-    `layer_decay`: the rate of a block is multiplied by this for every block above it (BEiT, arXiv:2106.08254),
-    rounded into at most `layer_bins` groups, since each group costs ZeRO a norm all-reduce a step.
-    `head_rate`: factor on the rate of heads and pyramids. `clip_norm`: limit of the norm of all gradients after
-    they are combined; 0 turns it off.
+    `layer_decay`: the rate of a block is multiplied by this for every block above it (BEiT,
+    arXiv:2106.08254), rounded into at most `layer_bins` groups, since each group costs ZeRO a norm
+    all-reduce a step. `head_rate`: factor on the rate of heads and pyramids. `clip_norm`: limit of the norm
+    of all gradients after they are combined; 0 turns it off.
     """
 
     learning_rate: float
@@ -71,7 +71,7 @@ def undecayed_parameters(model: MultitaskModel) -> set[nn.Parameter]:
 
 
 def parameter_depths(model: MultitaskModel) -> dict[nn.Parameter, int]:
-    """Depth of every trunk parameter: 0 for embeddings, i + 1 for block i, blocks + 1 for what comes after."""
+    """Depth of each trunk parameter: 0 for embeddings, i + 1 for block i, blocks + 1 for what comes after."""
     vit = model.trunk.vit
     depths = dict.fromkeys(model.trunk.parameters(), 0)
     for index, block in enumerate(vit.blocks):

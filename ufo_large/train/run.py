@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ufo_large.config import Problems, did_you_mean
+from ufo_large.config import Problems, did_you_mean, to_dict
 from ufo_large.data.shards import ShardSet
 from ufo_large.distributed import comm, ds_config, zero
 from ufo_large.distributed.checkpoint import complete_checkpoints, load_checkpoint, save_weights
@@ -44,7 +44,7 @@ def train(
     tracker = config.tracking.build(
         workdir,
         total_steps=config.steps,
-        run_config={"recipe": config.name},
+        run_config=to_dict(config),
         rank=comm.rank(),
         resume_step=None if checkpoint is None else trainer.finished,
     )
@@ -101,8 +101,9 @@ def check(
         saved = folder.read()
         if saved.fingerprint != shards.fingerprint:
             problems.add(
-                f"{folder.root} was trained on other shards ({saved.data}, fingerprint {saved.fingerprint[:12]}; "
-                f"these have {shards.fingerprint[:12]}); give the same --data or another --workdir"
+                f"{folder.root} was trained on other shards ({saved.data}, fingerprint "
+                f"{saved.fingerprint[:12]}; these have {shards.fingerprint[:12]}); "
+                "give the same --data or another --workdir"
             )
         if saved.config.model != config.model:
             problems.add(f"{folder.root} holds another model; give the same recipe and --set as before")

@@ -13,7 +13,10 @@ from ufo_large.train.config import RunConfig
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """`config.json` (recipe, tasks, data fingerprint), `checkpoints/`, `weights/`, and what tracking writes."""
+    """`config.json` (recipe, tasks, data fingerprint), `checkpoints/`, `weights/`, and what tracking writes.
+
+    `weights/` holds the whole model as safetensors, written when the run ends.
+    """
 
     root: Path
 

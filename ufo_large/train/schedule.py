@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Schedule:
-    """Linear warm-up, then a half cosine down to `final_share` (Loshchilov and Hutter 2017, arXiv:1608.03983).
+    """Linear warm-up, then half a cosine down to `final_share` (Loshchilov, Hutter 2017, arXiv:1608.03983).
 
     `warmup_steps`: optimizer steps of the warm-up. `final_share`: rate at the last step over the peak.
     """

@@ -1,0 +1,36 @@
+"""Fixtures that several tests share: a small synthetic world, packed once a session."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run_script(*arguments: str, **options) -> subprocess.CompletedProcess:
+    """Run one of the project's scripts as a user would."""
+    environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, **options)
+
+
+@pytest.fixture(scope="session")
+def script():
+    return run_script
+
+
+@pytest.fixture(scope="session")
+def tiny_shards(tmp_path_factory) -> Path:
+    """Shards of a synthetic world with all three tasks and splits; a few seconds to make."""
+    folder = tmp_path_factory.mktemp("tiny")
+    sizes = ["--scale", "0.08"]
+    made = run_script("data_sharding/make_synthetic.py", "--out", folder / "world", "--seed", "0", *sizes)
+    assert made.returncode == 0, made.stderr
+    packed = run_script(
+        "data_sharding/make_shards.py", "--data", folder / "world", "--out", folder / "shards"
+    )
+    assert packed.returncode == 0, packed.stderr
+    return folder / "shards"

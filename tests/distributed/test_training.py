@@ -1,0 +1,115 @@
+"""The whole trainer on ranks: equal losses from every ZeRO stage, and exact resume."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from ufo_large.config import apply_overrides
+from ufo_large.testing.distributed import run_ranks
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = (
+    "model.trunk.depth=2",
+    "model.trunk.embed_dim=32",
+    "model.trunk.num_heads=2",
+    "model.pyramid_width=32",
+    "tasks.classification.loader.micro_batch=4",
+    "tasks.detection.loader.micro_batch=2",
+    "tasks.segmentation.loader.micro_batch=2",
+    "tracking.wandb=disabled",
+    "schedule.warmup_steps=2",
+)
+
+
+def train_run(
+    shards: str, workdir: str, ds: str, resume: str, overrides: tuple[str, ...], micro_batches: int
+):
+    """Train the demo recipe on one rank of several; return the log of all steps and the final weights."""
+    from ufo_large.distributed import ds_config
+    from ufo_large.recipes import load_recipe
+    from ufo_large.tracking import read_metrics
+    from ufo_large.train.run import train
+
+    config = apply_overrides(load_recipe("demo"), [*SMALL, *overrides])
+    tasks = {k: dataclasses.replace(t, micro_batches=micro_batches) for k, t in config.tasks.items()}
+    config = dataclasses.replace(config, tasks=tasks)
+    ds_json = None if ds == "none" else ds_config.read(ROOT / "ds_configs" / f"{ds}.json")
+    trainer = train(config, shards, Path(workdir), ds_json, resume)
+    weights = {n: v.numpy() for n, v in trainer.runner.engine.full_parameters()}
+    return {"log": read_metrics(Path(workdir) / "metrics.jsonl"), "weights": weights}
+
+
+def losses_of(result: dict) -> dict[tuple[int, str], float]:
+    """Every logged loss by (step, name)."""
+    return {
+        (line["step"], name): value
+        for line in result["log"]
+        for name, value in line.items()
+        if name.split("/")[0] in ("cls", "dec", "seg")
+    }
+
+
+def test_every_stage_gives_the_losses_of_one_process(tiny_shards, tmp_path):
+    """Two ranks with one micro-batch a task see the samples of one process with two."""
+    steps = ("steps=6", "save_every=100")
+    shards = str(tiny_shards)
+    plain = run_ranks(train_run, 1, shards, str(tmp_path / "plain"), "none", "none", steps, 2)[0]
+    expected = losses_of(plain)
+    assert len(expected) >= 6 * 6
+    for stage in (1, 2, 3):
+        arguments = (shards, str(tmp_path / f"zero{stage}"), f"zero{stage}_fp32", "none", steps, 1)
+        found = losses_of(run_ranks(train_run, 2, *arguments)[0])
+        assert found.keys() == expected.keys()
+        worst = max(abs(found[k] - v) / max(abs(v), 1e-3) for k, v in expected.items())
+        print(f"ZeRO {stage}: largest relative difference of a loss {worst:.1e}")
+        assert worst < 1e-3
+
+
+def test_ten_steps_equal_five_and_five(tiny_shards, tmp_path):
+    """Bitwise, under ZeRO-3 on two ranks, in the middle of an epoch, with drop path drawing random numbers."""
+    options = ("steps=10", "save_every=5", "keep_checkpoints=3", "model.trunk.drop_path=0.2")
+    arguments = (str(tiny_shards), str(tmp_path / "whole"), "zero3_fp32", "none", options, 1)
+    whole = run_ranks(train_run, 2, *arguments)[0]
+    checkpoints = tmp_path / "whole" / "checkpoints"
+    (checkpoints / "step-00000010" / "complete.json").unlink()
+    arguments = (str(tiny_shards), str(tmp_path / "whole"), "zero3_fp32", "auto", options, 1)
+    resumed = run_ranks(train_run, 2, *arguments)[0]
+    first, second = losses_of(whole), losses_of(resumed)
+    assert {step for step, _ in second} == set(range(1, 11))
+    assert first == second
+    for name, value in whole["weights"].items():
+        assert (value == resumed["weights"][name]).all(), name
+
+
+def test_a_started_folder_is_not_overwritten(tiny_shards, tmp_path):
+    options = ("steps=1",)
+    arguments = (str(tiny_shards), str(tmp_path), "none", "none", options, 1)
+    run_ranks(train_run, 1, *arguments)
+    with pytest.raises(RuntimeError, match="--resume auto"):
+        run_ranks(train_run, 1, *arguments)
+
+
+def test_another_data_set_than_the_checkpoints_is_refused(tiny_shards, tmp_path):
+    arguments = (str(tiny_shards), str(tmp_path), "none", "none", ("steps=1",), 1)
+    run_ranks(train_run, 1, *arguments)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    saved["data"]["fingerprint"] = "0" * 64
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    arguments = (str(tiny_shards), str(tmp_path), "none", "auto", ("steps=2",), 1)
+    with pytest.raises(RuntimeError, match="trained on other shards"):
+        run_ranks(train_run, 1, *arguments)
+
+
+def test_weights_of_a_run_are_the_models(tiny_shards, tmp_path):
+    from ufo_large.distributed.checkpoint import load_weights
+
+    result = run_ranks(train_run, 2, str(tiny_shards), str(tmp_path), "zero3_fp32", "none", ("steps=1",), 1)[
+        0
+    ]
+    read: dict[str, torch.Tensor] = {}
+    load_weights(tmp_path / "weights", read.__setitem__)
+    assert read.keys() == result["weights"].keys()
+    assert all((read[n].numpy() == v).all() for n, v in result["weights"].items())
