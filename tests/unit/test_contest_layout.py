@@ -331,7 +331,7 @@ def test_rounding_of_a_pixel_is_clipped_in_silence(world, tmp_path):
 def test_folder_of_no_layout(tmp_path):
     with pytest.raises(ValueError, match="no such folder; check --data"):
         read(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="no layout that is known; known: contest"):
+    with pytest.raises(ValueError, match="no layout that is known. Known: the contest"):
         read(tmp_path)
 
 

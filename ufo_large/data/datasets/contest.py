@@ -45,8 +45,9 @@ def _looks_like_root(path: Path) -> bool:
     lists = [path / "cls" / f"{split}.txt" for split in SPLITS]
     lists += [path / "dec" / f"{split}.json" for split in SPLITS]
     folders = [path / task / split for task in ("cls", "dec") for split in SPLITS]
+    # BDD100K's own folder seg/ has labels/, not label/
     return (
-        (path / "seg" / "images").is_dir()
+        ((path / "seg" / "images").is_dir() and not (path / "seg" / "labels").is_dir())
         or any(f.is_file() for f in lists)
         or any(f.is_dir() for f in folders)
     )

@@ -1,5 +1,6 @@
 """Merge several sources of one task: classes of one name become one class."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from ufo_large.data.datasets.base import Example, SourceTask
@@ -30,19 +31,35 @@ def _merge(first: SourceTask, second: SourceTask) -> SourceTask:
 def _merge_infos(first: TaskInfo, second: TaskInfo) -> tuple[TaskInfo, list[int]]:
     """Return the merged classes and, for each label of `second`, its new label.
 
-    New classes keep their id where it is free, else get the next free one.
+    Labels of `first` stay. A new class keeps its id where that is above all others, else gets the next one.
     """
     names, ids = list(first.class_names), list(first.class_ids)
     for name, number in zip(second.class_names, second.class_ids, strict=True):
         if name not in names:
             names.append(name)
-            ids.append(number if number not in ids else max(ids) + 1)
-    order = sorted(range(len(ids)), key=ids.__getitem__)
-    names, ids = [names[i] for i in order], [ids[i] for i in order]
-    if names[: first.num_classes] != list(first.class_names):
-        raise AssertionError("labels of the first source moved")
+            ids.append(max(number, max(ids, default=-1) + 1))
     info = TaskInfo(name=first.name, kind=first.kind, class_names=tuple(names), class_ids=tuple(ids))
     return info, [names.index(name) for name in second.class_names]
+
+
+def keep_to(tasks: list[SourceTask], known: Mapping[str, TaskInfo]) -> list[SourceTask]:
+    """Give tasks the class lists in `known`, matching classes by name.
+
+    Raises ValueError for a class that is not in the list, or a task of another kind.
+    """
+    kept = []
+    for task in tasks:
+        info = known.get(task.info.name, task.info)
+        extra = [name for name in task.info.class_names if name not in info.class_names]
+        if extra or info.kind != task.info.kind:
+            told = f"classes {', '.join(extra[:10])}" if extra else f"kind {task.info.kind}"
+            raise ValueError(f"task {info.name!r} has {told}, which the shards given with --like do not know")
+        new_labels = [info.class_names.index(name) for name in task.info.class_names]
+        splits = {
+            split: [_relabel(e, new_labels) for e in examples] for split, examples in task.splits.items()
+        }
+        kept.append(SourceTask(info, splits))
+    return kept
 
 
 def _relabel(example: Example, new_labels: list[int]) -> Example:

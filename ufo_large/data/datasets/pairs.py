@@ -2,12 +2,23 @@
 
 from pathlib import Path
 
-from ufo_large.data.datasets.base import FIX_REMEDY, Example, MaskCoding, Reporter, list_images
+from ufo_large.data.datasets.base import (
+    FIX_REMEDY,
+    Example,
+    Findings,
+    MaskCoding,
+    Reporter,
+    SourceTask,
+    list_images,
+    numbered_info,
+)
+
+Files = dict[str, Path]
 
 
 def pair_masks(
-    images: dict[str, Path],
-    masks: dict[str, Path] | None,
+    images: Files,
+    masks: Files | None,
     coding: MaskCoding,
     report: Reporter,
 ) -> list[Example]:
@@ -36,11 +47,28 @@ def pair_masks(
     ]
 
 
-def by_stem(folder: Path, report: Reporter, endings: tuple[str, ...] = ()) -> dict[str, Path]:
-    """List a folder's pictures by stem, with one of `endings` cut off; two of one stem are reported."""
-    found: dict[str, Path] = {}
+def masked_source(
+    task: str,
+    names: dict[int, str],
+    coding: MaskCoding,
+    pairs: dict[str, tuple[Files, Files | None]],
+    findings: Findings,
+) -> SourceTask:
+    """Build a segmentation source from each split's (pictures, masks) by pairing stem."""
+    splits = {
+        split: pair_masks(images, masks, coding, findings.at(task, split))
+        for split, (images, masks) in pairs.items()
+    }
+    return SourceTask(numbered_info(task, "segmentation", names), splits)
+
+
+def by_stem(folder: Path, report: Reporter, ending: str = "") -> Files:
+    """List a folder's pictures by stem; those that end in `ending`, cut off. Two of one stem are reported."""
+    found: Files = {}
     for path in list_images(folder).values():
-        stem = next((path.stem.removesuffix(e) for e in endings if path.stem.endswith(e)), path.stem)
+        if not path.stem.endswith(ending):
+            continue
+        stem = path.stem.removesuffix(ending)
         if found.setdefault(stem, path) != path:
             report.add("duplicate", f"{path}: {found[stem].name} has the same stem; keep one", path)
     return found

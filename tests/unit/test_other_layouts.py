@@ -1,0 +1,256 @@
+"""COCO, VOC, class folders and the folders of BDD100K, Cityscapes and CamVid; several sources of one task."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from ufo_large.data.datasets.base import Findings
+from ufo_large.data.datasets.sources import read_sources
+from ufo_large.data.pictures import decode_mask
+from ufo_large.data.shard_index import read_shard_index
+from ufo_large.data.sharding import ShardingOptions, make_shards
+from ufo_large.testing.datasets import check_dataset
+
+H, W = 30, 40
+
+
+def picture(path: Path, value: int = 100) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), np.full((H, W, 3), value, np.uint8))
+    return path
+
+
+def mask(path: Path, *values: int) -> Path:
+    """Vertical stripes of the values, from left to right."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stripes = np.repeat(np.array(values, np.uint8), -(-W // len(values)))[:W]
+    assert cv2.imwrite(str(path), np.broadcast_to(stripes, (H, W)).copy())
+    return path
+
+
+def stored_mask(dataset, split: str = "train", row: int = 0) -> np.ndarray:
+    entry = dataset.split("seg", split).shards[0]
+    index = read_shard_index(Path(dataset.root) / entry.index)
+    tar = (Path(dataset.root) / entry.file).read_bytes()
+    start = int(index.mask_offsets[row])
+    return decode_mask(tar[start : start + int(index.mask_sizes[row])])[0]
+
+
+def problems(*data, **options) -> str:
+    findings = Findings()
+    read_sources(data, findings, **options)
+    return "\n".join(item.message for item in findings.items)
+
+
+def coco(root: Path, split: str = "train", names=("stop", "limit"), ids=(5, 9)) -> Path:
+    picture(root / f"images/{split}2017/a.jpg")
+    picture(root / f"images/{split}2017/b.jpg")
+    images = [{"id": i, "file_name": n, "height": H, "width": W} for i, n in ((70, "b.jpg"), (8, "a.jpg"))]
+    boxes = [{"id": 1, "image_id": 8, "category_id": ids[1], "bbox": [1, 2, 10, 12.5]}]
+    categories = [{"id": i, "name": n} for i, n in zip(ids, names, strict=True)]
+    (root / "annotations").mkdir(exist_ok=True)
+    body = {"images": images, "annotations": boxes, "categories": categories}
+    (root / f"annotations/instances_{split}2017.json").write_text(json.dumps(body))
+    return root
+
+
+VOC_XML = """<annotation><size><width>40</width><height>30</height></size>
+<object><name>car</name><bndbox><xmin>1</xmin><ymin>3</ymin><xmax>40</xmax><ymax>30</ymax></bndbox></object>
+<object><name>bus</name><difficult>1</difficult>
+<bndbox><xmin>5</xmin><ymin>5</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>"""
+
+
+def voc(root: Path) -> Path:
+    for stem in ("000001", "000002"):
+        picture(root / f"JPEGImages/{stem}.jpg")
+        (root / "Annotations").mkdir(exist_ok=True)
+        (root / f"Annotations/{stem}.xml").write_text(VOC_XML)
+    (root / "ImageSets/Main").mkdir(parents=True)
+    (root / "ImageSets/Main/train.txt").write_text("000002\n")
+    (root / "ImageSets/Main/val.txt").write_text("000001\n")
+    return root
+
+
+# detection
+
+
+def test_coco_folder(tmp_path):
+    dataset = check_dataset([coco(tmp_path / "set")], tmp_path / "out")
+    assert dataset.tasks["dec"].class_ids == (5, 9)
+    index = read_shard_index(tmp_path / "out/dec/train-000000.index.npz")
+    assert index.file_names.tolist() == ["b.jpg", "a.jpg"] and index.image_ids.tolist() == [70, 8]
+    assert index.labels.tolist() == [1] and index.boxes_xyxy.tolist() == [[1, 2, 11, 14.5]]
+
+
+def test_voc_folder(tmp_path):
+    """VOC counts pixels from 1 and includes the last: 1..40 is the whole width 0..40."""
+    dataset = check_dataset([voc(tmp_path / "set")], tmp_path / "out")
+    assert dataset.tasks["dec"].class_names == ("bus", "car")
+    index = read_shard_index(tmp_path / "out/dec/train-000000.index.npz")
+    assert index.file_names.tolist() == ["000002.jpg"]
+    assert index.boxes_xyxy.tolist() == [[0, 2, 40, 30], [4, 4, 9, 9]]
+    assert index.labels.tolist() == [1, 0] and index.crowds.tolist() == [False, True]
+
+
+def test_voc_defects(tmp_path):
+    root = voc(tmp_path / "set")
+    (root / "Annotations/000001.xml").write_text("<annotation><object>")
+    (root / "Annotations/000002.xml").write_text(VOC_XML.replace("<xmin>1</xmin>", "<xmin>left</xmin>"))
+    (root / "ImageSets/Main/val.txt").write_text("000001\n000001\n000009\n")
+    message = problems(root)
+    assert "000001.xml: cannot be read" in message
+    assert "000002.xml: object 1 needs a name and bndbox" in message
+    assert "val.txt:2: 000001 stands twice" in message
+    assert "val.txt:3: no picture 000009" in message
+
+
+# classification
+
+
+def test_class_folders(tmp_path):
+    for split in ("train", "valid"):
+        for name in ("cat", "dog"):
+            picture(tmp_path / "set" / split / name / "1.jpg")
+    picture(tmp_path / "set/test/7.jpg")
+    dataset = check_dataset([tmp_path / "set"], tmp_path / "out")
+    assert dataset.tasks["cls"].class_names == ("cat", "dog")
+    assert list(dataset.splits["cls"]) == ["train", "val", "test"]
+    assert not dataset.split("cls", "test").labeled
+    index = read_shard_index(tmp_path / "out/cls/val-000000.index.npz")
+    assert index.file_names.tolist() == ["cat/1.jpg", "dog/1.jpg"] and index.labels.tolist() == [0, 1]
+
+
+def test_class_folders_without_splits(tmp_path):
+    picture(tmp_path / "set/cat/1.jpg")
+    picture(tmp_path / "set/dog/1.jpg")
+    dataset = check_dataset([tmp_path / "set"], tmp_path / "out")
+    assert list(dataset.splits["cls"]) == ["train"]
+
+
+def test_class_that_train_lacks(tmp_path):
+    picture(tmp_path / "set/train/cat/1.jpg")
+    picture(tmp_path / "set/val/bird/1.jpg")
+    assert "class folder 'bird' does not exist in train" in problems(tmp_path / "set")
+
+
+# segmentation
+
+
+def test_bdd100k(tmp_path):
+    root = tmp_path / "bdd100k"
+    picture(root / "images/10k/train/x.jpg")
+    picture(root / "images/10k/test/y.jpg")
+    mask(root / "labels/sem_seg/masks/train/x.png", 0, 18, 255)
+    dataset = check_dataset([root], tmp_path / "out")
+    assert dataset.tasks["seg"].num_classes == 19
+    assert set(np.unique(stored_mask(dataset))) == {0, 18, 255}
+    assert not dataset.split("seg", "test").labeled
+
+
+def test_bdd100k_older_names(tmp_path):
+    root = tmp_path / "bdd100k"
+    picture(root / "seg/images/val/x.jpg")
+    mask(root / "seg/labels/val/x_train_id.png", 3)
+    dataset = check_dataset([root], tmp_path / "out")
+    assert set(np.unique(stored_mask(dataset, "val"))) == {3}
+
+
+@pytest.mark.parametrize(("ending", "values"), [("labelTrainIds", (0, 13, 255)), ("labelIds", (7, 26, 4))])
+def test_cityscapes(ending, values, tmp_path):
+    """Label ids 7 and 26 are the train ids 0 (road) and 13 (car); 4 (static) is ignored."""
+    root = tmp_path / "cityscapes"
+    picture(root / "leftImg8bit/train/ulm/ulm_000001_000019_leftImg8bit.png")
+    mask(root / f"gtFine/train/ulm/ulm_000001_000019_gtFine_{ending}.png", *values)
+    dataset = check_dataset([root], tmp_path / "out")
+    assert dataset.tasks["seg"].class_names[13] == "car"
+    assert list(dict.fromkeys(stored_mask(dataset)[0].tolist())) == [0, 13, 255]
+
+
+def test_camvid_indexed(tmp_path):
+    root = tmp_path / "CamVid"
+    for split in ("train", "val", "test"):
+        picture(root / split / "0001.png")
+        mask(root / f"{split}annot" / "0001.png", 0, 10, 11)
+    dataset = check_dataset([root], tmp_path / "out")
+    assert dataset.tasks["seg"].num_classes == 11
+    assert list(dict.fromkeys(stored_mask(dataset, "test")[0].tolist())) == [0, 10, 255]
+
+
+def test_camvid_coloured(tmp_path):
+    root = tmp_path / "CamVid"
+    (root / "labels").mkdir(parents=True)
+    colors = {"Sky": (128, 128, 128), "Void": (0, 0, 0), "Road": (128, 64, 128)}
+    (root / "label_colors.txt").write_text("".join(f"{r} {g} {b}\t{n}\n" for n, (r, g, b) in colors.items()))
+    for stem in ("a", "b"):
+        picture(root / "images" / f"{stem}.png")
+        rgb = np.repeat(np.array(list(colors.values()), np.uint8), (10, 10, 20), axis=0)
+        cv2.imwrite(
+            str(root / "labels" / f"{stem}_L.png"), np.broadcast_to(rgb[None, :, ::-1], (H, W, 3)).copy()
+        )
+    (root / "train.txt").write_text("a.png\n")
+    (root / "val.txt").write_text("b.png\n")
+    dataset = check_dataset([root], tmp_path / "out")
+    assert dataset.tasks["seg"].class_names == ("Sky", "Road")
+    assert list(dict.fromkeys(stored_mask(dataset)[0].tolist())) == [0, 255, 1]
+    cv2.imwrite(str(root / "labels/a_L.png"), np.full((H, W, 3), (0, 0, 255), np.uint8))
+    with pytest.raises(ValueError, match=r"a_L\.png: value #ff0000 \(1200 pixels\) is none of the 2 classes"):
+        make_shards([root], tmp_path / "other", ShardingOptions())
+
+
+def test_plain_masks(tmp_path):
+    root = tmp_path / "set"
+    picture(root / "images/a.jpg")
+    mask(root / "masks/a.png", 0, 1, 2)
+    assert "nothing says how many classes" in problems(root)
+    dataset = check_dataset([root], tmp_path / "counted", counts={"seg": 3})
+    assert dataset.tasks["seg"].num_classes == 3
+    (root / "classes.txt").write_text("0 sky\n1 road\n2 car\n")
+    assert check_dataset([root], tmp_path / "named").tasks["seg"].class_names == ("sky", "road", "car")
+
+
+# several sources
+
+
+def test_two_sources_share_classes_by_name(tmp_path):
+    first = coco(tmp_path / "one")
+    second = coco(tmp_path / "two", names=("limit", "yield"), ids=(1, 2))
+    dataset = check_dataset([first, second], tmp_path / "out")
+    assert dataset.tasks["dec"].class_names == ("stop", "limit", "yield")
+    assert dataset.tasks["dec"].class_ids == (5, 9, 10)
+    index = read_shard_index(tmp_path / "out/dec/train-000000.index.npz")
+    assert index.labels.tolist() == [1, 2]  # "limit" of the first, "yield" of the second
+    assert index.image_ids.tolist() == [70, 8, 140, 78]  # the second's ids would collide and moved
+
+
+def test_task_may_be_named(tmp_path):
+    picture(tmp_path / "weather/sun/1.jpg")
+    picture(tmp_path / "weather/rain/1.jpg")
+    dataset = check_dataset([f"weather={tmp_path / 'weather'}", coco(tmp_path / "set")], tmp_path / "out")
+    assert {name: info.kind for name, info in dataset.tasks.items()} == {
+        "weather": "classification",
+        "dec": "detection",
+    }
+
+
+def test_kinds_do_not_mix(tmp_path):
+    picture(tmp_path / "weather/sun/1.jpg")
+    with pytest.raises(
+        ValueError, match="detection in one source and classification in another; name them apart"
+    ):
+        read_sources([coco(tmp_path / "set"), f"dec={tmp_path / 'weather'}"], Findings())
+
+
+def test_classes_of_earlier_shards_are_kept(tmp_path):
+    first = make_shards([coco(tmp_path / "one")], tmp_path / "a", ShardingOptions())
+    less = coco(tmp_path / "two", names=("limit", "limit2"), ids=(1, 2))
+    with pytest.raises(
+        ValueError, match="has classes limit2, which the shards given with --like do not know"
+    ):
+        read_sources([less], Findings(), known=first.tasks)
+    same = coco(tmp_path / "three", names=("limit", "stop"), ids=(1, 2))
+    dataset = check_dataset([same], tmp_path / "b", known=first.tasks)
+    assert dataset.tasks == first.tasks
+    assert read_shard_index(tmp_path / "b/dec/train-000000.index.npz").labels.tolist() == [0]

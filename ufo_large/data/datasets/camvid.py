@@ -1,0 +1,87 @@
+"""CamVid in its two forms: index masks beside split folders, or colour masks with label_colors.txt.
+
+indexed: <split>/*.png with <split>annot/*.png, values 0..10, 11 = void.
+coloured: images/ (or 701_StillsRaw_full/) with labels/ (or LabeledApproved_full/) named *_L.png, the
+colours in label_colors.txt as "r g b name", and the splits in <split>.txt; without these all are train.
+"""
+
+from pathlib import Path
+
+from ufo_large.data.datasets.base import Findings, MaskCoding, Reporter, SourceTask
+from ufo_large.data.datasets.listing import numbered_lines
+from ufo_large.data.datasets.pairs import Files, by_stem, masked_source
+from ufo_large.data.shard_index import SPLITS
+from ufo_large.structures import IGNORE_INDEX
+
+NAMES = (
+    "sky",
+    "building",
+    "pole",
+    "road",
+    "sidewalk",
+    "tree",
+    "sign",
+    "fence",
+    "car",
+    "pedestrian",
+    "bicyclist",
+)
+VOID = 11
+COLORS_FILE = "label_colors.txt"
+PICTURE_FOLDERS = ("images", "701_StillsRaw_full")
+MASK_FOLDERS = ("labels", "LabeledApproved_full")
+
+
+def is_camvid_folder(root: Path) -> bool:
+    return (root / COLORS_FILE).is_file() or any((root / f"{split}annot").is_dir() for split in SPLITS)
+
+
+def read_camvid_folder(root: Path, task: str, findings: Findings) -> SourceTask:
+    if (root / COLORS_FILE).is_file():
+        return _read_coloured(root, task, findings)
+    pairs = {}
+    for split in SPLITS:
+        if (root / split).is_dir():
+            report, masks = findings.at(task, split), root / f"{split}annot"
+            unlabeled = split == "test" and not masks.is_dir()
+            pairs[split] = (by_stem(root / split, report), None if unlabeled else by_stem(masks, report))
+    coding = MaskCoding.from_values({**{i: i for i in range(len(NAMES))}, VOID: IGNORE_INDEX})
+    return masked_source(task, dict(enumerate(NAMES)), coding, pairs, findings)
+
+
+def _read_coloured(root: Path, task: str, findings: Findings) -> SourceTask:
+    report = findings.at(task)
+    names, colors = _read_colors(root / COLORS_FILE, report)
+    images = by_stem(_first_folder(root, PICTURE_FOLDERS), report)
+    masks = by_stem(_first_folder(root, MASK_FOLDERS), report, ending="_L")
+    coding = MaskCoding(table=MaskCoding.identity(0).table, colors=colors)
+    pairs: dict[str, tuple[Files, Files | None]] = {}
+    for split in SPLITS:
+        if (root / f"{split}.txt").is_file():
+            stems = [Path(text.split()[0]).stem for _, text in numbered_lines(root / f"{split}.txt", report)]
+            chosen = {stem: images.get(stem, root / f"{stem}.png") for stem in stems}
+            pairs[split] = (chosen, {stem: masks[stem] for stem in chosen if stem in masks})
+    pairs = pairs or {"train": (images, masks)}
+    return masked_source(task, names, coding, pairs, findings)
+
+
+def _first_folder(root: Path, names: tuple[str, ...]) -> Path:
+    return next((root / name for name in names if (root / name).is_dir()), root / names[0])
+
+
+def _read_colors(file: Path, report: Reporter) -> tuple[dict[int, str], dict[int, int]]:
+    """Return (class names by label, label by 0xRRGGBB); the class Void is ignored."""
+    names: dict[int, str] = {}
+    colors: dict[int, int] = {}
+    for line, text in numbered_lines(file, report):
+        parts = text.split(maxsplit=3)
+        if len(parts) != 4 or not all(p.isdecimal() and int(p) < 256 for p in parts[:3]):
+            report.add("classes", f'{file}:{line}: cannot read {text!r}; write "red green blue name"', file)
+            continue
+        red, green, blue = map(int, parts[:3])
+        void = parts[3].lower() in ("void", "unlabelled", "unlabeled")
+        label = IGNORE_INDEX if void else len(names)
+        colors[red << 16 | green << 8 | blue] = label
+        if not void:
+            names[label] = parts[3]
+    return names, colors

@@ -1,0 +1,56 @@
+"""Classification by folders: ROOT/<split>/<class>/*.jpg, or ROOT/<class>/*.jpg for train alone."""
+
+from pathlib import Path
+
+from ufo_large.data.datasets.base import Example, Findings, Reporter, SourceTask, list_images, numbered_info
+from ufo_large.data.shard_index import SPLITS
+
+SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+def is_image_folder(root: Path) -> bool:
+    """True where folders of pictures lie under split folders, or directly under ROOT."""
+    splits = _split_folders(root)
+    parents = list(splits.values()) if splits else [root]
+    return any(list_images(child) for parent in parents for child in _class_folders(parent))
+
+
+def _split_folders(root: Path) -> dict[str, Path]:
+    found = {split: root / name for name, split in SPLIT_FOLDERS.items() if (root / name).is_dir()}
+    return {split: found[split] for split in SPLITS if split in found}
+
+
+def _class_folders(parent: Path) -> list[Path]:
+    return sorted(p for p in parent.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def read_image_folder(root: Path, task: str, findings: Findings) -> SourceTask:
+    """Read an image folder; classes are the folder names of train in alphabetical order.
+
+    A test folder with pictures but no class folders is a split without ground truth.
+    """
+    folders = _split_folders(root) or {"train": root}
+    first = folders.get("train") or next(iter(folders.values()))
+    names = [folder.name for folder in _class_folders(first)]
+    info = numbered_info(task, "classification", dict(enumerate(names)))
+    splits = {
+        split: _read_split(folder, names, findings.at(task, split)) for split, folder in folders.items()
+    }
+    return SourceTask(info, splits)
+
+
+def _read_split(folder: Path, names: list[str], report: Reporter) -> list[Example]:
+    found: list[tuple[str, Path, int | None]] = []
+    for child in _class_folders(folder):
+        if child.name not in names:
+            told = f"{child}: class folder {child.name!r} does not exist in train"
+            report.add("label", f"{told}; rename it, or add pictures of it to train", child)
+            continue
+        label = names.index(child.name)
+        found += [(f"{child.name}/{name}", path, label) for name, path in list_images(child).items()]
+    if not found:
+        found = [(name, path, None) for name, path in list_images(folder).items()]
+    return [
+        Example(image=path, file_name=name, image_id=i, where=str(path), label=label)
+        for i, (name, path, label) in enumerate(found, 1)
+    ]

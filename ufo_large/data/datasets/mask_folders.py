@@ -1,0 +1,82 @@
+"""Segmentation by folders of pictures and masks: BDD100K's names, and plain images/ beside masks/.
+
+BDD100K: images/10k/<split>/*.jpg with labels/sem_seg/masks/<split>/*.png, or (older) seg/images/<split>/ with
+seg/labels/<split>/*_train_id.png. Plain: images/<split>/ with masks/<split>/ (also label/, labels/,
+annotations/), or both without split folders, which is train alone.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ufo_large.data.datasets.base import (
+    Findings,
+    MaskCoding,
+    Reporter,
+    SourceTask,
+    list_images,
+    read_class_names,
+)
+from ufo_large.data.datasets.contest import SEGMENTATION_NAMES
+from ufo_large.data.datasets.pairs import Files, by_stem, masked_source
+from ufo_large.data.shard_index import SPLITS
+
+TRAIN_ID = "_train_id"
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    images: Path
+    masks: Path
+    bdd: bool
+
+
+def _find(root: Path) -> _Place | None:
+    bdd = (
+        _Place(root / "images/10k", root / "labels/sem_seg/masks", True),
+        _Place(root / "seg/images", root / "seg/labels", True),
+        _Place(root / "images", root / "labels/sem_seg/masks", True),
+    )
+    plain = (
+        _Place(root / "images", root / name, False) for name in ("masks", "labels", "label", "annotations")
+    )
+    return next((p for p in (*bdd, *plain) if p.images.is_dir() and p.masks.is_dir()), None)
+
+
+def is_mask_folder(root: Path) -> bool:
+    return _find(root) is not None
+
+
+def read_mask_folder(root: Path, task: str, findings: Findings, count: int | None = None) -> SourceTask:
+    """Read pictures with masks of values 0..K-1 and 255 = ignore.
+
+    K is `count`, or comes from classes.txt in ROOT, or is BDD100K's 19.
+    """
+    place = _find(root)
+    report = findings.at(task)
+    names = _names(root, place, report, count)
+    splits = [split for split in SPLITS if (place.images / split).is_dir()]
+    pairs = {split: _pair(place.images / split, place.masks / split, split, findings.at(task, split))
+             for split in splits}  # fmt: skip
+    if not splits:
+        pairs = {"train": _pair(place.images, place.masks, "train", findings.at(task, "train"))}
+    coding = MaskCoding.from_values({number: label for label, number in enumerate(sorted(names))})
+    return masked_source(task, names, coding, pairs, findings)
+
+
+def _names(root: Path, place: _Place, report: Reporter, count: int | None) -> dict[int, str]:
+    if count is not None:
+        return {i: str(i) for i in range(count)}
+    if (root / "classes.txt").is_file():
+        return read_class_names(root / "classes.txt", report)
+    if not place.bdd:
+        remedy = f"write {root / 'classes.txt'}, one class a line, or give --classes {report.task}=N"
+        report.add("classes", f"{root}: nothing says how many classes its masks have; {remedy}", root)
+    return dict(enumerate(SEGMENTATION_NAMES))
+
+
+def _pair(images: Path, masks: Path, split: str, report: Reporter) -> tuple[Files, Files | None]:
+    """Prefer masks named *_train_id, beside which BDD100K keeps coloured ones."""
+    if split == "test" and not list_images(masks):
+        return by_stem(images, report), None
+    with_train_ids = any(name.endswith(f"{TRAIN_ID}.png") for name in list_images(masks))
+    return by_stem(images, report), by_stem(masks, report, TRAIN_ID if with_train_ids else "")
