@@ -1,8 +1,13 @@
-"""Evaluate a run on one, two and three ranks: the same files, and the figures of the raw test root."""
+"""Evaluate a run on one rank and on several: the same files, and the figures of the raw test root."""
 
+import contextlib
+import importlib.util
+import io
 import json
 import os
 import shutil
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,13 +18,20 @@ import torch.distributed as dist
 from ufo_large.data.loader import LoaderConfig
 from ufo_large.data.sharding import ShardingOptions, make_shards
 from ufo_large.data.shards import ShardSet
+from ufo_large.distributed.checkpoint import save_weights
+from ufo_large.distributed.engine import PlainEngine
 from ufo_large.evaluation.evaluator import Evaluator
 from ufo_large.evaluation.ground_truth import truth_of_folder, truth_of_shards
 from ufo_large.evaluation.run import evaluate_run
 from ufo_large.evaluation.score import score_submission
 from ufo_large.structures import BoxPrediction, ClassPrediction, MaskPrediction
 from ufo_large.testing.distributed import run_ranks
+from ufo_large.testing.models import tiny_model
+from ufo_large.train.config import RunConfig, TaskConfig
+from ufo_large.train.optimizer import OptimizerConfig
+from ufo_large.train.run_folder import RunFolder
 
+ROOT = Path(__file__).resolve().parents[2]
 COUNTS = {"cls": 7, "dec": 5, "seg": 3}
 SIZES = {"classification": (16, 24), "detection": (48, 64), "segmentation": (32, 32)}
 
@@ -130,13 +142,13 @@ def _run(data, name, launch):
     return workdir, launch(data / "shards", workdir, 2, "standard")
 
 
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_ranks_leave_the_files_of_one(data, alone, world_size):
+def test_three_ranks_leave_the_files_of_one(data, alone):
+    """Three ranks share four, three and two batches, so that some have none to predict in a round."""
     folder, [one] = alone
-    workdir, several = _run(data, f"ranks{world_size}", lambda *args: run_ranks(evaluate, world_size, *args))
+    workdir, several = _run(data, "three", lambda *args: run_ranks(evaluate, 3, *args))
     for name in ("submission.json", "metrics.json"):
         assert (workdir / name).read_bytes() == (folder / name).read_bytes()
-    assert [result is None for result, _ in several] == [False] + [True] * (world_size - 1)
+    assert [result is None for result, _ in several] == [False] + [True, True]
     assert all(validation == one[1] for _, validation in several)
 
 
@@ -199,3 +211,64 @@ def submission_alone(shards, workdir):
     loader = LoaderConfig(micro_batch=3, image_size=(32, 32), workers=0)
     evaluator = Evaluator(shards=ShardSet.open(shards), loaders={"dec": loader}, show_progress=False)
     return evaluate_run(evaluator, OneBox(), workdir)
+
+
+@pytest.fixture(scope="module")
+def run_folder(data):
+    """A finished run whose model is real, tiny and untrained."""
+    torch.manual_seed(0)
+    shards = ShardSet.open(data / "shards")
+    loaders = {
+        kind: TaskConfig(loader=LoaderConfig(micro_batch=2, image_size=size, workers=0))
+        for kind, size in SIZES.items()
+    }
+    optimizer = OptimizerConfig(learning_rate=1e-3)
+    config = RunConfig(name="tiny", steps=1, model=tiny_model(), tasks=loaders, optimizer=optimizer)
+    folder = RunFolder(data / "run")
+    folder.write(config, shards.tasks, shards.fingerprint, str(data / "shards"), None)
+    model = config.model.build(shards.tasks)
+    save_weights(folder.weights, PlainEngine(model, optimizer.build(model), torch.device("cpu")))
+    return folder.root
+
+
+def run_script(*arguments):
+    """Call eval/run_all.py in this process; return what it printed and its exit code."""
+    spec = importlib.util.spec_from_file_location("run_all_script", ROOT / "eval/run_all.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    sys.argv = ["run_all.py", *map(str, arguments)]
+    torch.set_num_threads(1)
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        try:
+            script.main()
+        except SystemExit as stop:
+            return err.getvalue(), stop.code
+    return out.getvalue(), 0
+
+
+def test_the_script_evaluates_a_run_alike_on_one_and_two_ranks(data, run_folder):
+    other = data / "run_on_two"
+    shutil.copytree(run_folder, other)
+    text, code = run_script("--workdir", run_folder, "--data", data / "shards")
+    assert code == 0
+    line = json.loads(text.splitlines()[-1])
+    (printed, _), (silence, _) = run_ranks(run_script, 2, "--workdir", other, "--data", data / "shards")
+    assert json.loads(printed.splitlines()[-1]) == line and silence == ""
+    for name in ("submission.json", "metrics.json"):
+        assert (run_folder / name).read_bytes() == (other / name).read_bytes()
+    raw = score_submission(run_folder / "submission.json", data / "test_data", "official")
+    assert [line[k] for k in ("top1", "map50", "miou", "score")] == [
+        raw[k] for k in ("top1", "map50", "miou", "score")
+    ]
+
+
+def test_shards_of_other_tasks_are_refused(data, run_folder, tmp_path):
+    shutil.copytree(data / "test_data/seg", tmp_path / "test_data/seg")
+    (tmp_path / "test_data/seg/classes.txt").write_text("".join(f"area {i}\n" for i in range(9)))
+    make_shards([tmp_path / "test_data"], tmp_path / "shards", ShardingOptions())
+    text, code = run_script("--workdir", run_folder, "--data", tmp_path / "shards")
+    assert code == 2 and "task 'seg' has 9 classes, in the model 19" in text
+    text, code = run_script("--workdir", tmp_path, "--data", data / "shards")
+    assert code == 2 and "not a run folder" in text
+    text, code = run_script("--workdir", run_folder, "--data", data / "shards", "--split", "val")
+    assert code == 2 and "no task has a split 'val'" in text
