@@ -30,9 +30,10 @@ from ufo_large.data.shard_index import (
 from ufo_large.structures import SampleInfo, TaskInfo
 
 MAX_OPEN_FILES = 256
+MEMBERS = ("image", "json", "mask")
 ROWS = (
     *("keys", "file_names", "heights", "widths", "image_ids", "orders"),
-    *(f"{member}_{column}" for member in ("image", "json", "mask") for column in ("offsets", "sizes")),
+    *(f"{member}_{column}" for member in MEMBERS for column in ("offsets", "sizes")),
 )
 
 
@@ -200,6 +201,7 @@ class SplitReader:
             raise ValueError(f"task {info.name!r}: split {index.split!r} holds no shard")
         self._shard_of = np.repeat(np.arange(len(columns)), counts)
         self._rows = {name: np.concatenate([getattr(c, name) for c in columns]) for name in ROWS}
+        self._spans = {kind: (self._rows[f"{kind}_offsets"], self._rows[f"{kind}_sizes"]) for kind in MEMBERS}
         self.heights, self.widths = self._rows["heights"], self._rows["widths"]
         per_sample = np.concatenate([np.diff(c.label_starts) for c in columns])
         self.label_starts = np.concatenate([[0], np.cumsum(per_sample)]).astype(np.int64)
@@ -215,18 +217,18 @@ class SplitReader:
         """Return what is known of a sample without reading its shard."""
         rows = self._rows
         return SampleInfo(
-            key=str(rows["keys"][index]),
-            file_name=str(rows["file_names"][index]),
-            height=int(rows["heights"][index]),
-            width=int(rows["widths"][index]),
-            image_id=int(rows["image_ids"][index]),
-            order=int(rows["orders"][index]),
+            key=rows["keys"].item(index),
+            file_name=rows["file_names"].item(index),
+            height=rows["heights"].item(index),
+            width=rows["widths"].item(index),
+            image_id=rows["image_ids"].item(index),
+            order=rows["orders"].item(index),
         )
 
     def read(self, index: int) -> RawSample:
         """Return the stored bytes and annotation; ShardReplaced and FetchError name the shard."""
-        chosen = slice(self.label_starts[index], self.label_starts[index + 1])
-        has_mask = self._rows["mask_sizes"][index] > 0
+        chosen = slice(self.label_starts.item(index), self.label_starts.item(index + 1))
+        has_mask = self._rows["mask_sizes"].item(index) > 0
         return RawSample(
             image=self._member(index, "image"),
             sample=self.sample(index),
@@ -246,10 +248,15 @@ class SplitReader:
         return self._files[self._shard_of[index]].name
 
     def _member(self, index: int, kind: str) -> bytes:
-        shard = int(self._shard_of[index])
+        shard = self._shard_of.item(index)
+        if len(self._files) > MAX_OPEN_FILES:
+            self._close_oldest(shard)
+        offsets, sizes = self._spans[kind]
+        return self._files[shard].read(offsets.item(index), sizes.item(index))
+
+    def _close_oldest(self, shard: int) -> None:
+        """Close the shard used longest ago when one more than the limit is about to be open."""
         self._open[shard] = None
         self._open.move_to_end(shard)
         if len(self._open) > MAX_OPEN_FILES:
             self._files[self._open.popitem(last=False)[0]].close()
-        offset, size = self._rows[f"{kind}_offsets"][index], self._rows[f"{kind}_sizes"][index]
-        return self._files[shard].read(int(offset), int(size))
