@@ -67,6 +67,15 @@ class MultitaskModel(nn.Module):
             self.pyramids[info.name] = pyramid
         self.tasks[info.name] = info
 
+    def add_task(self, info: TaskInfo) -> None:
+        """Add a task to a trained model whose parameters are whole, not sharded.
+
+        Its experts start from what is there, its head anew. The other tasks' outputs stay bitwise equal.
+        """
+        self.config.head_of(info)
+        self.trunk.add_task(info.name)
+        self.attach_head(info)
+
     def forward(self, batch: TaskBatch, mode: Mode = "losses") -> dict[str, Tensor] | list[Prediction]:
         """Return the task's named scalar losses, or one prediction an image.
 

@@ -126,6 +126,14 @@ class Trunk(nn.Module):
             i: b.mlp for i, b in enumerate(self.vit.blocks) if isinstance(getattr(b, "mlp", None), ExpertBank)
         }
 
+    def add_task(self, task: str) -> None:
+        """Add a task to a trained trunk; what it computes for the others does not change by one bit."""
+        if task in self.tasks:
+            raise ValueError(f"the model has the task {task!r} already")
+        for bank in self.banks().values():
+            bank.add_task(task)
+        self.tasks = (*self.tasks, task)
+
     def forward(self, images_BCHW: Tensor, sizes_B2: Tensor, task: str) -> Features:
         """Return the features of uint8 RGB images for `task`.
 

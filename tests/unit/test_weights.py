@@ -1,0 +1,191 @@
+"""Weights in and out: timm's files into the routed trunk, dense networks out of it."""
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from ufo_large.models import Trunk
+from ufo_large.models.extract import dense_trunk_state, single_task_state
+from ufo_large.models.weights import dense_names, fill, initial_state
+from ufo_large.routing import ROUTERS
+from ufo_large.structures import role_of
+from ufo_large.testing.models import TINY_TASKS, task_info, tiny_batch, tiny_model
+
+SMALL = {"depth": 4, "embed_dim": 48, "num_heads": 3, "patch_size": 8}
+FAMILIES = {
+    "vit": ("vit_tiny_patch16_224", {}),
+    "dinov2": ("vit_giant_patch14_reg4_dinov2", {}),
+    "eva02": ("eva02_large_patch14_224", {}),
+    "siglip": ("vit_base_patch16_siglip_224", {}),
+}
+
+
+def theirs(name: str = "vit_tiny_patch16_224", **options) -> torch.nn.Module:
+    torch.manual_seed(7)
+    return timm.create_model(name, **{**SMALL, "img_size": 32, "num_classes": 11, **options})
+
+
+def ours(name: str = "vit_tiny_patch16_224", router: str = "task", **trunk):
+    return tiny_model(router, name=name, **trunk).build(TINY_TASKS)
+
+
+def tokens(vit: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+    return vit.eval().forward_features(images)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "torch", "nested", "folder"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_timm_file_fills_the_trunk_and_its_experts(family, kind, tmp_path):
+    name, _ = FAMILIES[family]
+    source = theirs(name)
+    path = tmp_path / {"safetensors": "m.safetensors", "folder": "model.safetensors"}.get(kind, "m.pth")
+    if kind in ("safetensors", "folder"):
+        save_file(source.state_dict(), path)
+    else:
+        torch.save(source.state_dict() if kind == "torch" else {"state_dict": source.state_dict()}, path)
+    model = ours(name)
+    fill(model, initial_state(model, seed=0, pretrained=tmp_path if kind == "folder" else path))
+    images = torch.randn(1, 3, 32, 32)
+    for task in ("cls", "dec", "seg"):
+        dense = timm.create_model(name, **SMALL, img_size=32, num_classes=0)
+        dense.load_state_dict(dense_trunk_state(model.trunk, task))
+        assert torch.equal(tokens(dense, images), tokens(source, images))
+
+
+def test_positions_are_resampled_to_the_models_grid(tmp_path):
+    save_file(theirs(img_size=64).state_dict(), tmp_path / "m.safetensors")
+    model = ours()
+    fill(model, initial_state(model, seed=0, pretrained=tmp_path / "m.safetensors"))
+    expected = timm.create_model(
+        "vit_tiny_patch16_224",
+        **SMALL,
+        img_size=32,
+        num_classes=0,
+        pretrained=True,
+        pretrained_cfg_overlay={"file": str(tmp_path / "m.safetensors"), "num_classes": 11},
+    )
+    assert torch.equal(model.trunk.vit.pos_embed, expected.pos_embed)
+
+
+def test_every_wrong_name_is_listed(tmp_path):
+    state = theirs().state_dict()
+    state["blocks.9.norm1.weight"] = state.pop("blocks.1.norm1.weight")
+    state["blocks.0.mlp.fc1.bias"] = torch.zeros(7)
+    save_file(state, tmp_path / "m.safetensors")
+    model = ours()
+    with pytest.raises(ValueError, match="3 problems") as error:
+        fill(model, initial_state(model, seed=0, pretrained=tmp_path / "m.safetensors"))
+    for line in (
+        "blocks.9.norm1.weight: not a parameter",
+        "blocks.1.norm1.weight: missing",
+        "blocks.0.mlp.fc1.bias: shape [7], but the model's is [192]",
+    ):
+        assert line in str(error.value)
+
+
+def test_a_file_that_is_no_weights_is_named(tmp_path):
+    model = ours()
+    for name, content in (("a.safetensors", b"no"), ("b.pth", b"no"), ("c.safetensors", None), ("", None)):
+        path = tmp_path / "weights" / name
+        path.parent.mkdir(exist_ok=True)
+        if content is not None:
+            path.write_bytes(content)
+        elif not name:
+            path = tmp_path / "empty"
+            path.mkdir()
+        with pytest.raises(ValueError, match=path.name):
+            next(initial_state(model, seed=0, pretrained=path))
+
+
+def test_fill_lists_what_is_missing_unknown_or_of_another_shape():
+    model = ours()
+    state = dict(initial_state(model, seed=0))
+    state["heads.cls.linear.bias"] = torch.zeros(3)
+    state["heads.cls.other"] = state.pop("trunk.vit.cls_token")
+    with pytest.raises(ValueError, match="3 problems") as error:
+        fill(model, state.items())
+    for line in ("trunk.vit.cls_token: missing", "heads.cls.other: the model has no", "shape [3]"):
+        assert line in str(error.value)
+
+
+@pytest.mark.parametrize("router", [r for r in ROUTERS if r != "shared"])
+def test_the_random_start_depends_on_the_seed_alone(router):
+    torch.manual_seed(1)
+    a = dict(initial_state(ours(router=router), seed=5))
+    torch.manual_seed(2)
+    model = ours(router=router)
+    b = dict(initial_state(model, seed=5))
+    assert set(a) == set(dict(model.named_parameters()))
+    assert all(torch.equal(a[n], b[n]) for n in a)
+    other = dict(initial_state(model, seed=6))
+    changed = {n for n in a if not torch.equal(a[n], other[n])}
+    assert {"trunk.vit.patch_embed.proj.weight", "heads.cls.linear.weight"} <= changed
+    blocks = [a[f"trunk.vit.blocks.{i}.attn.qkv.weight"] for i in range(2)]
+    assert not torch.equal(*blocks)
+
+
+@pytest.mark.parametrize(
+    "name", ["vit_tiny_patch16_224", "eva_giant_patch14_224", "vit_base_patch16_rope_mixed_224"]
+)
+def test_the_random_start_is_distributed_as_timms(name):
+    """Standard deviations of every matrix of at least 2,000 values agree within 8 %, other values exactly."""
+    model = ours(name, router="shared")
+    state = dict(initial_state(model, seed=0))
+    for key, expected in theirs(name, num_classes=0).named_parameters():
+        value = state[f"trunk.vit.{key}"]
+        assert value.shape == expected.shape
+        if expected.numel() >= 2000:
+            assert value.std().item() == pytest.approx(expected.std().item(), rel=0.08), key
+        elif expected.std() == 0:
+            assert torch.equal(value, expected), key
+
+
+@pytest.mark.parametrize("router", ["shared", "task"])
+def test_a_classifier_cut_out_equals_the_routed_model(router):
+    model = ours(router=router).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.02)
+    state, num_classes = single_task_state(model, "cls")
+    dense = timm.create_model("vit_tiny_patch16_224", **SMALL, img_size=32, num_classes=num_classes).eval()
+    dense.load_state_dict(state)
+    batch = tiny_batch(TINY_TASKS[0])
+    images = model.trunk._normalise(batch.images_BCHW, batch.sizes_B2)
+    assert torch.equal(dense(images), model.outputs(batch)["logits_BK"])
+    state, num_classes = single_task_state(model, "dec")
+    assert num_classes == 0 and "head.weight" not in state
+
+
+@pytest.mark.parametrize("router", ROUTERS)
+def test_an_added_task_leaves_the_others_bitwise_equal(router):
+    model = ours(router=router).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.02)
+    before = {t.name: model.outputs(tiny_batch(t)) for t in TINY_TASKS}
+    extra = task_info("more", "classification", 6)
+    model.add_task(extra)
+    for task in TINY_TASKS:
+        after = model.outputs(tiny_batch(task))
+        assert all(torch.equal(a, b) for a, b in zip(flat(before[task.name]), flat(after), strict=True))
+    losses = model.train()(tiny_batch(extra))
+    sum(losses.values()).backward()
+    moved = {role_of(p).task for p in model.parameters() if p.grad is not None}
+    assert moved == {None, "more"}
+    with pytest.raises(ValueError, match="already"):
+        model.add_task(extra)
+
+
+def flat(outputs: dict) -> list[torch.Tensor]:
+    return [v for v in outputs.values() if isinstance(v, torch.Tensor)]
+
+
+def test_names_of_a_routed_trunk_map_onto_timms():
+    trunk = Trunk.Config(
+        name="vit_tiny_patch16_224", **SMALL, router=ROUTERS["task"].Config(blocks=(1,))
+    ).build(("a",))
+    names = dense_names(trunk)
+    assert names["vit.blocks.1.mlp.experts.a.fc1.weight"] == "blocks.1.mlp.fc1.weight"
+    assert names["vit.pos_embed"] == "pos_embed"
+    assert set(names.values()) == set(dict(theirs(num_classes=0).named_parameters()))

@@ -1,0 +1,104 @@
+"""Where the values of a dense timm ViT come from: a file, or timm's own random initialisation."""
+
+import importlib
+import math
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from timm.models import model_entrypoint
+from timm.models.eva import Eva
+from torch import Tensor
+
+from ufo_large.config import Problems
+from ufo_large.models.trunk import Trunk
+
+_CLASSIFIER = ("head.", "head_dist.", "lm_head.", "mask_token")
+
+
+class RandomValues:
+    """timm's initial values, drawn one block at a time: at most one block and the embeddings are held.
+
+    Each block is taken from a model of one block with its own seed. Calls should come block by block.
+    """
+
+    def __init__(self, config: Trunk.Config, seed: int):
+        self.config, self.seed = config, seed
+        with torch.device("meta"):
+            vit = config.build_vit()
+        self.rescaled = isinstance(vit, Eva) or vit.fix_init
+        self._shapes = {n: p.shape for n, p in vit.named_parameters()}
+        self._stem, self._index, self._block = self._draw(0), -1, {}
+        if any(self._shapes[n] != v.shape for n, v in self._stem.items()):  # rotary frequencies a block
+            self._stem = self._draw(0, depth=None)
+
+    def __call__(self, name: str) -> Tensor:
+        if not name.startswith("blocks."):
+            return self._stem[name]
+        _, index, inner = name.split(".", 2)
+        if int(index) != self._index:
+            self._index, self._block = int(index), self._draw(int(index) + 1)
+        value = self._block[f"blocks.0.{inner}"]
+        if self.rescaled and inner in ("attn.proj.weight", "mlp.fc2.weight"):
+            value = value / math.sqrt(int(index) + 1)  # timm divides by sqrt(2 (index + 1)); index 0 is done
+        return value
+
+    def _draw(self, stream: int, depth: int | None = 1) -> dict[str, Tensor]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed * 100_003 + stream)
+            vit = self.config.build_vit(**({} if depth is None else {"depth": depth}))
+        return {n: p.detach() for n, p in vit.named_parameters() if stream or not n.startswith("blocks.")}
+
+
+class PretrainedValues:
+    """Values from a file on disk: timm's names or a layout that timm's own loader converts.
+
+    `path`: a .safetensors file, a torch file (.pt, .pth, .bin) or a folder as Hugging Face lays it out.
+    Tensors are mapped into memory and read when asked for. Position embeddings are resampled to the model's
+    grid, patch embeddings to its patch size, a classifier is left out. Raises ValueError listing every name
+    that is missing, unknown or of another shape.
+    """
+
+    def __init__(self, config: Trunk.Config, path: str | Path):
+        with torch.device("meta"):
+            vit = config.build_vit()
+        convert = importlib.import_module(model_entrypoint(config.name).__module__).checkpoint_filter_fn
+        converted = convert(read_tensors(Path(path)), vit)
+        self._values = {n: v for n, v in converted.items() if not n.startswith(_CLASSIFIER)}
+        _check(
+            self._values, dict(vit.named_parameters()), f"{path} does not hold the weights of {config.name}"
+        )
+
+    def __call__(self, name: str) -> Tensor:
+        return self._values[name]
+
+
+def _check(values: dict[str, Tensor], wanted: dict[str, Tensor], subject: str) -> None:
+    problems = Problems(subject)
+    for name in sorted(wanted.keys() | values.keys()):
+        if name not in values:
+            problems.add(f"{name}: missing")
+        elif name not in wanted:
+            problems.add(f"{name}: not a parameter of the model")
+        elif values[name].shape != wanted[name].shape:
+            shapes = f"{list(values[name].shape)}, but the model's is {list(wanted[name].shape)}"
+            problems.add(f"{name}: shape {shapes}; set the trunk's shape to the file's")
+    problems.raise_if_any(show=1000)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return every tensor of a file or folder, mapped into memory. ValueError names what cannot be read."""
+    if path.is_dir():
+        files = sorted(path.glob("*.safetensors")) or sorted(path.glob("*.bin"))
+        if not files:
+            raise ValueError(f"{path}: no .safetensors or .bin file in this folder")
+        return {name: tensor for file in files for name, tensor in read_tensors(file).items()}
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; give a .safetensors, .pt, .pth or .bin file, or a folder")
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path}: cannot be read as weights: {error}") from error

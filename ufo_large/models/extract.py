@@ -1,0 +1,36 @@
+"""Cut a dense single-task network out of the routed model, in timm's own names."""
+
+import torch
+from torch import Tensor, nn
+
+from ufo_large.models.multitask import MultitaskModel
+from ufo_large.models.trunk import Trunk
+
+
+def dense_trunk_state(trunk: Trunk, task: str) -> dict[str, Tensor]:
+    """Return the state dict of timm's dense model that equals the routed trunk for `task`.
+
+    Raises ValueError where the scheme mixes experts token by token: no dense MLP equals that.
+    """
+    banks = {f"blocks.{i}.mlp.": bank for i, bank in trunk.banks().items()}
+    state = {n: v for n, v in trunk.vit.state_dict().items() if not n.startswith(tuple(banks))}
+    for prefix, bank in banks.items():
+        state.update({prefix + n: v for n, v in bank.path(task).state_dict().items()})
+    return {n: state[n] for n in _timm_order(trunk)}
+
+
+def _timm_order(trunk: Trunk) -> list[str]:
+    with torch.device("meta"):
+        return list(trunk.config.build_vit().state_dict())
+
+
+def single_task_state(model: MultitaskModel, task: str) -> tuple[dict[str, Tensor], int]:
+    """Return (state dict, num_classes) of a timm model that equals the routed one for `task`.
+
+    A linear classifier becomes timm's `head`; any other head stays behind, and num_classes is 0.
+    """
+    state = dense_trunk_state(model.trunk, task)
+    linear = getattr(model.heads[task], "linear", None)
+    if not isinstance(linear, nn.Linear) or model.tasks[task].kind != "classification":
+        return state, 0
+    return {**state, "head.weight": linear.weight, "head.bias": linear.bias}, linear.out_features

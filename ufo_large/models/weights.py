@@ -1,0 +1,102 @@
+"""Initial weights of the whole model, streamed name by name so that no rank ever holds all of it.
+
+Build the model first (sharded or not), then `fill(model, initial_state(model, seed, pretrained), whole)`. The
+values depend on seed and file alone: not on ZeRO stage, world size or the order of construction.
+"""
+
+import contextlib
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ufo_large.config import Problems
+from ufo_large.models.dense_values import PretrainedValues, RandomValues
+from ufo_large.models.multitask import MultitaskModel, build_head
+from ufo_large.models.trunk import Trunk
+
+Whole = Callable[[list[nn.Parameter]], contextlib.AbstractContextManager]
+
+
+def initial_state(
+    model: MultitaskModel, seed: int, pretrained: str | Path | None = None
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield (name, value) for every parameter of `model`.
+
+    The trunk comes from `pretrained` (see `PretrainedValues`) or is drawn as timm draws it; experts are
+    copies of the MLP they replace; heads are drawn as they draw themselves. Raises ValueError with all names
+    that the file lacks or has too many, before the first value.
+    """
+    config = model.config.trunk
+    values = PretrainedValues(config, pretrained) if pretrained is not None else RandomValues(config, seed)
+    yield from ((f"trunk.{name}", value) for name, value in trunk_values(model.trunk, values, seed))
+    for task in model.tasks:
+        yield from head_values(model, task, seed)
+
+
+def trunk_values(trunk: Trunk, dense: Callable[[str], Tensor], seed: int) -> Iterator[tuple[str, Tensor]]:
+    """Yield every parameter of the routed trunk, given `dense(name)`: the values of timm's dense model."""
+    shapes = {n: getattr(p, "ds_shape", p.shape) for n, p in trunk.named_parameters()}
+    for name, source in dense_names(trunk).items():
+        if source is not None:
+            yield name, dense(source)
+        else:
+            block, inner = name.removeprefix("vit.blocks.").split(".mlp.", 1)
+            generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
+            yield name, trunk.banks()[int(block)].fresh(inner, shapes[name], generator)
+
+
+def dense_names(trunk: Trunk) -> dict[str, str | None]:
+    """Map each of the trunk's parameters to the parameter of timm's dense model it starts from.
+
+    None where it starts from none: gates and choices of the routing.
+    """
+    banks = {f"vit.blocks.{i}.mlp.": bank for i, bank in trunk.banks().items()}
+    names: dict[str, str | None] = {}
+    for name, _ in trunk.named_parameters():
+        prefix = next((p for p in banks if name.startswith(p)), None)
+        source = name if prefix is None else banks[prefix].source_of(name.removeprefix(prefix))
+        if prefix is not None and source is not None:
+            source = prefix + source
+        names[name] = source and source.removeprefix("vit.")
+    return names
+
+
+def head_values(model: MultitaskModel, task: str, seed: int) -> Iterator[tuple[str, Tensor]]:
+    """Yield the initial parameters of one task's head and pyramid; equal for equal seed and task name."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(zlib.crc32(f"{seed} {task}".encode()))
+        head, pyramid = build_head(model.config, model.tasks[task], model.trunk.width, model.trunk.stride)
+    for kind, module in (("heads", head), ("pyramids", pyramid)):
+        if module is not None:
+            yield from ((f"{kind}.{task}.{name}", p.detach()) for name, p in module.named_parameters())
+
+
+def fill(
+    model: nn.Module,
+    values: Iterable[tuple[str, Tensor]],
+    whole: Whole = lambda parameters: contextlib.nullcontext(),
+) -> None:
+    """Copy `values` into the parameters and buffers of `model`, one at a time.
+
+    `whole(parameters)` is a context in which sharded parameters are whole and changes are kept. Raises
+    ValueError that lists every name missing, unknown, or of another shape. Buffers may be missing.
+    """
+    targets = model.state_dict(keep_vars=True)
+    missing = dict(model.named_parameters())
+    problems = Problems("these weights do not fit the model")
+    for name, value in values:
+        missing.pop(name, None)
+        shape = getattr(targets.get(name), "ds_shape", getattr(targets.get(name), "shape", None))
+        if shape is None:
+            problems.add(f"{name}: the model has no such parameter")
+        elif tuple(shape) != tuple(value.shape):
+            problems.add(f"{name}: shape {list(value.shape)}, but the model's is {list(shape)}")
+        else:
+            with whole([targets[name]]), torch.no_grad():
+                targets[name].copy_(value)
+    for name in missing:
+        problems.add(f"{name}: missing")
+    problems.raise_if_any(show=1000)
