@@ -6,7 +6,7 @@ import sys
 
 from ufo_large.data.shard_index import read_dataset
 from ufo_large.data.shard_writer import Transcode
-from ufo_large.data.sharding import ShardingOptions, make_shards
+from ufo_large.data.sharding import ShardingOptions, make_shards, parse_class_counts
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -42,23 +42,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def class_counts(entries: list[str]) -> dict[str, int]:
-    counts = {}
-    for entry in entries:
-        task, _, number = entry.partition("=")
-        if not number.isdigit() or not int(number):
-            raise ValueError(f"--classes {entry}: write TASK=N, for instance seg=19")
-        counts[task] = int(number)
-    return counts
-
-
 def main() -> None:
     args = parse()
     options = ShardingOptions(
         jobs=args.jobs,
         shard_megabytes=args.shard_size,
         transcode=Transcode(short_side=args.short_side, quality=args.quality),
-        counts=class_counts(args.classes),
+        counts=parse_class_counts(args.classes),
         known=read_dataset(args.like).tasks if args.like else {},
     )
     dataset = make_shards(args.data, args.out, options)

@@ -11,6 +11,8 @@ import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 HASH_SIDE = 8
+LOOK_SIDE = 16
+SMALL_SIDE = 128
 STORED_AS_IS = ("jpeg", "png")
 
 
@@ -19,8 +21,9 @@ class FileFacts:
     """What one file holds.
 
     `error` is empty for a whole file, else says what is wrong. `format` is jpeg, png, or another PIL name;
-    a JPEG in CMYK is "jpeg-cmyk". `sha256` is of the bytes, `dhash` a 64-bit fingerprint of the look
-    (difference hash). `values` (masks only) counts pixels by grey value, or by 0xRRGGBB where `colored`.
+    a JPEG in CMYK is "jpeg-cmyk". `sha256` is of the bytes. `dhash` (difference hash, 64 bits) and `look`
+    (16x16 grey values in hex) tell pictures that look alike. `values` (masks only) counts pixels by grey
+    value, or by 0xRRGGBB where `colored`.
     """
 
     error: str = ""
@@ -29,6 +32,7 @@ class FileFacts:
     width: int = 0
     sha256: str = ""
     dhash: int = 0
+    look: str = ""
     colored: bool = False
     values: dict[int, int] = field(default_factory=dict)
 
@@ -37,7 +41,7 @@ def inspect_file(path: Path, is_mask: bool = False) -> FileFacts:
     """Read and decode one file in full; never raises for what is in it."""
     try:
         data = path.read_bytes()
-        return _mask_facts(data) if is_mask else _picture_facts(data)
+        return _mask_facts(data) if is_mask else picture_facts(data)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         return FileFacts(error=_reason(error))
 
@@ -53,7 +57,7 @@ def _reason(error: Exception) -> str:
     return f"unreadable ({text})"
 
 
-def _picture_facts(data: bytes) -> FileFacts:
+def picture_facts(data: bytes) -> FileFacts:
     if not data:
         raise ValueError("empty file")
     if data[:2] == b"\xff\xd8":
@@ -66,16 +70,19 @@ def _picture_facts(data: bytes) -> FileFacts:
         width=width,
         sha256=hashlib.sha256(data).hexdigest(),
         dhash=difference_hash(gray),
+        look=_shrink(gray, LOOK_SIDE, LOOK_SIDE).tobytes().hex(),
     )
 
 
 def _decode_jpeg_small(data: bytes) -> tuple[str, int, int, np.ndarray]:
-    """Decode every coefficient, but at an eighth of the size: enough to see a cut file."""
+    """Decode every coefficient, but at a smaller size: enough to see a cut file and to know a copy."""
     height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
     if colors in ("CMYK", "YCCK"):
         return ("jpeg-cmyk", *_decode_other(data)[1:])
     try:
-        gray = simplejpeg.decode_jpeg(data, "GRAY", fastdct=True, min_height=32, min_width=32, min_factor=1)
+        gray = simplejpeg.decode_jpeg(
+            data, "GRAY", fastdct=True, min_height=SMALL_SIDE, min_width=SMALL_SIDE, min_factor=1
+        )
     except ValueError as error:
         if "remature" in str(error):
             raise
@@ -93,10 +100,14 @@ def _decode_other(data: bytes) -> tuple[str, int, int, np.ndarray]:
 
 
 def difference_hash(gray_HW: np.ndarray) -> int:
-    """Return 64 bits, one a cell of an 8x8 grid: is its right neighbour brighter? Alike pictures share most."""
-    small = cv2.resize(gray_HW, (HASH_SIDE + 1, HASH_SIDE), interpolation=cv2.INTER_AREA)
+    """Return 64 bits, one a cell of an 8x8 grid: is its right neighbour brighter? Copies share most."""
+    small = _shrink(gray_HW, HASH_SIDE + 1, HASH_SIDE)
     bits = (small[:, 1:] > small[:, :-1]).ravel()
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
+
+
+def _shrink(gray_HW: np.ndarray, width: int, height: int) -> np.ndarray:
+    return cv2.resize(gray_HW, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def _mask_facts(data: bytes) -> FileFacts:

@@ -47,6 +47,17 @@ class ShardingOptions:
             raise ValueError(f"--jobs {self.jobs}: at least 1")
 
 
+def parse_class_counts(entries: Sequence[str]) -> dict[str, int]:
+    """Read "TASK=N" entries; ValueError says how to write them."""
+    counts = {}
+    for entry in entries:
+        task, _, number = entry.partition("=")
+        if not task or not number.isdecimal() or not int(number):
+            raise ValueError(f"--classes {entry}: write TASK=N, for instance seg=19")
+        counts[task] = int(number)
+    return counts
+
+
 def make_shards(data: Sequence[str | Path], out: str | Path, options: ShardingOptions) -> DatasetIndex:
     """Write shards of `data` to the folder `out` and return their index.
 

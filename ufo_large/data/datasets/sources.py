@@ -8,6 +8,7 @@ from ufo_large.data.datasets.camvid import is_camvid_folder, read_camvid_folder
 from ufo_large.data.datasets.cityscapes import is_cityscapes_folder, read_cityscapes_folder
 from ufo_large.data.datasets.coco import is_coco_folder, read_coco_folder
 from ufo_large.data.datasets.contest import contest_roots, read_contest
+from ufo_large.data.datasets.fixed import is_fixed_folder, read_fixed_folder
 from ufo_large.data.datasets.image_folder import is_image_folder, read_image_folder
 from ufo_large.data.datasets.mask_folders import is_mask_folder, read_mask_folder
 from ufo_large.data.datasets.merge import keep_to, merge_tasks
@@ -44,12 +45,25 @@ def read_sources(
         name, path = _split_entry(str(entry))
         if not path.is_dir():
             raise ValueError(f"{path}: no such folder; check --data")
-        if roots := contest_roots(path):
+        if is_fixed_folder(path):
+            others += read_fixed_folder(path)
+        elif roots := contest_roots(path):
             contest += [root for root in roots if root not in contest]
         else:
             others.append(_read_single_task(path, name, findings, counts))
     tasks = read_contest(contest, findings, counts, known) if contest else []
-    return keep_to(merge_tasks(tasks + others), known)
+    merged = keep_to(merge_tasks(tasks + others), known)
+    _refuse_idle_counts(merged, counts)
+    return merged
+
+
+def _refuse_idle_counts(tasks: list[SourceTask], counts: Mapping[str, int]) -> None:
+    """A count that the data overrules, or of a task that is not there, would be ignored in silence."""
+    found = {task.info.name: task.info.num_classes for task in tasks}
+    for task, count in counts.items():
+        if found.get(task) != count:
+            told = f"its files say {found[task]}" if task in found else f"there are only {', '.join(found)}"
+            raise ValueError(f"--classes {task}={count} has no effect: {told}; leave it out")
 
 
 def _split_entry(entry: str) -> tuple[str, Path]:

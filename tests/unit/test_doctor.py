@@ -1,0 +1,167 @@
+"""The doctor finds what is wrong, shows it, and writes an index that shards without it."""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from ufo_large.data.datasets.base import Findings
+from ufo_large.data.datasets.sources import read_sources
+from ufo_large.data.doctor import diagnose, write_fix, write_json
+from ufo_large.data.doctor_report import print_tables, write_html
+from ufo_large.data.duplicates import near_pairs
+from ufo_large.data.pictures import FileFacts, encode_jpeg, picture_facts
+from ufo_large.data.scenes import render_street
+from ufo_large.data.shard_index import read_shard_index
+from ufo_large.data.sharding import ShardingOptions, make_shards
+from ufo_large.data.synthetic import WorldSizes, write_world
+
+TRAIN, TEST = "track1_train_data", "track1_test_data"
+
+
+@pytest.fixture(scope="module")
+def painted(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("painted") / "world"
+    write_world(out, 0, WorldSizes(cls=(40, 8, 8), dec=(20, 4, 4), seg=(6, 2, 2)))
+    return out
+
+
+@pytest.fixture
+def sick(painted, tmp_path) -> Path:
+    """A world with one defect of every kind."""
+    world = Path(shutil.copytree(painted, tmp_path / "world"))
+    train = world / TRAIN
+    os.truncate(train / "cls/train/00001.jpg", 800)
+    (train / "cls/train/00002.jpg").write_text("no picture")
+    shutil.copy(train / "cls/train/00003.jpg", world / TEST / "cls/test/00001.jpg")  # exact leak
+    shutil.copy(train / "cls/train/00004.jpg", train / "cls/train/00005.jpg")  # of another class
+    close = cv2.imread(str(train / "cls/train/00006.jpg"))
+    cv2.imwrite(str(train / "cls/val/00002.jpg"), cv2.resize(close, None, fx=0.8, fy=0.8))  # near leak
+    shutil.copy(painted / TRAIN / "seg/label/train/street00001.png", train / "cls/train/00007.jpg")
+    body = json.loads((train / "dec/train.json").read_text())
+    boxes = [a for a in body["annotations"] if a["image_id"] == body["images"][0]["id"]]
+    boxes[0]["bbox"] = [-20, 10, 50, 20]
+    body["annotations"] += [
+        {**boxes[0], "id": 9001, "bbox": [5, 5, 0, 5]},
+        {**boxes[0], "bbox": [1, 1, 5, 5]},
+    ]
+    body["images"].append({**body["images"][1], "file_name": "twice.jpg"})
+    (train / "dec/train.json").write_text(json.dumps(body))
+    mask = cv2.imread(str(train / "seg/label/train/street00002.png"), cv2.IMREAD_UNCHANGED)
+    mask[0, 0] = 99
+    cv2.imwrite(str(train / "seg/label/train/street00002.png"), mask)
+    return world
+
+
+def snapshot(folder: Path) -> dict[Path, str]:
+    return {p: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_a_healthy_world_has_no_errors_and_no_leaks(painted):
+    diagnosis = diagnose([painted])
+    assert diagnosis.errors == []
+    assert {f.kind for f in diagnosis.warnings} <= {"rare class", "imbalance"}
+
+
+def test_every_defect_is_found(sick):
+    diagnosis = diagnose([sick])
+    errors = sorted((f.kind, Path(f.path).name) for f in diagnosis.errors)
+    assert errors == [
+        ("box", "sign00001.jpg"),
+        ("box", "sign00001.jpg"),
+        ("duplicate", "train.json"),
+        ("duplicate", "twice.jpg"),
+        ("mask", "street00002.png"),
+        ("picture", "00001.jpg"),
+        ("picture", "00002.jpg"),
+    ]
+    warnings = {f.kind: f for f in diagnosis.warnings}
+    assert "train/00003.jpg is the same bytes as test/00001.jpg" in warnings["leak"].message
+    assert "train/00006.jpg is nearly the same picture" in warnings["near leak"].message
+    assert "val/00002.jpg" in warnings["near leak"].message
+    assert "00004.jpg is blue van, 00005.jpg is green pickup" in warnings["mislabelled"].message
+    assert "00007.jpg: is a png by its content" in warnings["format"].message
+
+
+def test_imbalance_is_told(tmp_path):
+    for name, count in (("cat", 60), ("dog", 1)):
+        (tmp_path / "set/train" / name).mkdir(parents=True)
+        for i in range(count):
+            noise = np.random.default_rng([count, i]).integers(0, 255, (12, 12, 3), np.uint8)
+            cv2.imwrite(str(tmp_path / f"set/train/{name}/{i}.png"), noise)
+    warnings = {f.kind: f.message for f in diagnose([tmp_path / "set"]).warnings}
+    assert warnings["imbalance"] == "cls: cat has 60, dog has 1; consider class-balanced sampling"
+    assert warnings["rare class"].endswith("dog (1)")
+
+
+def test_fix_shards_without_touching_the_source(sick, tmp_path):
+    before = snapshot(sick)
+    diagnosis = diagnose([sick])
+    done = write_fix(diagnosis, tmp_path / "fixed")
+    assert snapshot(sick) == before
+    listed = "\n".join(done)
+    assert (tmp_path / "fixed/changes.txt").read_text().splitlines() == done
+    for part in (
+        "dropped image " + str(sick / TRAIN / "cls/train/00001.jpg"),
+        "dropped image " + str(sick / TRAIN / "cls/train/00003.jpg"),  # the leak leaves train, not test
+        "dropped image " + str(sick / TRAIN / "seg/images/train/street00002.jpg"),
+        "sign00001.jpg: 1 box(es) clipped, 1 dropped",
+        "left out while reading",
+    ):
+        assert part in listed, listed
+    dataset = make_shards([tmp_path / "fixed"], tmp_path / "out", ShardingOptions())
+    counts = {task: {s: i.count for s, i in splits.items()} for task, splits in dataset.splits.items()}
+    assert counts["cls"] == {"train": 37, "val": 8, "test": 8}
+    assert counts["dec"] == {"train": 20, "val": 4, "test": 4} and counts["seg"]["train"] == 5
+    boxes = read_shard_index(tmp_path / "out/dec/train-000000.index.npz").boxes_xyxy
+    assert boxes[0].tolist() == [0, 10, 30, 30]
+    assert diagnose([tmp_path / "fixed"]).errors == []
+
+
+def test_fix_of_a_healthy_world_changes_nothing(painted, tmp_path):
+    assert write_fix(diagnose([painted]), tmp_path / "fixed") == []
+    fixed = make_shards([tmp_path / "fixed"], tmp_path / "a", ShardingOptions())
+    plain = make_shards([painted], tmp_path / "b", ShardingOptions())
+    assert fixed.fingerprint == plain.fingerprint
+
+
+def test_reports_show_the_worst(sick, tmp_path, capsys):
+    diagnosis = diagnose([sick])
+    print_tables(diagnosis)
+    assert "leak" in capsys.readouterr().out
+    write_json(diagnosis, tmp_path / "r/report.json")
+    body = json.loads((tmp_path / "r/report.json").read_text())
+    assert len(body["errors"]) == len(diagnosis.errors) and body["images"]["cls"]["train"] == 40
+    write_html(diagnosis, tmp_path / "r/report.html")
+    page = (tmp_path / "r/report.html").read_text()
+    assert "error: box" in page and "data:image/jpeg;base64," in page and "no picture" in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+
+
+@pytest.mark.parametrize("text", ["{", '{"format": "other"}'])
+def test_a_fixed_index_of_another_kind_is_refused(text, tmp_path):
+    (tmp_path / "fixed.json").write_text(text)
+    with pytest.raises(ValueError, match="run check_data.py --fix"):
+        read_sources([tmp_path], Findings())
+
+
+def test_near_pairs_are_copies_and_nothing_else():
+    """Every street, scaled and recompressed, is found as a copy of itself alone."""
+    streets = [render_street(144, 216, np.random.default_rng(i)).rgb_HW3 for i in range(12)]
+    originals = [_facts(street) for street in streets]
+    copies = [_facts(cv2.resize(street, (150, 100)), quality=60) for street in streets]
+    assert [(i, j) for i, j, _ in near_pairs(originals, copies)] == [(i, i) for i in range(12)]
+
+
+def test_flat_pictures_are_no_copies():
+    flat = [_facts(np.full((40, 40, 3), value, np.uint8)) for value in (20, 200)]
+    assert list(near_pairs(flat, flat)) == []
+
+
+def _facts(rgb: np.ndarray, quality: int = 90) -> FileFacts:
+    return picture_facts(encode_jpeg(rgb, quality))

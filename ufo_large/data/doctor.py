@@ -1,0 +1,156 @@
+"""Examine a user's data set: what stops sharding, what is suspicious, and an index without the defects.
+
+Errors are what make_shards refuses. Warnings are judgement: leaks between splits, equal pictures of different
+classes, a file whose name hides its format, a class that train hardly has.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ufo_large.data.checking import check_tasks, files_of, inspect_files
+from ufo_large.data.datasets.base import Example, Finding, Findings, SourceTask
+from ufo_large.data.datasets.fixed import write_fixed_index
+from ufo_large.data.datasets.sources import read_sources
+from ufo_large.data.duplicates import find_duplicates, leaked_copies
+from ufo_large.data.pictures import FileFacts
+
+FEW = 5
+IMBALANCE = 50.0
+SUFFIXES = {"jpeg": (".jpg", ".jpeg"), "jpeg-cmyk": (".jpg", ".jpeg"), "png": (".png",), "png-16": (".png",)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Diagnosis:
+    """`tasks`: as the folders have it; `healthy`: after dropping and clipping.
+
+    `classes`: by task and class name, how many images, boxes, or images showing it train has.
+    """
+
+    tasks: list[SourceTask]
+    healthy: list[SourceTask]
+    errors: list[Finding]
+    warnings: list[Finding]
+    classes: dict[str, dict[str, int]]
+
+    def to_json(self) -> dict[str, Any]:
+        counts = {
+            t.info.name: {split: len(examples) for split, examples in t.splits.items()} for t in self.tasks
+        }
+        return {
+            "images": counts,
+            "errors": [asdict(f) for f in self.errors],
+            "warnings": [asdict(f) for f in self.warnings],
+            "train_classes": self.classes,
+        }
+
+
+def diagnose(data: Sequence[str | Path], counts: Mapping[str, int] | None = None, jobs: int = 1) -> Diagnosis:
+    """Read and check everything; never raises for what is wrong inside the folders, never writes to them."""
+    errors, warnings = Findings(), Findings()
+    tasks = read_sources(data, errors, counts)
+    facts = inspect_files(files_of(tasks), jobs)
+    healthy = check_tasks(tasks, facts, errors)
+    classes = {}
+    for i, task in enumerate(healthy):
+        name = task.info.name
+        _warn_of_formats(task, facts, warnings)
+        warnings.items += find_duplicates(task, facts)
+        classes[name] = count_classes(task, "train", facts)
+        _warn_of_imbalance(name, classes[name], warnings)
+        healthy[i] = _without_leaks(task, facts)
+    return Diagnosis(
+        tasks=tasks, healthy=healthy, errors=errors.items, warnings=warnings.items, classes=classes
+    )
+
+
+def _warn_of_formats(task: SourceTask, facts: Mapping[Path, FileFacts], warnings: Findings) -> None:
+    for split, examples in task.splits.items():
+        for path in (e.image for e in examples):
+            kind = facts[path].format
+            if kind in SUFFIXES and path.suffix.lower() not in SUFFIXES[kind]:
+                warnings.at(task.info.name, split).add("format", f"{path}: is a {kind} by its content", path)
+
+
+def count_classes(task: SourceTask, split: str, facts: Mapping[Path, FileFacts]) -> dict[str, int]:
+    """Count images, boxes, or images that show the class, by class name."""
+    counted: Counter[int] = Counter()
+    for example in task.splits.get(split, ()):
+        counted.update(_labels_of(example, facts))
+    return {name: counted[label] for label, name in enumerate(task.info.class_names)}
+
+
+def _labels_of(example: Example, facts: Mapping[Path, FileFacts]) -> list[int]:
+    if example.label is not None:
+        return [example.label]
+    if example.boxes is not None:
+        return [box.label for box in example.boxes]
+    if example.mask is None:
+        return []
+    mask, coding = facts[example.mask], example.mask_coding
+    return sorted({coding.colors[v] if mask.colored else coding.table[v] for v in mask.values})
+
+
+def _warn_of_imbalance(task: str, classes: dict[str, int], warnings: Findings) -> None:
+    report, total = warnings.at(task, "train"), sum(classes.values())
+    if not total:
+        return
+    rare = {name: n for name, n in classes.items() if n < FEW}
+    if rare:
+        listed = ", ".join(f"{name} ({n})" for name, n in sorted(rare.items(), key=lambda x: x[1])[:20])
+        report.add("rare class", f"{task}: {len(rare)} classes with fewer than {FEW} in train: {listed}", "")
+    present = [n for n in classes.values() if n]
+    if max(present) > IMBALANCE * min(present):
+        most, least = max(classes, key=classes.get), min((n for n in classes if classes[n]), key=classes.get)
+        told = f"{most} has {classes[most]}, {least} has {classes[least]}"
+        report.add("imbalance", f"{task}: {told}; consider class-balanced sampling", "")
+
+
+def _without_leaks(task: SourceTask, facts: Mapping[Path, FileFacts]) -> SourceTask:
+    leaked = leaked_copies(task, facts)
+    train = [e for e in task.splits.get("train", ()) if e.image not in leaked]
+    return SourceTask(task.info, {**task.splits, "train": train}) if leaked else task
+
+
+def write_fix(diagnosis: Diagnosis, out: Path) -> list[str]:
+    """Write the healthy index and a list of what was done to OUT; returns that list.
+
+    The user's files stay as they are: the index only points at them.
+    """
+    done = [f"left out while reading: {f.message}" for f in diagnosis.errors if f.kind in READING_KINDS]
+    for before, after in zip(diagnosis.tasks, diagnosis.healthy, strict=True):
+        for split, examples in before.splits.items():
+            kept = {e.image: e for e in after.splits[split]}
+            for example in examples:
+                done += _changes(example, kept.get(example.image))
+    healthy = [replace_empty(task) for task in diagnosis.healthy]
+    write_fixed_index(out, healthy)
+    (out / "changes.txt").write_text("".join(f"{line}\n" for line in done), encoding="utf-8")
+    return done
+
+
+# reported by readers, which leave the entry out themselves
+READING_KINDS = ("json", "annotation", "label", "duplicate", "missing", "classes")
+
+
+def _changes(before: Example, after: Example | None) -> list[str]:
+    if after is None:
+        return [f"dropped image {before.image}"]
+    if before.boxes is None or before.boxes == after.boxes:
+        return []
+    dropped = len(before.boxes) - len(after.boxes)
+    clipped = len([b for b in after.boxes if b not in before.boxes])
+    return [f"{before.image}: {clipped} box(es) clipped, {dropped} dropped"]
+
+
+def replace_empty(task: SourceTask) -> SourceTask:
+    """Drop splits of which nothing is left."""
+    return replace(task, splits={split: examples for split, examples in task.splits.items() if examples})
+
+
+def write_json(diagnosis: Diagnosis, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(diagnosis.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
