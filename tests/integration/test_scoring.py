@@ -141,6 +141,17 @@ def test_a_mask_with_a_value_that_is_no_class(tmp_path, test_root):
         score(tmp_path, test_root, SUBMISSION, "official")
 
 
+def test_official_needs_a_class_0(tmp_path, test_root):
+    """Only classes 1 and 2 exist, so what no ring covers cannot be class 0."""
+    (test_root / "seg/classes.txt").write_text("1 walk\n2 wall\n")
+    cv2.imwrite(str(test_root / "seg/label/test/s.png"), np.array([[1, 1, 2, 2]] * 4, np.uint8))
+    content = SUBMISSION | {"seg": [{"s.png": {"1": [columns(1, 3)], "2": [columns(3, 3)]}}]}
+    with pytest.raises(ValueError, match="use --protocol standard"):
+        score(tmp_path, test_root, content, "official")
+    # painted - 1 1 2 against 1 1 2 2: both classes 1/2
+    assert score(tmp_path, test_root, content, "standard")["miou"] == 0.5
+
+
 def test_a_folder_without_a_test_root(tmp_path):
     with pytest.raises(ValueError, match="give --data the test root"):
         score(tmp_path, tmp_path, SUBMISSION, "official")

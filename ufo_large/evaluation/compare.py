@@ -45,8 +45,8 @@ def delta_m(result: Mapping[str, Any], singles: Sequence[Mapping[str, Any]]) -> 
     """Return the mean over the metrics of (M - M_single) / M_single, the gain over single-task runs.
 
     As in Maninis et al. 2019 (arXiv:1904.08918); every metric here is better when higher. None where a metric
-    of the run has no single-task run, or one that scored 0. Where several single-task runs have a metric, their
-    mean counts.
+    of the run has no single-task run, or one that scored 0. Several single-task runs of a metric count with
+    their mean.
     """
     gains = []
     for metric in METRICS:

@@ -137,6 +137,7 @@ def _true_boxes(boxes: tuple[Box, ...]) -> TrueBoxes:
 
 def _of_reader(reader: SplitReader) -> GroundTruth:
     rows = sorted(range(len(reader)), key=lambda row: reader.sample(row).order)
+    assert [reader.sample(row).order for row in rows] == list(range(len(rows)))  # predictions go by it
     return GroundTruth(
         info=reader.info,
         file_names=tuple(reader.sample(row).file_name for row in rows),
