@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ufo_large.tasks.detection_detr import DETRDetector
 
 _PRIOR = 0.01  # probability of an object that every query starts with (arXiv:1708.02002, section 3.3)
+_LARGEST_SIDE = 0.95
 _PROPOSAL_STRIDES = 5.0  # a proposal starts as a square of this many strides
 
 
@@ -169,7 +170,9 @@ def _squares(sizes: list[tuple[int, int]], strides: tuple[int, ...], device: tor
         )
         side = torch.full_like(x, _PROPOSAL_STRIDES * stride)
         squares.append(torch.stack([x, y, side, side], dim=-1).reshape(-1, 4))
-    return torch.cat(squares) / covered_pixels(sizes[0], strides[0], device)
+    shares_L4 = torch.cat(squares) / covered_pixels(sizes[0], strides[0], device)
+    # A side of the whole image or more has no inverse sigmoid to start from.
+    return torch.cat([shares_L4[:, :2], shares_L4[:, 2:].clamp(max=_LARGEST_SIDE)], dim=1)
 
 
 def _same_group(groups: int, num_queries: int, device: torch.device) -> Tensor:
