@@ -1,7 +1,5 @@
 """Make a module of the same structure, with values where they are at hand."""
 
-import copy
-
 import torch
 from torch import nn
 
@@ -25,9 +23,12 @@ def clone_module(module: nn.Module) -> nn.Module:
 def _same_structure(module: nn.Module, name: str) -> nn.Module:
     if module._parameters and any(p is not None for p in module._parameters.values()):
         return _rebuild(module, name)
-    twin = copy.copy(module)
-    twin._parameters, twin._buffers = dict(module._parameters), dict(module._buffers)
-    twin._modules = {k: _same_structure(m, f"{name}.{k}") for k, m in module._modules.items()}
+    twin = type(module).__new__(type(module))
+    nn.Module.__init__(twin)  # parameters, hooks and children of its own
+    options = {k: v for k, v in module.__dict__.items() if k not in twin.__dict__}
+    twin.__dict__.update(options, training=module.training)
+    for child, layer in module._modules.items():
+        twin.add_module(child, _same_structure(layer, f"{name}.{child}"))
     return twin
 
 

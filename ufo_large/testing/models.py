@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from ufo_large.models import MultitaskModel, Trunk
-from ufo_large.routing import ROUTERS
+from ufo_large.routing import ROUTERS, Router
 from ufo_large.structures import (
     BoxTargets,
     ClassTargets,
@@ -31,14 +31,14 @@ TINY_TASKS = (
 )
 
 
-def tiny_trunk(router: str = "task", **changes: Any) -> Trunk.Config:
+def tiny_trunk(router: str | Router.Config = "task", **changes: Any) -> Trunk.Config:
     """Return a trunk of 4 blocks, width 48, patches of 8 pixels, positions for 32 x 32 pixels."""
     shape = {"patch_size": 8, "embed_dim": 48, "depth": 4, "num_heads": 3, "img_size": 32}
-    options = {"name": "vit_tiny_patch16_224", "router": ROUTERS[router].Config(), **shape, **changes}
-    return Trunk.Config(**options)
+    chosen = ROUTERS[router].Config() if isinstance(router, str) else router
+    return Trunk.Config(**{"name": "vit_tiny_patch16_224", "router": chosen, **shape, **changes})
 
 
-def tiny_model(router: str = "task", **trunk: Any) -> MultitaskModel.Config:
+def tiny_model(router: str | Router.Config = "task", **trunk: Any) -> MultitaskModel.Config:
     """Return a model for TINY_TASKS: linear, FCOS and dense heads."""
     heads = {
         "classification": HEADS["classification"]["linear"].Config(),

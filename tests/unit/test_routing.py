@@ -1,0 +1,233 @@
+"""Every routing scheme, and what each of them promises."""
+
+import math
+
+import pytest
+import torch
+
+from ufo_large.routing import ROUTERS, Route
+from ufo_large.routing.base import routed_blocks
+from ufo_large.routing.clone import clone_module
+from ufo_large.routing.token_topk import balance_loss, mutual_information
+from ufo_large.structures import role_of
+from ufo_large.testing.models import tiny_trunk
+from ufo_large.testing.routing import TASKS, build, check_router, disturb, run
+
+SCHEMES = {
+    "shared": {},
+    "task": {},
+    "task in every block": {"blocks": (0, 1, 2, 3)},
+    "learned": {},
+    "learned in every block": {"blocks": (0, 1, 2, 3)},
+    "token_topk": {},
+    "token_topk, all experts": {"num_experts": 3, "k": 3},
+    "token_topk without losses": {"balance": 0.0, "mutual_information": 0.0},
+}
+
+
+def config(scheme: str, **options):
+    name = scheme.split(",")[0].split(" ")[0]
+    return ROUTERS[name].Config(**SCHEMES[scheme], **options)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_contract(scheme):
+    check_router(config(scheme))
+
+
+def test_default_blocks_are_every_second_of_the_later_half():
+    assert routed_blocks(None, 12) == (7, 9, 11)
+    assert routed_blocks(None, 6) == (3, 5)
+    assert routed_blocks(None, 1) == (0,)
+    assert routed_blocks((2, 0, 2), 3) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "options", "message"),
+    [
+        ("task", {"blocks": (1, 4)}, r"router.blocks names \[4\].*blocks 0 to 3"),
+        ("shared", {"blocks": (1,)}, "has no effect"),
+        ("learned", {"decide_at": 0.0}, "decide_at=0.0"),
+        ("learned", {"end_temperature": 0.0}, "must be positive"),
+        ("token_topk", {"k": 1}, "no gradient"),
+        ("token_topk", {"k": 5}, "2 to num_experts=4"),
+        ("token_topk", {"balance": -1.0}, "must be 0"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(scheme, options, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_trunk(router=ROUTERS[scheme].Config(**options)).build(TASKS)
+
+
+def test_offload_is_refused_where_it_would_lose_losses():
+    with pytest.raises(ValueError, match="loses the auxiliary losses"):
+        tiny_trunk("token_topk", checkpointing="offload").build(TASKS)
+
+
+def calls(trunk) -> dict[str, int]:
+    """Count forward calls of every path of every bank."""
+    counts: dict[str, int] = {}
+    for block, bank in trunk.banks().items():
+        for name, mlp in [("shared", bank.shared), *bank.experts.items()]:
+            key = f"{block}/{name}"
+            counts[key] = 0
+            mlp.register_forward_hook(lambda *_, key=key: counts.__setitem__(key, counts[key] + 1))
+    return counts
+
+
+class TestLearned:
+    def prefer(self, trunk, task: str, logit: float) -> None:
+        for bank in trunk.banks().values():
+            bank.choices[task].logits_2.data = torch.tensor([0.0, logit])
+
+    def test_both_paths_are_computed_until_decided_and_one_from_then_on(self):
+        trunk = build(config("learned"))
+        self.prefer(trunk, "a", 3.0)
+        counts = calls(trunk)
+        run(trunk, "a")
+        assert counts == {k: int(k.endswith(("/shared", "/a"))) for k in counts}
+        trunk.route.progress = 0.6
+        counts.update(dict.fromkeys(counts, 0))
+        run(trunk, "a")
+        assert {k for k, n in counts.items() if n} == {k for k in counts if k.endswith("/a")}
+
+    def test_prediction_computes_the_likelier_path_alone(self):
+        trunk = build(config("learned")).eval()
+        self.prefer(trunk, "a", 3.0)
+        counts = calls(trunk)
+        run(trunk, "a")
+        run(trunk, "b")
+        assert {k.split("/")[1] for k, n in counts.items() if n} == {"a", "shared"}
+
+    def test_a_decision_outlives_the_logits_and_a_reload(self):
+        trunk = build(config("learned"))
+        self.prefer(trunk, "a", 3.0)
+        trunk.route.progress = 1.0
+        expected = run(disturb(trunk), "a")
+        self.prefer(trunk, "a", -3.0)
+        assert all(map(torch.equal, run(trunk, "a"), expected))
+        other = build(config("learned")).eval()
+        run(other, "a")
+        other.load_state_dict(trunk.state_dict())
+        assert all(map(torch.equal, run(other, "a"), expected))
+
+    def test_the_gradient_of_a_choice_is_that_of_the_soft_mixture(self):
+        """Straight-through: d loss / d share_i = <d loss / d output, path_i>, checked by hand."""
+        trunk = disturb(build(config("learned", start_temperature=1.0, end_temperature=1.0)))
+        bank = trunk.banks()[3]
+        x = torch.randn(2, 5, 48)
+        upstream = torch.randn(2, 5, 48)
+        trunk.route.begin("a", training=True)
+        bank(x).backward(upstream)
+        with torch.no_grad():
+            paths = torch.stack([(upstream * bank.shared(x)).sum(), (upstream * bank.experts["a"](x)).sum()])
+            logits = bank.choices["a"].logits_2.clone()
+        logits.requires_grad_()
+        shares = (logits + bank._noise()).softmax(0)
+        (expected,) = torch.autograd.grad(shares @ paths, logits)
+        torch.testing.assert_close(bank.choices["a"].logits_2.grad, expected, atol=1e-4, rtol=1e-4)
+
+    def test_draws_follow_the_shares_and_the_state_resumes(self):
+        trunk = disturb(build(config("learned", blocks=(3,))))
+        trunk.route.draws = 10
+        state, expected = trunk.route.state_dict(), [run(trunk, "a")[0] for _ in range(6)]
+        assert len({e.sum().item() for e in expected}) == 2  # both paths were drawn
+        other = disturb(build(config("learned", blocks=(3,))))
+        other.route.load_state_dict(state)
+        assert all(torch.equal(run(other, "a")[0], e) for e in expected)
+
+
+class TestTokenTopK:
+    def test_output_is_the_weighted_sum_of_the_chosen_experts(self):
+        """Against a dense loop over tokens. Measured difference 2e-7."""
+        trunk = disturb(build(config("token_topk")))
+        bank = trunk.banks()[3]
+        x = torch.randn(2, 5, 48)
+        trunk.route.begin("b", training=False)
+        with torch.no_grad():
+            ours = bank(x)
+            for image in range(2):
+                for token in range(5):
+                    shares = bank.gates["b"](x[image, token]).softmax(0)
+                    best = shares.argsort(descending=True)[:2]
+                    outputs = torch.stack([bank.experts[str(int(e))](x[image, token]) for e in best])
+                    expected = (shares[best] / shares[best].sum()) @ outputs
+                    torch.testing.assert_close(ours[image, token], expected, atol=1e-5, rtol=0)
+
+    def test_an_expert_without_tokens_still_runs(self):
+        trunk = build(config("token_topk"))
+        for bank in trunk.banks().values():
+            gate = bank.gates["a"].weight.data
+            gate.zero_()
+            bank.register_forward_pre_hook(lambda _, args: (args[0].abs(),))
+            gate[:2] = 1.0  # inputs are positive, so experts 0 and 1 win everywhere
+        sum(x.sum() for x in run(trunk, "a")).backward()
+        expert = trunk.banks()[3].experts["3"]
+        assert expert.fc1.weight.grad is not None and not expert.fc1.weight.grad.any()
+
+    def test_losses_by_hand(self):
+        even, crowded = torch.full((4,), 0.25), torch.tensor([1.0, 0, 0, 0])
+        assert balance_loss(even, even) == 1
+        assert balance_loss(crowded, crowded) == 4
+        assert mutual_information(torch.stack([even, even])) == 0
+        apart = torch.tensor([[0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5]])
+        assert mutual_information(apart) == pytest.approx(math.log(2))
+
+    def test_losses_add_up_over_blocks_and_only_in_training(self):
+        trunk = build(config("token_topk", blocks=(0, 1)))
+        run(trunk, "a")
+        assert trunk.route.losses["balance"].item() == pytest.approx(0.01, rel=0.05)
+        assert trunk.route.losses["mutual_information"].item() == 0  # one task so far
+        run(trunk.eval(), "a")
+        assert not trunk.route.losses
+
+    def test_tasks_that_differ_lower_the_information_loss(self):
+        trunk = disturb(build(config("token_topk")), seed=5)
+        for task in TASKS:
+            run(trunk, task)
+        assert trunk.route.losses["mutual_information"].item() < 0
+        state = trunk.route.state_dict()
+        expected = run(trunk, "a"), trunk.route.losses["mutual_information"]
+        other = disturb(build(config("token_topk")), seed=5)
+        other.route.load_state_dict(state)
+        run(other, "a")
+        assert torch.equal(other.route.losses["mutual_information"], expected[1])
+
+    def test_recomputation_reports_nothing_twice(self):
+        trunk = tiny_trunk("token_topk", checkpointing="full").build(TASKS)
+        pooled, _ = run(trunk, "a")
+        before = dict(trunk.route.losses), dict(trunk.route._pending)
+        (pooled.sum() + sum(trunk.route.losses.values())).backward()
+        assert all(trunk.route.losses[k] is v for k, v in before[0].items())
+        assert all(trunk.route._pending[k] is v for k, v in before[1].items())
+
+    def test_experts_are_shared_and_gates_belong_to_their_task(self):
+        for name, parameter in build(config("token_topk")).named_parameters():
+            expected = name.split(".gates.")[1].split(".")[0] if ".gates." in name else None
+            assert role_of(parameter).task == expected
+
+
+def test_a_clone_shares_neither_parameters_nor_hooks():
+    mlp = build(config("shared")).vit.blocks[0].mlp
+    twin = clone_module(mlp)
+    mlp.register_forward_hook(lambda *_: pytest.fail("called"))
+    mlp.act.register_forward_hook(lambda *_: pytest.fail("called"))
+    twin(torch.randn(1, 48))
+    assert all(
+        a is not b and torch.equal(a, b) for a, b in zip(mlp.parameters(), twin.parameters(), strict=True)
+    )
+    with pytest.raises(ValueError, match=r"\.0 of type Conv2d"):
+        clone_module(torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1)))
+
+
+def test_statistics_are_scalars_averaged_over_blocks():
+    for scheme, keys in {"learned": {"own_path", "entropy"}, "token_topk": {"entropy", "load_0"}}.items():
+        trunk = build(config(scheme))
+        run(trunk, "a")
+        assert keys <= set(trunk.route.statistics)
+        assert all(v.ndim == 0 and not v.requires_grad for v in trunk.route.statistics.values())
+    route = Route()
+    route.begin("a", training=True)
+    for value in (1.0, 2.0, 6.0):
+        route.observe("x", torch.tensor(value))
+    assert route.statistics["x"] == 3.0
