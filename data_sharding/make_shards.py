@@ -65,3 +65,5 @@ if __name__ == "__main__":
         main()
     except ValueError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on where it stopped")

@@ -1,5 +1,6 @@
 """Run a function over many items in processes, with a progress bar that estimates the end."""
 
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from multiprocessing import get_context
@@ -55,7 +56,7 @@ def _parallel(function: Callable[[Any], Any], items: Sequence[Any], jobs: int) -
     # a fork server: forking a process with torch threads can hang, and spawning would import torch every time
     context = get_context("forkserver")
     context.set_forkserver_preload([function.__module__])
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_leave_interrupts_to_parent) as pool:
         waiting = {pool.submit(function, item): item for item in items}
         try:
             while waiting:
@@ -64,3 +65,8 @@ def _parallel(function: Callable[[Any], Any], items: Sequence[Any], jobs: int) -
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+
+
+def _leave_interrupts_to_parent() -> None:
+    """Ctrl-C reaches every process of a terminal; only the parent should answer it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
