@@ -18,6 +18,7 @@ import torch.distributed as dist
 from ufo_large.data.loader import LoaderConfig
 from ufo_large.data.sharding import ShardingOptions, make_shards
 from ufo_large.data.shards import ShardSet
+from ufo_large.data.tiles import Tiling
 from ufo_large.distributed.checkpoint import save_weights
 from ufo_large.distributed.engine import PlainEngine
 from ufo_large.evaluation.evaluator import Evaluator
@@ -211,6 +212,28 @@ def submission_alone(shards, workdir):
     loader = LoaderConfig(micro_batch=3, image_size=(32, 32), workers=0)
     evaluator = Evaluator(shards=ShardSet.open(shards), loaders={"dec": loader}, show_progress=False)
     return evaluate_run(evaluator, OneBox(), workdir)
+
+
+def test_boxes_found_in_tiles_are_joined(data):
+    """Two tiles of 35 px in 60, the second from 25 on; each holds a box at its (5, 5)."""
+
+    class CornerBox(NoisyOracle):
+        def predict(self, batch):
+            box = torch.tensor([[5.0, 5.0, 9.0, 9.0]]), torch.ones(1), torch.zeros(1).long()
+            return [BoxPrediction(sample, *box) for sample in batch.samples]
+
+    loader = LoaderConfig(micro_batch=4, image_size=(32, 32), workers=0)
+    evaluator = Evaluator(
+        shards=ShardSet.open(data / "shards"),
+        loaders={"detection": loader},
+        tiles={"dec": Tiling(rows=1, columns=2, overlap=10, whole=False)},
+        show_progress=False,
+    )
+    info = evaluator.shards.task("dec")
+    predictions = list(evaluator.predictions(CornerBox(), info))
+    assert [p.sample.order for p in predictions] == list(range(COUNTS["dec"]))
+    for prediction in predictions:
+        assert prediction.boxes_xyxy_N4.tolist() == [[5, 5, 9, 9], [30, 5, 34, 9]]
 
 
 @pytest.fixture(scope="module")
