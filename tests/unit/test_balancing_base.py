@@ -159,6 +159,12 @@ def test_the_state_of_another_method_is_refused():
         METHODS["tbgn"].Config().build(TASKS, 0).load_state_dict(state)
 
 
+def test_the_state_of_other_tasks_is_refused():
+    state = METHODS["dwa"].Config().build(TASKS, 0).state_dict()
+    with pytest.raises(ValueError, match="balanced the tasks cls, det, seg, depth, this run has cls, det"):
+        METHODS["dwa"].Config().build(TASKS[:2], 0).load_state_dict(state)
+
+
 def test_state_dict_is_a_copy():
     balancer = METHODS["uncertainty"].Config().build(TASKS, 0)
     balancer(signals(TASKS, [1.0, 2.0, 3.0, 4.0], GRAM_MM))

@@ -123,17 +123,23 @@ class Balancer(ABC):
         own = {name: copy.deepcopy(getattr(self, name)) for name in self.state_names}
         return {
             "method": type(self).__name__,
+            "tasks": list(self.tasks),
             "generator": self.generator.get_state(),
             "last_weights": dict(self.last_weights),
             **own,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict`. Raises ValueError for the state of another method."""
+        """Continue from `state_dict`. Raises ValueError for the state of another method or of other tasks."""
         if state["method"] != type(self).__name__:
             raise ValueError(
                 f"the checkpoint's balancer is {state['method']}, this run's is {type(self).__name__}: "
                 f"choose the same method, or start from the weights alone"
+            )
+        if set(state["tasks"]) != set(self.tasks):
+            raise ValueError(
+                f"the checkpoint balanced the tasks {', '.join(state['tasks'])}, this run has "
+                f"{', '.join(self.tasks)}: keep the tasks, or start from the weights alone"
             )
         self.generator.set_state(state["generator"])
         self.last_weights = dict(state["last_weights"])
