@@ -9,7 +9,7 @@ from ufo_large.balancing.gram import GramBalancer
 
 
 class FairGrad(GramBalancer):
-    """Share the improvement alpha-fairly (Ban & Ji 2024, arXiv:2402.15638, eq. 6): G w = w^(-1/alpha).
+    """Share the improvement alpha-fairly (Ban & Ji 2024, arXiv:2402.15638, eq. 4): G w = w^(-1/alpha).
 
     alpha = 1 is Nash-MTL; larger values care more for the worst task, alpha -> 0 tends to plain summing.
     The norms are divided by their mean first, so that the scale is that of summing.

@@ -13,7 +13,7 @@ class FAMO(LearnedBalancer):
     """Let all losses fall at the same relative rate (Liu et al. 2023, arXiv:2306.03792, algorithm 1).
 
     z = softmax(xi) over the tasks present; w_k is proportional to z_k / L_k, here scaled to sum to M. The
-    logits xi descend on how much each log-loss fell since the last step (eq. 9): a task that fell less
+    logits xi descend on how much each log-loss fell since the last step: a task that fell less
     gains weight.
 
     The paper evaluates each batch again after the update. That is another forward pass, so the loss of the

@@ -13,7 +13,7 @@ from ufo_large.balancing.projection_order import projection_orders
 class GradVac(GramBalancer):
     """Raise a pair's cosine to its moving average where it is below.
 
-    Gradient vaccine, Wang et al. 2020, arXiv:2010.05874, eq. 3. PCGrad acts on negative cosines only; here
+    Gradient vaccine, Wang et al. 2020, arXiv:2010.05874. PCGrad acts on negative cosines only; here
     the goal is learned per pair, so mild conflict counts too. The goals start at 0 and are kept by task
     names.
     """
@@ -53,6 +53,6 @@ class GradVac(GramBalancer):
 
 
 def _pull(cosine: float, goal: float) -> float:
-    """How much of the other unit gradient brings a unit vector from `cosine` to `goal` (eq. 3)."""
+    """How much of the other unit gradient brings a unit vector from `cosine` to `goal` (the paper's update rule)."""
     sine_of_goal = math.sqrt(max(1e-12, 1 - goal * goal))
     return (goal * math.sqrt(1 - cosine * cosine) - cosine * sine_of_goal) / sine_of_goal

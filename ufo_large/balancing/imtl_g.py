@@ -10,7 +10,7 @@ from ufo_large.balancing.gram import GramBalancer, equal_cosines
 class IMTLG(GramBalancer):
     """Choose weights so that the update projects equally on every task's gradient.
 
-    IMTL-G, Liu et al. 2021, "Towards Impartial Multi-task Learning", ICLR, eq. 6. It is ConFIG's direction;
+    IMTL-G, Liu et al. 2021, "Towards Impartial Multi-task Learning", ICLR. It is ConFIG's direction;
     only the length differs. The paper's weights sum to 1 (here M), which leans to the shortest gradient.
     With weights of mixed signs that sum can vanish or turn negative, and the step would explode or reverse;
     so it is the absolute weights that sum to M, which is the same where all are positive.

@@ -9,7 +9,7 @@ from ufo_large.balancing.learned import LearnedBalancer
 
 
 class IMTLL(LearnedBalancer):
-    """Learn a scale per loss (IMTL-L, Liu et al. 2021, "Towards Impartial Multi-task Learning", ICLR, eq. 8).
+    """Learn a scale per loss (IMTL-L, Liu et al. 2021, "Towards Impartial Multi-task Learning", ICLR).
 
     The objective is sum_k exp(s_k) * L_k - s_k; w_k = exp(s_k) settles at 1 / L_k. Although it is derived
     without a likelihood, with s_k = -log-variance it is `uncertainty`; both names are kept because papers

@@ -9,10 +9,10 @@ from ufo_large.balancing.base import Balancer, Signals, positive_losses, summing
 
 
 class STCH(Balancer):
-    """Train mostly the task that is worst off (smooth Tchebycheff, Lin et al. 2024, arXiv:2402.19078, eq. 9).
+    """Train mostly the task that is worst off (smooth Tchebycheff, Lin et al. 2024, arXiv:2402.19078).
 
     The objective is mu * log sum_k exp(f_k / mu) with f_k = log(L_k / reference_k), as in the paper's
-    multi-task experiments (appendix C.2): the reference is the task's mean loss over its first steps, so
+    multi-task experiments: the reference is the task's mean loss over its first steps, so
     f_k is how far the task still is from where it began. Hence w_k is proportional to softmax(f / mu)_k /
     L_k, here scaled to sum to M. During the warm-up only log L_k counts: w_k proportional to 1 / L_k.
     """

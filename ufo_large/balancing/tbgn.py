@@ -13,7 +13,7 @@ from ufo_large.balancing.shares import check_share_names, check_shares, relative
 class TBGN(Balancer):
     """Give every task the share of the trunk's update that you choose, whatever the length of its gradient.
 
-    Task-balanced gradient normalisation (Uni-Perceiver v2, Li et al. 2022, arXiv:2211.09808, section 3.3):
+    Task-balanced gradient normalisation (Uni-Perceiver v2, Li et al. 2022, arXiv:2211.09808):
     each task's gradient is divided by its norm and multiplied by a weight. Here w_k = share_k * target /
     |g_k|. The target is the mean over the tasks of a moving average of their norms, so that the total
     scale stays that of plain summing; a constant would not fit the learning rate of another recipe.

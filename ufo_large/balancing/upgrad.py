@@ -13,7 +13,7 @@ from ufo_large.balancing.gram import GramBalancer, factor
 class UPGrad(GramBalancer):
     """Project each gradient onto the cone of updates that harm no task, and sum the projections.
 
-    Quinton & Rey 2024, arXiv:2406.16232, definition 3 and proposition 1: the projection of g_i is
+    Quinton & Rey 2024, arXiv:2406.16232, proposition 1: the projection of g_i is
     sum_k v_k g_k with v minimising v G v subject to v >= e_i. With v = e_i + y that is non-negative least
     squares, solved exactly here; TorchJD's own projector needs a GPL solver.
     """
