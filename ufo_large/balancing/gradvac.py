@@ -53,6 +53,6 @@ class GradVac(GramBalancer):
 
 
 def _pull(cosine: float, goal: float) -> float:
-    """How much of the other unit gradient brings a unit vector from `cosine` to `goal` (the paper's update rule)."""
+    """How much of the other unit gradient brings a unit vector from `cosine` to `goal`."""
     sine_of_goal = math.sqrt(max(1e-12, 1 - goal * goal))
     return (goal * math.sqrt(1 - cosine * cosine) - cosine * sine_of_goal) / sine_of_goal
