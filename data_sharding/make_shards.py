@@ -5,8 +5,8 @@ import os
 import sys
 
 from ufo_large.data.shard_index import read_dataset
-from ufo_large.data.shard_writer import Transcode
 from ufo_large.data.sharding import ShardingOptions, make_shards, parse_class_counts
+from ufo_large.data.stored_sample import Transcode
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

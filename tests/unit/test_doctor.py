@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
 from ufo_large.data.datasets.base import Findings
 from ufo_large.data.datasets.sources import read_sources
@@ -55,6 +56,9 @@ def sick(painted, tmp_path) -> Path:
     mask = cv2.imread(str(train / "seg/label/train/street00002.png"), cv2.IMREAD_UNCHANGED)
     mask[0, 0] = 99
     cv2.imwrite(str(train / "seg/label/train/street00002.png"), mask)
+    turned = Image.open(train / "cls/train/00008.jpg")
+    turned.getexif()[ExifTags.Base.Orientation] = 6
+    turned.save(train / "cls/train/00008.jpg", exif=turned.getexif())
     return world
 
 
@@ -85,6 +89,7 @@ def test_every_defect_is_found(sick):
     assert "train/00006.jpg is nearly the same picture" in warnings["near leak"].message
     assert "val/00002.jpg" in warnings["near leak"].message
     assert "00004.jpg is blue van, 00005.jpg is green pickup" in warnings["mislabelled"].message
+    assert "00008.jpg: an EXIF tag turns it" in warnings["turned"].message
     assert "00007.jpg: is a png by its content" in warnings["format"].message
 
 

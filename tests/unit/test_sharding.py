@@ -13,8 +13,9 @@ import pytest
 from ufo_large.data import sharding
 from ufo_large.data.pictures import decode_rgb
 from ufo_large.data.shard_index import parse_dataset, read_dataset, read_shard_index
-from ufo_large.data.shard_writer import Transcode, write_shard
+from ufo_large.data.shard_writer import write_shard
 from ufo_large.data.sharding import ShardingOptions, make_shards
+from ufo_large.data.stored_sample import Transcode
 from ufo_large.data.synthetic import WorldSizes, write_world
 from ufo_large.data.verify import verify_shards
 

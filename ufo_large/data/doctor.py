@@ -57,7 +57,7 @@ def diagnose(data: Sequence[str | Path], counts: Mapping[str, int] | None = None
     classes = {}
     for i, task in enumerate(healthy):
         name = task.info.name
-        _warn_of_formats(task, facts, warnings)
+        _warn_of_files(task, facts, warnings)
         warnings.items += find_duplicates(task, facts)
         classes[name] = count_classes(task, "train", facts)
         _warn_of_imbalance(name, classes[name], warnings)
@@ -67,12 +67,15 @@ def diagnose(data: Sequence[str | Path], counts: Mapping[str, int] | None = None
     )
 
 
-def _warn_of_formats(task: SourceTask, facts: Mapping[Path, FileFacts], warnings: Findings) -> None:
+def _warn_of_files(task: SourceTask, facts: Mapping[Path, FileFacts], warnings: Findings) -> None:
     for split, examples in task.splits.items():
         for path in (e.image for e in examples):
             kind = facts[path].format
             if kind in SUFFIXES and path.suffix.lower() not in SUFFIXES[kind]:
                 warnings.at(task.info.name, split).add("format", f"{path}: is a {kind} by its content", path)
+            if facts[path].turned:
+                told = f"{path}: an EXIF tag turns it in viewers; it is used as stored"
+                warnings.at(task.info.name, split).add("turned", told, path)
 
 
 def count_classes(task: SourceTask, split: str, facts: Mapping[Path, FileFacts]) -> dict[str, int]:

@@ -8,11 +8,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 HASH_SIDE = 8
 LOOK_SIDE = 16
 SMALL_SIDE = 128
+EXIF_BYTES = 4096
 STORED_AS_IS = ("jpeg", "png")
 
 
@@ -22,8 +23,9 @@ class FileFacts:
 
     `error` is empty for a whole file, else says what is wrong. `format` is jpeg, png, or another PIL name;
     a JPEG in CMYK is "jpeg-cmyk". `sha256` is of the bytes. `dhash` (difference hash, 64 bits) and `look`
-    (16x16 grey values in hex) tell pictures that look alike. `values` (masks only) counts pixels by grey
-    value, or by 0xRRGGBB where `colored`.
+    (16x16 grey values in hex) tell pictures that look alike. `turned`: an EXIF tag asks viewers to turn
+    or mirror it, which training does not. `values` (masks only) counts pixels by grey value, or by 0xRRGGBB
+    where `colored`.
     """
 
     error: str = ""
@@ -33,6 +35,7 @@ class FileFacts:
     sha256: str = ""
     dhash: int = 0
     look: str = ""
+    turned: bool = False
     colored: bool = False
     values: dict[int, int] = field(default_factory=dict)
 
@@ -70,6 +73,7 @@ def picture_facts(data: bytes) -> FileFacts:
         width=width,
         sha256=hashlib.sha256(data).hexdigest(),
         dhash=difference_hash(gray),
+        turned=_is_turned(data),
         look=_shrink(gray, LOOK_SIDE, LOOK_SIDE).tobytes().hex(),
     )
 
@@ -97,6 +101,13 @@ def _decode_other(data: bytes) -> tuple[str, int, int, np.ndarray]:
         if kind == "png" and image.mode.startswith("I"):
             kind = "png-16"
         return kind, image.height, image.width, np.asarray(image.convert("L"))
+
+
+def _is_turned(data: bytes) -> bool:
+    if b"Exif" not in data[:EXIF_BYTES]:
+        return False
+    with Image.open(io.BytesIO(data)) as image:
+        return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
 
 
 def difference_hash(gray_HW: np.ndarray) -> int:

@@ -1,9 +1,11 @@
 """Run a function over many items in processes, with a progress bar that estimates the end."""
 
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from multiprocessing import get_context
+from multiprocessing import connection, get_context, parent_process
 from typing import Any
 
 from rich.progress import (
@@ -56,7 +58,7 @@ def _parallel(function: Callable[[Any], Any], items: Sequence[Any], jobs: int) -
     # a fork server: forking a process with torch threads can hang, and spawning would import torch every time
     context = get_context("forkserver")
     context.set_forkserver_preload([function.__module__])
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_leave_interrupts_to_parent) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_prepare_worker) as pool:
         waiting = {pool.submit(function, item): item for item in items}
         try:
             while waiting:
@@ -67,6 +69,12 @@ def _parallel(function: Callable[[Any], Any], items: Sequence[Any], jobs: int) -
             raise
 
 
-def _leave_interrupts_to_parent() -> None:
-    """Ctrl-C reaches every process of a terminal; only the parent should answer it."""
+def _prepare_worker() -> None:
+    """Leave Ctrl-C, which reaches all processes of a terminal, to the parent; end when that is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    connection.wait([parent_process().sentinel])
+    os._exit(1)

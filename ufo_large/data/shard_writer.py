@@ -7,41 +7,18 @@ import os
 import re
 import tarfile
 import zlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import cv2
 import numpy as np
 
-from ufo_large.data.datasets.base import Example
-from ufo_large.data.pictures import (
-    STORED_AS_IS,
-    FileFacts,
-    decode_mask,
-    decode_rgb,
-    encode_jpeg,
-    encode_mask,
-    is_plain_mask,
-)
+from ufo_large.data.datasets.base import Box, Example
+from ufo_large.data.pictures import FileFacts
 from ufo_large.data.shard_index import ShardEntry, ShardIndex
+from ufo_large.data.stored_sample import StoredSample, Transcode, store
 
 TAR_HEADER = 512
-FULL_SIZE_QUALITY = 95
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Transcode:
-    """Scale pictures down to `short_side` pixels and store them as JPEG; None keeps the user's own bytes."""
-
-    short_side: int | None = None
-    quality: int = 90
-
-    def __post_init__(self):
-        if self.short_side is not None and self.short_side < 16:
-            raise ValueError(f"--short-side {self.short_side}: at least 16 pixels")
-        if not 1 <= self.quality <= 100:
-            raise ValueError(f"--quality {self.quality}: 1 to 100")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,7 +138,7 @@ class _Columns:
 
 def _write_sample(tar: tarfile.TarFile, job: ShardJob, position: int, columns: _Columns) -> None:
     example, order = job.examples[position], job.first_order + position
-    sample = _encode(example, job.facts[position], job.transcode)
+    sample = store(example, job.facts[position], job.transcode)
     key = f"{order:06d}-{re.sub(r'[^A-Za-z0-9_-]', '_', Path(example.file_name).stem)[:60]}"
     facts = {
         "key": key,
@@ -217,12 +194,12 @@ def _annotation(example: Example) -> dict[str, Any]:
     }
 
 
-def _area(box) -> float:
+def _area(box: Box) -> float:
     x0, y0, x1, y1 = box.xyxy
     return (x1 - x0) * (y1 - y0)
 
 
-def _add_labels(columns: _Columns, sample: "_Sample") -> None:
+def _add_labels(columns: _Columns, sample: StoredSample) -> None:
     example = sample.example
     if example.label is not None:
         columns.add_labels([example.label], [1])
@@ -232,71 +209,3 @@ def _add_labels(columns: _Columns, sample: "_Sample") -> None:
         columns.add_labels([b.label for b in example.boxes], [1] * len(example.boxes))
     else:
         columns.add_labels(list(sample.pixels), list(sample.pixels.values()))
-
-
-@dataclass(slots=True)
-class _Sample:
-    """One sample as stored; `example` has its boxes in pixels of the stored picture."""
-
-    example: Example
-    image: bytes
-    extension: str
-    height: int
-    width: int
-    mask: bytes = b""
-    pixels: dict[int, int] = field(default_factory=dict)
-
-
-def _encode(example: Example, facts: FileFacts, transcode: Transcode) -> _Sample:
-    data = example.image.read_bytes()
-    mask = None if example.mask is None else example.mask.read_bytes()
-    sample = _encode_picture(example, data, facts, transcode)
-    if mask is not None:
-        sample.mask, sample.pixels = _encode_mask(example, mask, (sample.height, sample.width))
-    return sample
-
-
-def _encode_picture(example: Example, data: bytes, facts: FileFacts, transcode: Transcode) -> _Sample:
-    height, width = facts.height, facts.width
-    scale = 1.0 if transcode.short_side is None else min(1.0, transcode.short_side / min(height, width))
-    if scale == 1 and facts.format in STORED_AS_IS:
-        return _Sample(example, data, {"jpeg": "jpg"}.get(facts.format, facts.format), height, width)
-    rgb = decode_rgb(data)
-    if scale == 1:
-        return _Sample(example, encode_jpeg(rgb, FULL_SIZE_QUALITY), "jpg", height, width)
-    new_size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    smaller = cv2.resize(rgb, new_size, interpolation=cv2.INTER_AREA)
-    boxes = _scale_boxes(example, (new_size[0] / width, new_size[1] / height))
-    return _Sample(boxes, encode_jpeg(smaller, transcode.quality), "jpg", new_size[1], new_size[0])
-
-
-def _scale_boxes(example: Example, ratios: tuple[float, float]) -> Example:
-    if not example.boxes:
-        return example
-    x, y = ratios
-    boxes = (
-        replace(
-            b,
-            xyxy=tuple(v * s for v, s in zip(b.xyxy, (x, y, x, y), strict=True)),
-            area=None if b.area is None else b.area * x * y,
-        )
-        for b in example.boxes
-    )
-    return replace(example, boxes=tuple(boxes))
-
-
-def _encode_mask(example: Example, data: bytes, size: tuple[int, int]) -> tuple[bytes, dict[int, int]]:
-    values, colored = decode_mask(data)
-    if colored:
-        labels = np.full(values.shape, 255, np.uint8)
-        for color, label in example.mask_coding.colors.items():
-            labels[values == color] = label
-    else:
-        labels = np.array(example.mask_coding.table, np.int16)[values].astype(np.uint8)
-    if labels.shape != size:
-        labels = cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-    unchanged = (
-        not colored and labels.shape == values.shape and (labels == values).all() and is_plain_mask(data)
-    )
-    found, counts = np.unique(labels[labels != 255], return_counts=True)
-    return data if unchanged else encode_mask(labels), dict(zip(found.tolist(), counts.tolist(), strict=True))

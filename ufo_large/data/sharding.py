@@ -22,7 +22,8 @@ from ufo_large.data.shard_index import (
     shard_entries,
     shard_entry,
 )
-from ufo_large.data.shard_writer import ShardJob, Transcode, write_shard
+from ufo_large.data.shard_writer import ShardJob, write_shard
+from ufo_large.data.stored_sample import Transcode
 from ufo_large.structures import TaskInfo
 
 JOURNAL_FILE = "written.jsonl"
