@@ -4,7 +4,7 @@
     python eval/run_all.py --workdir RUN --data SHARDS
     deepspeed --num_gpus 8 eval/run_all.py --workdir RUN --data SHARDS
 
-The second form writes RUN/submission.json and RUN/metrics.json.
+The second form writes RUN/submission.json, RUN/metrics.json and RUN/report.html.
 """
 
 import argparse
@@ -41,9 +41,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def evaluate(args: argparse.Namespace) -> dict | None:
     """Predict with a finished run on all ranks; the result is rank 0's."""
     from ufo_large.data.shards import ShardSet
-    from ufo_large.distributed import zero
+    from ufo_large.distributed import comm, zero
     from ufo_large.evaluation.evaluator import Evaluator
     from ufo_large.evaluation.run import check_tasks, evaluate_run, load_model
+    from ufo_large.tracking.report import write_report
+    from ufo_large.tracking.showcase import predict_examples
     from ufo_large.train.run_folder import RunFolder
 
     device = zero.init_distributed()
@@ -54,7 +56,11 @@ def evaluate(args: argparse.Namespace) -> dict | None:
     model = load_model(saved.config.model, saved.tasks, folder.weights, device)
     loaders = {key: task.loader for key, task in saved.config.tasks.items()}
     evaluator = Evaluator(shards=shards, loaders=loaders, split=args.split, device=device)
-    return evaluate_run(evaluator, model, args.workdir, args.protocol)
+    result = evaluate_run(evaluator, model, args.workdir, args.protocol)
+    if comm.is_main():
+        examples = predict_examples(model, shards, args.split, loaders, device=device)
+        print(f"report: {write_report(args.workdir, examples)}")
+    return result
 
 
 def show(result: dict) -> None:

@@ -69,7 +69,7 @@ def test_every_stage_gives_the_losses_of_one_process(tiny_shards, tmp_path):
 
 
 def test_ten_steps_equal_five_and_five(tiny_shards, tmp_path):
-    """Bitwise, under ZeRO-3 on two ranks, in the middle of an epoch, with drop path drawing random numbers."""
+    """Bitwise, under ZeRO-3 on two ranks, in the middle of an epoch, with drop path drawing."""
     options = ("steps=10", "save_every=5", "keep_checkpoints=3", "model.trunk.drop_path=0.2")
     arguments = (str(tiny_shards), str(tmp_path / "whole"), "zero3_fp32", "none", options, 1)
     whole = run_ranks(train_run, 2, *arguments)[0]

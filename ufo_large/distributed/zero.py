@@ -20,8 +20,7 @@ from ufo_large.distributed import comm
 from ufo_large.distributed.local_gradients import LocalGradients
 from ufo_large.structures import role_of
 
-
-# A C++ extension that only DeepSpeed's inference all-reduce on CPUs uses; it would be compiled at the first start.
+# A C++ extension that only DeepSpeed's CPU inference uses; it would be compiled at the first start.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
