@@ -33,7 +33,7 @@ def test_candidates_keep_the_work():
     found = candidate_canvases((512, 512), 16)
     tokens = np.array([h * w / 256 for h, w in found])
     assert found[0] == (512, 512) and len(found) > 50
-    assert tokens.max() <= 1024 and tokens.min() >= 0.9 * 1024
+    assert tokens.max() <= 1024 and tokens.min() >= 0.7 * 1024
     assert all(h % 16 == 0 and w % 16 == 0 for h, w in found)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import cv2
 import torch
 
 from ufo_large.data.transforms.base import Example
@@ -27,7 +28,7 @@ def collate(
     images = torch.zeros(len(examples), 3, *canvas, dtype=torch.uint8)
     for image, example in zip(images, examples, strict=True):
         height, width = example.size
-        image[:, :height, :width] = example.image
+        _copy_pixels(image[:, :height, :width], example.image)
     return TaskBatch(
         task=info.name,
         images_BCHW=images,
@@ -35,6 +36,14 @@ def collate(
         targets=_targets(info.kind, examples, canvas),
         samples=tuple(samples),
     )
+
+
+def _copy_pixels(target: torch.Tensor, source: torch.Tensor) -> None:
+    """Copy [3, h, w]; pixels that lie interleaved, as decoders write them, are parted by OpenCV."""
+    if source.stride(0) == 1 and source.stride(2) == 3:
+        cv2.split(source.permute(1, 2, 0).numpy(), list(target.numpy()))
+    else:
+        target.copy_(source)
 
 
 def _targets(kind: str, examples: Sequence[Example], canvas: tuple[int, int]) -> Targets | None:

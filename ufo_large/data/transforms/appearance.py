@@ -1,5 +1,6 @@
 """Changes that need no decoding: mirror an example, shift its colours."""
 
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
@@ -19,12 +20,19 @@ def mirrored(example: Example) -> Example:
     )
 
 
-def colour_jitter(strength: float) -> v2.Transform:
-    """Return a random change of brightness, contrast, saturation by `strength`, of hue by a tenth of it."""
-    if strength == 0:
-        return v2.Identity()
+def colour_jitter(strength: float) -> list[v2.Transform]:
+    """Return what changes brightness, contrast, saturation by `strength` and hue by a tenth; or nothing."""
     hue = min(0.5, HUE_SHARE * strength)
-    return v2.ColorJitter(brightness=strength, contrast=strength, saturation=strength, hue=hue)
+    if strength == 0:
+        return []
+    return [v2.ColorJitter(brightness=strength, contrast=strength, saturation=strength, hue=hue)]
+
+
+def repainted(image: tv_tensors.Image, steps: list[v2.Transform]) -> tv_tensors.Image:
+    """Apply the steps in order."""
+    for step in steps:
+        image = step(image)
+    return image
 
 
 def check_share(name: str, value: float) -> None:

@@ -7,7 +7,7 @@ import torch
 from torchvision.transforms import v2
 
 from ufo_large.data.shards import RawSample, SplitReader
-from ufo_large.data.transforms.appearance import check_range, check_share, colour_jitter, mirrored
+from ufo_large.data.transforms.appearance import check_range, check_share, colour_jitter, mirrored, repainted
 from ufo_large.data.transforms.base import Example, Transform, chance, log_uniform, pick, uniform
 from ufo_large.data.transforms.window import Window, fit, load, scaled
 from ufo_large.structures import ClassTargets, TaskBatch, TaskInfo
@@ -61,7 +61,7 @@ class ClassificationTransform(Transform):
 
     def __init__(self, config: Config, info: TaskInfo, keep_aspect: bool):
         self.config, self.keep_aspect = config, keep_aspect
-        steps = [colour_jitter(config.colour)]
+        steps = colour_jitter(config.colour)
         if config.rand_augment:
             steps.append(v2.RandAugment(num_ops=2, magnitude=config.rand_augment))
         if config.erasing:
@@ -80,8 +80,7 @@ class ClassificationTransform(Transform):
         example = load(raw, Window(top, left, height, width, *out), "classification")
         if chance(self.config.flip):
             example = mirrored(example)
-        for step in self.appearance:
-            example.image = step(example.image)
+        example.image = repainted(example.image, self.appearance)
         return example
 
     def _crop(self, height: int, width: int) -> tuple[int, int, int, int]:

@@ -7,7 +7,7 @@ from torchvision import tv_tensors
 
 from ufo_large.data.decode import BadSample
 from ufo_large.data.shards import RawSample, SplitReader
-from ufo_large.data.transforms.appearance import check_range, check_share, colour_jitter, mirrored
+from ufo_large.data.transforms.appearance import check_range, check_share, colour_jitter, mirrored, repainted
 from ufo_large.data.transforms.base import Example, Transform, chance, log_uniform, pick, uniform
 from ufo_large.data.transforms.copy_paste import RareObjects, paste
 from ufo_large.data.transforms.jitter import jittered_window
@@ -64,7 +64,7 @@ class DetectionTransform(Transform):
                 example = example if patch is None else paste(example, patch)
         if chance(self.config.flip):
             example = mirrored(example)
-        example.image = self.colour(example.image)
+        example.image = repainted(example.image, self.colour)
         return example
 
     def _view(self, raw: RawSample, canvas: tuple[int, int], cover: tuple[int, int] | None = None) -> Example:

@@ -6,7 +6,7 @@ import numpy as np
 
 from ufo_large.data.decode import decode_mask
 from ufo_large.data.shards import RawSample, SplitReader
-from ufo_large.data.transforms.appearance import check_range, check_share, colour_jitter, mirrored
+from ufo_large.data.transforms.appearance import check_range, check_share, colour_jitter, mirrored, repainted
 from ufo_large.data.transforms.base import Example, Transform, chance, log_uniform
 from ufo_large.data.transforms.jitter import jittered_window
 from ufo_large.data.transforms.window import Window, load
@@ -52,7 +52,7 @@ class SegmentationTransform(Transform):
         example = load(raw, self._window(raw, canvas), "segmentation")
         if chance(self.config.flip):
             example = mirrored(example)
-        example.image = self.colour(example.image)
+        example.image = repainted(example.image, self.colour)
         return example
 
     def _window(self, raw: RawSample, canvas: tuple[int, int]) -> Window:

@@ -72,7 +72,7 @@ def _aligned(window: Window, raw: RawSample) -> tuple[Window, int]:
 
 
 def _load_image(raw: RawSample, window: Window, shrink: int) -> tv_tensors.Image:
-    """Decode, crop and resize (area averaging when shrinking, linear when enlarging)."""
+    """Decode, crop and resize."""
     pixels = decode_image(raw.image, shrink)
     full = (raw.sample.height, raw.sample.width)
     if pixels.shape[:2] == full:
@@ -85,12 +85,11 @@ def _load_image(raw: RawSample, window: Window, shrink: int) -> tv_tensors.Image
 
 
 def resize_hwc(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize linearly; by area where more than two pixels fall on one, so that none is skipped."""
     if pixels.shape[:2] == (height, width):
         return pixels
-    shrinking = pixels.shape[0] >= height and pixels.shape[1] >= width
-    return cv2.resize(
-        pixels, (width, height), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
-    )
+    coarse = pixels.shape[0] > 2 * height or pixels.shape[1] > 2 * width
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if coarse else cv2.INTER_LINEAR)
 
 
 def as_image(pixels_hwc: np.ndarray) -> tv_tensors.Image:
