@@ -30,6 +30,8 @@ _KEPT = frozenset(
         _aten._scaled_dot_product_flash_attention_for_cpu.default,
     }
 )
+# DeepSpeed's own linear layer adds the bias in place, through a view that torch's check for changes misses
+_COPIED = frozenset({_aten.mm.default, _aten.bmm.default})
 
 
 def checkpoint_block(block: nn.Module, mode: Checkpointing) -> None:
@@ -76,18 +78,19 @@ def _keeping_contexts() -> tuple[TorchDispatchMode, TorchDispatchMode]:
     They count every operation and stop where the recomputation differs from the forward pass. Under ZeRO-3 it
     does: the hooks' gathering and freeing is not the same twice.
     """
-    modes = create_selective_checkpoint_contexts(list(_KEPT))
-    for mode in modes:
-        mode.__class__ = _seeing_only_kept(type(mode))
-    return modes
+    keep, replay = create_selective_checkpoint_contexts(list(_KEPT))
+    keep.__class__ = _seeing_only_kept(type(keep), copied=_COPIED)
+    replay.__class__ = _seeing_only_kept(type(replay), copied=frozenset())
+    return keep, replay
 
 
 @functools.cache
-def _seeing_only_kept(mode_class: type[TorchDispatchMode]) -> type[TorchDispatchMode]:
+def _seeing_only_kept(mode_class: type[TorchDispatchMode], copied: frozenset) -> type[TorchDispatchMode]:
     def dispatch(self, operation, types, args=(), kwargs=None):
         if operation not in _KEPT:
             return operation(*args, **(kwargs or {}))
-        return mode_class.__torch_dispatch__(self, operation, types, args, kwargs)
+        output = mode_class.__torch_dispatch__(self, operation, types, args, kwargs)
+        return output.clone() if operation in copied else output
 
     return type(mode_class.__name__, (mode_class,), {"__torch_dispatch__": dispatch})
 

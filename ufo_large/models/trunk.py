@@ -113,8 +113,8 @@ class Trunk(nn.Module):
 
     @property
     def stride(self) -> int:
-        """Pixels a cell of the feature map: the patch size."""
-        return self.vit.patch_embed.patch_size[0]
+        """Pixels a cell of the feature map: the patch size, times the stride of a convolutional stem."""
+        return self.vit.patch_embed.feat_ratio()
 
     @property
     def depth(self) -> int:
