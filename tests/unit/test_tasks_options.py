@@ -1,9 +1,12 @@
 """Options of the heads: each has its effect, and a bad value stops with the remedy."""
 
+import json
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from ufo_large.config import apply_overrides, from_dict, to_dict
 from ufo_large.structures import BoxTargets, ClassTargets, TaskInfo
 from ufo_large.tasks import HEADS
 from ufo_large.testing.tasks import (
@@ -46,6 +49,18 @@ def make_head(kind, name, **options):
 def test_bad_values_are_refused(kind, name, options, words):
     with pytest.raises(ValueError, match=words):
         HEADS[kind][name].Config(**options)
+
+
+@pytest.mark.parametrize("head", [head for heads in HEADS.values() for head in heads.values()])
+def test_configs_survive_saving(head):
+    assert from_dict(json.loads(json.dumps(to_dict(head.Config())))) == head.Config()
+
+
+def test_options_can_be_set_from_the_command_line():
+    config = apply_overrides(
+        HEADS["segmentation"]["dense"].Config(), ["strides=4,8", "class_weights=1,2.5", "width=none"]
+    )
+    assert config.strides == (4, 8) and config.class_weights == (1.0, 2.5) and config.width is None
 
 
 def test_class_weights_must_fit_the_classes():

@@ -44,7 +44,7 @@ class ArcFaceClassifier(TaskHead):
         super().__init__(info)
         self.config = config
         self.directions = _CosineLinear(trunk_width, info.num_classes, bias=False)
-        nn.init.xavier_normal_(self.directions.weight)
+        nn.init.normal_(self.directions.weight, std=trunk_width**-0.5)  # rows of length about 1
         set_role(self, Role("head", info.name))
 
     def forward(self, features: Features) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from transformers.models.rt_detr.modeling_rt_detr import (
 )
 
 from ufo_large.tasks.box_targets import covered_pixels
+from ufo_large.tasks.sharding import is_whole
 
 if TYPE_CHECKING:
     from ufo_large.tasks.detection_detr import DETRDetector
@@ -79,6 +80,10 @@ class QueryDecoder(RTDetrDecoder):
         for layer in self.layers:
             layer.encoder_attn.attn = _Float32Sampling()
 
+    def _init_weights(self, module: nn.Module) -> None:
+        if is_whole(module):
+            super()._init_weights(module)
+
     def forward(
         self,
         queries_TD: Tensor,
@@ -135,7 +140,7 @@ def _rt_detr_config(head: "DETRDetector.Config", num_classes: int) -> RTDetrConf
 
 def _class_layer(width: int, num_classes: int) -> nn.Linear:
     layer = nn.Linear(width, num_classes)
-    nn.init.xavier_uniform_(layer.weight)
+    nn.init.normal_(layer.weight, std=width**-0.5)
     nn.init.constant_(layer.bias, -math.log((1 - _PRIOR) / _PRIOR))
     return layer
 

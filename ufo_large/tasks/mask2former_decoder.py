@@ -16,6 +16,8 @@ from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerTransformerModule,
 )
 
+from ufo_large.tasks.sharding import is_whole
+
 if TYPE_CHECKING:
     from ufo_large.tasks.segmentation_mask2former import Mask2FormerSegmenter
 
@@ -35,6 +37,10 @@ class Mask2FormerDecoder(Mask2FormerPreTrainedModel):
             "loss_dice": config.dice_weight,
         }
         self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if is_whole(module):
+            super()._init_weights(module)
 
     def forward(self, levels: list[Tensor], mask_features_BDHW: Tensor) -> tuple[Tensor, Tensor]:
         """`levels`: three maps, coarsest first. Return class and mask logits of every prediction."""
