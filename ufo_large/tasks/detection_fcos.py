@@ -30,8 +30,9 @@ class FCOSDetector(TaskHead):
     """Focal loss on classes, GIoU loss on boxes, cross-entropy on centerness.
 
     A level of stride s takes the objects whose farthest side is 4s to 8s away; the finest level takes
-    everything smaller, the coarsest everything larger. So with strides (4, 8, 16) objects up to 64
-    pixels are found at stride 4, however small.
+    everything smaller, the coarsest everything larger. So with strides (4, 8, 16) objects up to about 64
+    pixels are found at stride 4; one narrower than 4 pixels can fall between the cells' centres and then
+    teaches nothing.
 
     Each loss is divided by the number of positive cells of the micro-batch on this rank, as torchvision
     does. The mean over ranks is then the mean over micro-batches: two ranks give what one process gives
