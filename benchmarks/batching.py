@@ -77,7 +77,7 @@ Step = Callable[[int], tuple[np.ndarray, np.ndarray]]
 
 
 def naive(sizes: np.ndarray, full: BatchShape, ranks: int) -> Step:
-    """Return a step that gives each rank's work and the pixels shown and spent; canvases fit the largest image."""
+    """Return a step: each rank's work and the pixels shown and spent; canvases fit the largest image."""
     order = np.random.default_rng(1)
 
     def step(number: int) -> tuple[np.ndarray, np.ndarray]:
@@ -166,8 +166,9 @@ def render(report: dict) -> str:
     lines = [
         f"# Batching: padding and balance over {report['ranks']} simulated ranks",
         "",
-        f"Commit: {environment['commit']}. Command: `{environment['command']}`. {report['steps']} micro-steps; "
-        "cars and signs have the aspects of the photographs given, drawn to the size of the full data sets.",
+        f"Commit: {environment['commit']}. Command: `{environment['command']}`.",
+        f"{report['steps']} micro-steps; cars and signs have the aspects of the photographs given, drawn to the "
+        "size of the full data sets.",
         "",
         "| images | batching | balance | padding |",
         "|---|---|---|---|",

@@ -12,6 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ufo_large.data import shards as shards_module
 from ufo_large.data.batching import AspectBuckets, MultiScale
 from ufo_large.data.loader import LoaderConfig
 from ufo_large.data.sampler import RepeatFactor
@@ -191,13 +192,25 @@ def test_too_many_broken_samples_stop(broken):
         list(itertools.islice(loader(broken, "cls", max_bad_samples=2), 11))
 
 
-def test_a_replaced_shard_is_named(tmp_path):
+def test_a_replaced_shard_is_named(tmp_path, monkeypatch):
+    """Another file under the name is seen at the next check of names."""
+    monkeypatch.setattr(shards_module, "NAME_CHECK_S", 0.0)
     stream = loader(ShardSet.open(tiny_shards(tmp_path)), "dec")
     next(stream)
     path = stream.maker.reader.shard_of(0)
     os.replace(shutil.copy(path, tmp_path / "new"), path)
     with pytest.raises(ShardReplaced, match="dec/train-000000.tar.*replaced"):
         list(itertools.islice(stream, 12))
+
+
+def test_a_rewritten_shard_is_named(tmp_path):
+    reader = ShardSet.open(tiny_shards(tmp_path)).split("cls", "train")
+    reader.read(0)
+    with open(reader.shard_of(0), "r+b") as file:
+        file.seek(600)
+        file.write(b"x")
+    with pytest.raises(ShardReplaced, match="cls/train-000000.tar.*replaced"):
+        reader.read(1)
 
 
 def test_a_cut_shard_is_named(tmp_path):

@@ -7,7 +7,9 @@ a shard shrinks under it.)
 
 import hashlib
 import json
+import math
 import os
+import time
 from collections import OrderedDict
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -30,6 +32,7 @@ from ufo_large.data.shard_index import (
 from ufo_large.structures import SampleInfo, TaskInfo
 
 MAX_OPEN_FILES = 256
+NAME_CHECK_S = 1.0
 MEMBERS = ("image", "json", "mask")
 ROWS = (
     *("keys", "file_names", "heights", "widths", "image_ids", "orders"),
@@ -123,24 +126,32 @@ class ShardSet:
 
 
 class ShardFile:
-    """One tar shard, opened at first use; notices when it is replaced or rewritten while training runs."""
+    """One tar shard, opened at first use; notices when it is replaced or rewritten while training runs.
+
+    Every read checks size and time of the open file. Whether another file has taken its name is checked once
+    a second: until then the open file still gives the right bytes.
+    """
 
     def __init__(self, root: str, entry: ShardEntry, cache: Path | None, retry: Retry):
         self.entry, self._root, self._cache, self._retry = entry, root, cache, retry
         self._descriptor: int | None = None
+        self._name_checked_s = -math.inf
         self._path: str = "" if cache else str(Path(root) / entry.file)
-        self._identity = None if cache else self._stat()
+        self._identity = None if cache else self._identity_of(self._path)
 
     @property
     def name(self) -> str:
         return join_url(self._root, self.entry.file) if self._cache else self._path
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return `size` bytes at `offset`; raises ShardReplaced when the file is not the one opened first."""
+        """Return `size` bytes at `offset`; raises ShardReplaced when the file is not the one first seen."""
         if self._descriptor is None:
             self.open()
-        if self._stat() != self._identity:
-            raise ShardReplaced(f"{self.name}: {REPLACED}")
+        now = time.monotonic()
+        if now - self._name_checked_s > NAME_CHECK_S:
+            self._check(self._path)
+            self._name_checked_s = now
+        self._check(self._descriptor)
         data = os.pread(self._descriptor, size, offset)
         if len(data) != size:
             raise ShardReplaced(f"{self.name}: ends at byte {offset + len(data)}; {REPLACED}")
@@ -151,7 +162,7 @@ class ShardFile:
         if self._cache is not None:
             url = join_url(self._root, self.entry.file)
             self._path = str(fetch_to_cache(url, self.entry.sha256, self._cache, self._retry))
-        self._identity = self._identity or self._stat()
+        self._identity = self._identity or self._identity_of(self._path)
         self._descriptor = os.open(self._path, os.O_RDONLY)
 
     def close(self) -> None:
@@ -159,15 +170,18 @@ class ShardFile:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def _stat(self) -> tuple[int, int, int]:
+    def _check(self, path_or_descriptor: str | int) -> None:
+        if self._identity_of(path_or_descriptor) != self._identity:
+            raise ShardReplaced(f"{self.name}: {REPLACED}")
+
+    def _identity_of(self, path_or_descriptor: str | int) -> tuple[int, int, int]:
         try:
-            found = os.stat(self._path)
+            found = os.stat(path_or_descriptor)
         except FileNotFoundError:
             raise ShardReplaced(f"{self.name}: no longer there; {REPLACED}") from None
         if found.st_size != self.entry.bytes:
-            raise ShardReplaced(
-                f"{self.name}: {found.st_size} bytes, {self.entry.bytes} expected; {REPLACED}"
-            )
+            size = f"{found.st_size} bytes, {self.entry.bytes} expected"
+            raise ShardReplaced(f"{self.name}: {size}; {REPLACED}")
         return found.st_ino, found.st_size, found.st_mtime_ns
 
     def __getstate__(self) -> dict[str, Any]:
