@@ -105,11 +105,13 @@ def _box(x0: float, y0: float, x1: float, y1: float) -> list[tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class CarShape:
-    """A side view. `aspect` is length over height; `body` and `windows` are unit polygons."""
+    """A side view. `aspect` is length over height; the rest are unit polygons, `trim` in its own colour."""
 
     aspect: float
     body: tuple
     windows: tuple
+    trim: tuple
+    trim_color: Rgb
     wheels: tuple[float, float] = (0.22, 0.78)
 
 
@@ -119,22 +121,26 @@ CAR_SHAPES = {
         ((0, 0.5), (0.22, 0.45), (0.34, 0.1), (0.68, 0.1), (0.82, 0.45), (1, 0.52), (1, 0.85), (0, 0.85)),
         (((0.27, 0.45), (0.36, 0.18), (0.49, 0.18), (0.49, 0.45)),
          ((0.53, 0.45), (0.53, 0.18), (0.65, 0.18), (0.75, 0.45))),
+        ((0.0, 0.6), (1.0, 0.6), (1.0, 0.66), (0.0, 0.66)), (60, 60, 62),
     ),
     "van": CarShape(
         1.9,
         ((0, 0.05), (0.72, 0.05), (0.86, 0.42), (1, 0.5), (1, 0.87), (0, 0.87)),
         (((0.62, 0.42), (0.62, 0.14), (0.7, 0.14), (0.81, 0.42)),),
+        ((0.08, 0.2), (0.52, 0.2), (0.52, 0.5), (0.08, 0.5)), (225, 225, 225),
     ),
     "pickup": CarShape(
         2.5,
         ((0, 0.5), (0.46, 0.5), (0.46, 0.1), (0.7, 0.1), (0.82, 0.5), (1, 0.55), (1, 0.85), (0, 0.85)),
         (((0.51, 0.47), (0.51, 0.18), (0.67, 0.18), (0.76, 0.47)),),
+        ((0.0, 0.5), (0.44, 0.5), (0.44, 0.6), (0.0, 0.6)), (40, 40, 42),
     ),
     "hatchback": CarShape(
         1.75,
         ((0.02, 0.5), (0.1, 0.1), (0.62, 0.08), (0.8, 0.45), (1, 0.52), (1, 0.86), (0, 0.86)),
         (((0.12, 0.45), (0.17, 0.17), (0.36, 0.16), (0.36, 0.45)),
          ((0.41, 0.45), (0.41, 0.16), (0.58, 0.16), (0.71, 0.45))),
+        ((0.1, 0.08), (0.62, 0.06), (0.64, 0.14), (0.09, 0.15)), (225, 225, 225),
     ),
 }  # fmt: skip
 CAR_COLORS = {"red": (190, 45, 40), "blue": (45, 75, 185), "green": (50, 140, 65), "yellow": (215, 180, 50)}
@@ -158,13 +164,14 @@ def draw_car(canvas: Canvas, rect: Rect, label: int, rng: np.random.Generator, n
     color, name = CAR_CLASSES[label]
     shape = CAR_SHAPES[name]
     brush = Brush(canvas, rect, VALUE["car"], number, flip=bool(rng.random() < 0.5))
-    paint = np.array(CAR_COLORS[color]) * rng.uniform(0.8, 1.15) + rng.normal(0, 12, 3)
+    paint = np.array(CAR_COLORS[color]) * rng.uniform(0.85, 1.12) + rng.normal(0, 8, 3)
     shadow = _disc(0.5, 0.97, 0.52, 0.05)
     brush.shape(shadow, (45, 45, 48))
     brush.shape(shape.body, paint, outline=True)
     brush.shape(_box(0.01, 0.72, 0.99, 0.85), paint * 0.7)
     glass = np.array((70, 90, 110)) * rng.uniform(0.6, 1.5)
     brush.shapes(shape.windows, glass)
+    brush.shape(shape.trim, shape.trim_color)
     brush.shape(_box(0.95, 0.56, 1.0, 0.66), (250, 240, 190))
     brush.shape(_box(0.0, 0.56, 0.03, 0.66), (150, 20, 20))
     for x in shape.wheels:

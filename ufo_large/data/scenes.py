@@ -69,12 +69,12 @@ def render_close_up(height: int, width: int, label: int, rng: np.random.Generato
     """Paint one car of class `label` large on a piece of street, sometimes half behind a pole or a person."""
     street = _ground(height * SUPERSAMPLING, width * SUPERSAMPLING, rng)
     canvas = street.canvas
-    length = rng.uniform(0.62, 0.9) * canvas.width
+    length = rng.uniform(0.72, 0.95) * canvas.width
     tall = length / car_aspect(label) * rng.uniform(0.92, 1.08)
-    x = rng.uniform(0.0, 1.0) * (canvas.width - length)
-    bottom = canvas.height * rng.uniform(0.7, 0.92)
+    x = rng.uniform(0.1, 0.9) * (canvas.width - length)
+    bottom = canvas.height * rng.uniform(0.74, 0.9)
     draw_car(canvas, (x, bottom - tall, x + length, bottom), label, rng)
-    if rng.random() < 0.3:
+    if rng.random() < 0.2:
         _occlude(street, x + length * rng.uniform(0.1, 0.9))
     return _develop(canvas, [], height, width, rng)
 

@@ -18,7 +18,7 @@ from ufo_large.data.scenes import render_close_up, render_street
 from ufo_large.data.shard_index import SPLITS
 
 MARKER_FILE = "synthetic.json"
-VERSION = 1
+VERSION = 2
 QUALITY = 92
 FIRST_SIGN_ID = 1
 
