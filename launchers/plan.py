@@ -1,0 +1,22 @@
+"""Say what a model needs before renting machines: python launchers/plan.py --models."""
+
+import argparse
+import json
+from dataclasses import asdict
+
+from ufo_large.planning.sizes import PRESETS, size_table, trunk_size
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", action="store_true", required=True, help="print the size of every trunk")
+    parser.add_argument("--json", action="store_true", help="end with one JSON object on the last line")
+    arguments = parser.parse_args()
+    sizes = [trunk_size(preset) for preset in PRESETS]
+    print(size_table(sizes))
+    if arguments.json:
+        print(json.dumps({"models": [asdict(size) for size in sizes]}))
+
+
+if __name__ == "__main__":
+    main()
