@@ -7,7 +7,7 @@ no gradient keeps its old one there, and the next step applies it again: we zero
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,14 @@ def init_distributed() -> torch.device:
     return torch.device("cpu")
 
 
-def sharded_construction(ds_config: dict[str, Any], dtype: torch.dtype) -> contextlib.AbstractContextManager:
-    """Return a context in which modules are sharded as they are made (ZeRO-3 only, otherwise nothing)."""
-    if ds_config["zero_optimization"]["stage"] != 3:
+def sharded_construction(ds_config: dict[str, Any] | None) -> contextlib.AbstractContextManager:
+    """Return a context in which modules are sharded as they are made (ZeRO-3 only, otherwise nothing).
+
+    Values set in constructors are lost in it; fill the model afterwards.
+    """
+    if ds_config is None or ds_config["zero_optimization"]["stage"] != 3:
         return contextlib.nullcontext()
-    return deepspeed.zero.Init(config_dict_or_path=ds_config, dtype=dtype)
+    return deepspeed.zero.Init(config_dict_or_path=ds_config)
 
 
 def gathered(parameters: list[nn.Parameter], modify: bool = False) -> contextlib.AbstractContextManager:
@@ -106,10 +109,19 @@ class Zero3Gradients:
 class ZeroEngine:
     """An Engine on DeepSpeed, ZeRO stage 1, 2 or 3.
 
-    `ds_config` is complete (see ds_config.py). The optimizer's groups keep their order.
+    `ds_config` is complete (see ds_config.py). The optimizer's groups keep their order. Stage 3
+    gathers each of `units` with one collective; a unit's inputs and outputs are tensors or tuples of them.
     """
 
-    def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, ds_config: dict[str, Any]):
+    def __init__(
+        self,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        ds_config: dict[str, Any],
+        units: Iterable[nn.Module] = (),
+    ):
+        for unit in units:
+            deepspeed.utils.set_z3_leaf_module(unit, True)
         self.stage = ds_config["zero_optimization"]["stage"]
         managed = self.stage != 3
         config = {**ds_config, "managed_gradient_accumulation": managed}
@@ -119,8 +131,6 @@ class ZeroEngine:
         self.module = self._engine.module
         self.device = torch.device(self._engine.device)
         self.grad_norm = 0.0
-        self._names = {p: n for n, p in self.module.named_parameters()}
-        self._local: contextlib.ExitStack | None = None
         if self.stage == 3:
             self.gradients = Zero3Gradients(self._optimizer)
         else:

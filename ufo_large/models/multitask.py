@@ -59,6 +59,10 @@ class MultitaskModel(nn.Module):
         for info in tasks:
             self.attach_head(info)
 
+    def units(self) -> list[nn.Module]:
+        """Return modules that sharding should gather whole: see `Trunk.units`, and the pyramids."""
+        return [*self.trunk.units(), *self.pyramids.values()]
+
     def attach_head(self, info: TaskInfo) -> None:
         """Make the head of a task and, where it reads one, its pyramid."""
         head, pyramid = build_head(self.config, info, self.trunk.width, self.trunk.stride)

@@ -120,6 +120,16 @@ class Trunk(nn.Module):
     def depth(self) -> int:
         return len(self.vit.blocks)
 
+    def units(self) -> list[nn.Module]:
+        """Return modules whose parameters are always used together; their inputs and outputs are tensors.
+
+        A whole block, or in a routed block its attention and each of the bank's MLPs.
+        """
+        banks, units = self.banks(), []
+        for index, block in enumerate(self.vit.blocks):
+            units += [block.attn, *banks[index].units()] if index in banks else [block]
+        return units
+
     def banks(self) -> dict[int, ExpertBank]:
         """Return the expert bank of each routed block, by block."""
         return {

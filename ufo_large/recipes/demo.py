@@ -21,9 +21,9 @@ def recipe() -> RunConfig:
         name="vit_tiny_patch16_224",
         img_size=96,
         patch_size=8,
-        embed_dim=128,
-        depth=6,
-        num_heads=4,
+        embed_dim=96,
+        depth=4,
+        num_heads=3,
         checkpointing="full",
         router=ROUTERS["task"].Config(),
     )
@@ -33,9 +33,9 @@ def recipe() -> RunConfig:
         "segmentation": HEADS["segmentation"]["dense"].Config(strides=(4, 8)),
     }
     tasks = {
-        "classification": TaskConfig(loader=LoaderConfig(micro_batch=16, image_size=(64, 64), workers=0)),
-        "detection": TaskConfig(loader=LoaderConfig(micro_batch=6, image_size=(96, 144), workers=0)),
-        "segmentation": TaskConfig(loader=LoaderConfig(micro_batch=6, image_size=(96, 144), workers=0)),
+        "classification": TaskConfig(loader=LoaderConfig(micro_batch=12, image_size=(64, 64), workers=0)),
+        "detection": TaskConfig(loader=LoaderConfig(micro_batch=4, image_size=(96, 144), workers=0)),
+        "segmentation": TaskConfig(loader=LoaderConfig(micro_batch=4, image_size=(96, 144), workers=0)),
     }
     return RunConfig(
         name="demo",

@@ -105,6 +105,10 @@ class ExpertBank(nn.Module, ABC):
     def add_task(self, task: str) -> None:
         """Add what a new task needs, starting from what is there; the others' outputs stay as they are."""
 
+    def units(self) -> list[nn.Module]:
+        """Return the MLPs, each of which is used whole or not at all."""
+        return [m for n, m in self.named_modules() if n == "shared" or n.rpartition(".")[0] == "experts"]
+
     def source_of(self, name: str) -> str | None:
         """Return the parameter of the replaced MLP that the bank's parameter `name` starts from, if any."""
         part, _, rest = name.partition(".")

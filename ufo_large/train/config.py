@@ -30,7 +30,8 @@ class RunConfig:
     """One run. Which tasks exist and their classes come from the data, never from here.
 
     `tasks` maps a kind (classification, detection, segmentation), or the name of one task where it needs its
-    own settings, to its feed. `seed` decides initial weights, data order and augmentation.
+    own settings, to its feed. `seed` decides initial weights, data order and augmentation. `pretrained`: a
+    file with weights for the trunk (timm, safetensors or Hugging Face). `ds`: the DeepSpeed JSON.
     """
 
     name: str
@@ -38,6 +39,7 @@ class RunConfig:
     steps: int
     model: MultitaskModel.Config
     tasks: Mapping[str, TaskConfig]
+    pretrained: str | None = None
     optimizer: OptimizerConfig
     schedule: Schedule = field(default_factory=Schedule)
     balancer: Balancer.Config = choice(METHODS, "tbgn")

@@ -11,6 +11,7 @@ from ufo_large.distributed import comm, ds_config, zero
 from ufo_large.distributed.checkpoint import complete_checkpoints, load_checkpoint, save_weights
 from ufo_large.distributed.engine import Engine, PlainEngine
 from ufo_large.models.multitask import MultitaskModel
+from ufo_large.models.weights import fill, initial_state
 from ufo_large.structures import TaskInfo
 from ufo_large.tracking import save_environment
 from ufo_large.train.config import RunConfig
@@ -36,7 +37,7 @@ def train(
     if comm.is_main():
         folder.write(config, tasks, shards.fingerprint, data, ds)
         save_environment(workdir)
-    trainer = build(config, tasks, shards, ds, device)
+    trainer = build(config, tasks, shards, ds, device, fresh=checkpoint is None)
     if checkpoint is not None:
         trainer.load_state_dict(*load_checkpoint(checkpoint, trainer.runner.engine))
     else:
@@ -97,6 +98,8 @@ def check(
                 problems.add(str(error))
     if ds is None and comm.world_size() > 1:
         problems.add("--ds none trains in one process; start it without the deepspeed launcher")
+    if ds is not None and not torch.distributed.is_initialized():
+        problems.add("start with `deepspeed --num_gpus N launchers/train.py ...`, or give --ds none")
     if checkpoint is not None:
         saved = folder.read()
         if saved.fingerprint != shards.fingerprint:
@@ -116,10 +119,20 @@ def build(
     shards: ShardSet,
     ds: dict[str, Any] | None,
     device: torch.device,
+    fresh: bool = True,
 ) -> Trainer:
-    """Build model, engine, loaders and balancer; equal on all ranks."""
-    torch.manual_seed(config.seed)
-    model = config.model.build(tasks)
+    """Build model, engine, loaders and balancer; equal on all ranks.
+
+    `fresh`: give the model its initial weights (not needed where a checkpoint follows).
+    """
+    if ds is not None:
+        largest = max(t.loader.micro_batch for t in config.tasks.values())
+        ds = ds_config.complete(ds, largest, config.optimizer.clip_norm or None)
+    with zero.sharded_construction(ds):
+        model = config.model.build(tasks)
+    if fresh:
+        state = initial_state(model, config.seed, config.pretrained)
+        fill(model, state, whole=lambda parameters: zero.gathered(parameters, modify=True))
     optimizer = config.optimizer.build(model)
     engine = build_engine(config, model, optimizer, ds, device)
     feeds = {}
@@ -140,8 +153,7 @@ def build_engine(
     ds: dict[str, Any] | None,
     device: torch.device,
 ) -> Engine:
-    clip_norm = config.optimizer.clip_norm or None
+    """Return the engine; `ds` is complete, or None for one process without DeepSpeed."""
     if ds is None:
-        return PlainEngine(model, optimizer, device, clip_norm)
-    largest = max(t.loader.micro_batch for t in config.tasks.values())
-    return zero.ZeroEngine(model, optimizer, ds_config.complete(ds, largest, clip_norm))
+        return PlainEngine(model, optimizer, device, config.optimizer.clip_norm or None)
+    return zero.ZeroEngine(model, optimizer, ds, model.units())

@@ -11,6 +11,7 @@ from ufo_large.data.loader import TaskLoader
 from ufo_large.distributed import comm
 from ufo_large.distributed.engine import Engine
 from ufo_large.distributed.task_gradients import TaskGradients
+from ufo_large.routing import Route
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +31,7 @@ class StepRunner:
         self.balancer = balancer
         self.total_steps = total_steps
         self.world_size = comm.world_size()
+        self.route: Route = engine.module.trunk.route
         self.gradients = TaskGradients(engine.gradients, len(feeds))
 
     def run(self, step: int, learning_rates: list[float]) -> dict[str, float]:
@@ -57,8 +59,10 @@ class StepRunner:
             total = torch.stack([v.float() for v in losses.values()]).sum() / feed.micro_batches
             self.engine.backward(total)
             self.gradients.after_backward()
-            for name, value in {**losses, "total": total * feed.micro_batches}.items():
-                key = f"{task}/{name}"
+            seen = {f"{task}/{name}": value for name, value in losses.items()}
+            seen[f"{task}/total"] = total * feed.micro_batches
+            seen |= {f"routing/{task}/{name}": value for name, value in self.route.statistics.items()}
+            for key, value in seen.items():
                 sums[key] = sums.get(key, 0) + value.detach() / feed.micro_batches
         self.gradients.end_task()
         return sums

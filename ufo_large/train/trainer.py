@@ -56,12 +56,14 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         return {
+            "route": self.model.trunk.route.state_dict(),
             "balancer": self.runner.balancer.state_dict(),
             "loaders": {task: f.loader.state_dict() for task, f in self.runner.feeds.items()},
         }
 
     def load_state_dict(self, finished: int, state: dict[str, Any]) -> None:
         self.finished = finished
+        self.model.trunk.route.load_state_dict(state["route"])
         self.runner.balancer.load_state_dict(state["balancer"])
         for task, feed in self.runner.feeds.items():
             feed.loader.load_state_dict(state["loaders"][task])
