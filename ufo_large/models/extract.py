@@ -1,6 +1,10 @@
 """Cut a dense single-task network out of the routed model, in timm's own names."""
 
+import json
+from pathlib import Path
+
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ufo_large.models.multitask import MultitaskModel
@@ -22,6 +26,23 @@ def dense_trunk_state(trunk: Trunk, task: str) -> dict[str, Tensor]:
 def _timm_order(trunk: Trunk) -> list[str]:
     with torch.device("meta"):
         return list(trunk.config.build_vit().state_dict())
+
+
+def write_timm_folder(model: MultitaskModel, task: str, folder: Path) -> str:
+    """Write the single-task network as timm keeps models on disk; return the line that loads it."""
+    state, num_classes = single_task_state(model, task)
+    config = model.trunk.config
+    vit = model.trunk.vit
+    card = {
+        "architecture": config.name.split(".")[0],
+        "num_classes": num_classes,
+        "model_args": {k: v for k, v in config.shape().items() if v is not None},
+        "pretrained_cfg": {**vit.pretrained_cfg, "num_classes": num_classes, "pool_size": None},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({n: v.detach().contiguous() for n, v in state.items()}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(card, indent=1, default=str), encoding="utf-8")
+    return f"timm.create_model('local-dir:{folder}', pretrained=True, dynamic_img_size=True)"
 
 
 def single_task_state(model: MultitaskModel, task: str) -> tuple[dict[str, Tensor], int]:

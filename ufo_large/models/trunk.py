@@ -4,7 +4,7 @@ Legend: B images, C channels, H W pixels of the padded input, h w patches, L tok
 """
 
 import functools
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import timm
 import torch
@@ -65,10 +65,13 @@ class Trunk(nn.Module):
                 hint = did_you_mean(self.checkpointing, CHECKPOINTING)
                 raise ValueError(f"trunk.checkpointing={self.checkpointing!r}.{hint}")
 
+        def shape(self) -> dict[str, int | float | None]:
+            """Return the fields that override timm's shape, under timm's names."""
+            return {name: getattr(self, name) for name in _SHAPE_FIELDS}
+
         def build_vit(self, **changes) -> VisionTransformer | Eva:
             """Return timm's own dense model of this shape, without classifier; `changes` override fields."""
-            options = {f.name: getattr(self, f.name) for f in fields(self) if f.name in _SHAPE_FIELDS}
-            options = {k: v for k, v in {**options, **changes}.items() if v is not None}
+            options = {k: v for k, v in {**self.shape(), **changes}.items() if v is not None}
             try:
                 vit = timm.create_model(
                     self.name, num_classes=0, dynamic_img_size=True, drop_path_rate=self.drop_path, **options

@@ -1,0 +1,65 @@
+"""Cut one task out of a finished run: python launchers/export.py --workdir RUN --task cls --to timm.
+
+--to timm         OUT/model.safetensors and config.json, which timm.create_model('local-dir:OUT') loads;
+                  a linear classifier goes along, other heads stay behind
+--to safetensors  OUT/model.safetensors: everything, all tasks
+--to onnx         OUT/<task>.onnx, checked with onnxruntime; linear classification and dense segmentation
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from ufo_large.config import did_you_mean
+from ufo_large.evaluation.run import load_model
+from ufo_large.models.extract import write_timm_folder
+from ufo_large.models.onnx_export import check_onnx, export_onnx
+from ufo_large.train.run_folder import RunFolder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--workdir", type=Path, required=True, help="folder of a finished run")
+    parser.add_argument("--task", help="which task to cut out (timm, onnx)")
+    parser.add_argument("--to", required=True, choices=("timm", "safetensors", "onnx"))
+    parser.add_argument("--out", type=Path, help="default: WORKDIR/export")
+    parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="input size of the ONNX graph")
+    arguments = parser.parse_args()
+    try:
+        export(arguments)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def export(arguments: argparse.Namespace) -> None:
+    folder = RunFolder(arguments.workdir)
+    saved = folder.read()
+    tasks = [t.name for t in saved.tasks]
+    if arguments.to != "safetensors" and arguments.task not in tasks:
+        raise ValueError(
+            f"--task {arguments.task}: not a task of this run.{did_you_mean(str(arguments.task), tasks)}"
+        )
+    if (arguments.to == "onnx") != (arguments.size is not None):
+        raise ValueError("--size H W belongs to --to onnx, which needs it")
+    model = load_model(saved.config.model, saved.tasks, folder.weights, torch.device("cpu")).eval()
+    out = arguments.out or arguments.workdir / "export"
+    out.mkdir(parents=True, exist_ok=True)
+    if arguments.to == "timm":
+        print(write_timm_folder(model, arguments.task, out))
+    elif arguments.to == "safetensors":
+        save_file(model.state_dict(), out / "model.safetensors")
+        print(out / "model.safetensors")
+    else:
+        path = out / f"{arguments.task}.onnx"
+        export_onnx(model, arguments.task, tuple(arguments.size), path)
+        print(f"{path}; largest difference to torch {check_onnx(model, arguments.task, path):.1e}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Networks cut out of a routed model run in timm and in onnxruntime as they ran inside."""
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+from ufo_large.models.extract import write_timm_folder
+from ufo_large.models.onnx_export import check_onnx, export_onnx
+from ufo_large.testing.models import TINY_TASKS, tiny_batch, tiny_model
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    model = tiny_model("task").build(TINY_TASKS).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+@torch.no_grad()
+def test_timm_loads_the_folder(model, tmp_path):
+    line = write_timm_folder(model, "cls", tmp_path / "cls")
+    dense = eval(line, {"timm": timm}).eval()
+    batch = tiny_batch(TINY_TASKS[0])
+    images = model.trunk._normalise(batch.images_BCHW, batch.sizes_B2)
+    assert torch.equal(dense(images), model.outputs(batch)["logits_BK"])
+
+
+@torch.no_grad()
+def test_a_dense_task_leaves_its_head_behind(model, tmp_path):
+    dense = eval(write_timm_folder(model, "seg", tmp_path / "seg"), {"timm": timm}).eval()
+    batch = tiny_batch(TINY_TASKS[2])
+    images = model.trunk._normalise(batch.images_BCHW, batch.sizes_B2)
+    pooled = model.trunk(batch.images_BCHW, batch.sizes_B2, "seg").pooled_BD
+    assert torch.equal(dense(images), pooled)
+
+
+@pytest.mark.parametrize("task", ["cls", "seg"])
+def test_onnx_predicts_as_the_model_does(model, tmp_path, task):
+    """Measured: probabilities differ by 1e-6, no pixel differs; sizes that are no multiple of the patch."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    info = next(t for t in TINY_TASKS if t.name == task)
+    path = tmp_path / f"{task}.onnx"
+    export_onnx(model, task, (40, 44), path)
+    assert check_onnx(model, task, path) < 1e-4
+    batch = tiny_batch(info, num_images=3, size=44)
+    batch.images_BCHW, batch.sizes_B2 = batch.images_BCHW[:, :, :40], torch.tensor([[40, 44]] * 3)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (output,) = session.run(None, {"images": batch.images_BCHW.numpy()})
+    if task == "cls":
+        expected = np.stack([p.scores_K for p in model.predict(batch)])
+        assert abs(output - expected).max() < 1e-5
+    else:
+        logits = model.outputs(batch)["logits_BKHW"]
+        assert output.shape == (3, 40, 44) and output.max() < logits.shape[1]
+
+
+def test_what_cannot_become_onnx_is_said(model, tmp_path):
+    with pytest.raises(ValueError, match="'dec': a FCOSDetector cannot become ONNX"):
+        export_onnx(model, "dec", (32, 32), tmp_path / "dec.onnx")
+    sparse = tiny_model("token_topk").build(TINY_TASKS)
+    for write in (write_timm_folder, lambda m, t, p: export_onnx(m, t, (32, 32), p)):
+        with pytest.raises(ValueError, match="no dense MLP equals that"):
+            write(sparse, "cls", tmp_path / "sparse")
