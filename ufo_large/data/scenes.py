@@ -74,7 +74,7 @@ def render_close_up(height: int, width: int, label: int, rng: np.random.Generato
     x = rng.uniform(0.1, 0.9) * (canvas.width - length)
     bottom = canvas.height * rng.uniform(0.74, 0.9)
     draw_car(canvas, (x, bottom - tall, x + length, bottom), label, rng)
-    if rng.random() < 0.2:
+    if rng.random() < 0.12:
         _occlude(street, x + length * rng.uniform(0.1, 0.9))
     return _develop(canvas, [], height, width, rng)
 

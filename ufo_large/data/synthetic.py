@@ -27,7 +27,7 @@ FIRST_SIGN_ID = 1
 class WorldSizes:
     """Images of each task for train, val and test."""
 
-    cls: tuple[int, int, int] = (600, 60, 200)
+    cls: tuple[int, int, int] = (800, 64, 200)
     dec: tuple[int, int, int] = (300, 40, 100)
     seg: tuple[int, int, int] = (300, 40, 100)
 
@@ -108,8 +108,8 @@ def _write_cars(folder: Path, split: str, streams: Streams) -> Iterator[None]:
     (folder / split).mkdir(parents=True, exist_ok=True)
     for i, rng in streams:
         label = i % len(CAR_CLASSES)
-        height, width = rng.integers(88, 121, 2)
-        scene = render_close_up(int(height), int(width), label, rng)
+        height = int(rng.integers(88, 121))
+        scene = render_close_up(height, round(height * rng.uniform(0.9, 1.1)), label, rng)
         name = f"{i + 1:05d}.jpg"
         (folder / split / name).write_bytes(encode_jpeg(scene.rgb_HW3, QUALITY))
         lines.append(f"{name} {label}\n")
