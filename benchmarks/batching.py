@@ -167,8 +167,8 @@ def render(report: dict) -> str:
         f"# Batching: padding and balance over {report['ranks']} simulated ranks",
         "",
         f"Commit: {environment['commit']}. Command: `{environment['command']}`.",
-        f"{report['steps']} micro-steps; cars and signs have the aspects of the photographs given, drawn to the "
-        "size of the full data sets.",
+        f"{report['steps']} micro-steps; cars and signs have the aspects of the photographs given, drawn to "
+        "the size of the full data sets.",
         "",
         "| images | batching | balance | padding |",
         "|---|---|---|---|",

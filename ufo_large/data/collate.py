@@ -40,6 +40,7 @@ def collate(
 
 def _copy_pixels(target: torch.Tensor, source: torch.Tensor) -> None:
     """Copy [3, h, w]; pixels that lie interleaved, as decoders write them, are parted by OpenCV."""
+    source = source.as_subclass(torch.Tensor)
     if source.stride(0) == 1 and source.stride(2) == 3:
         cv2.split(source.permute(1, 2, 0).numpy(), list(target.numpy()))
     else:

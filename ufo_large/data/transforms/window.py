@@ -1,5 +1,6 @@
 """Cut a window out of a stored image and scale it, decoding no more pixels than the result needs."""
 
+import threading
 from dataclasses import dataclass
 
 import cv2
@@ -12,6 +13,8 @@ from ufo_large.data.shards import RawSample
 from ufo_large.data.transforms.base import Example
 
 MIN_BOX_PX = 1.0
+SCRATCH_BYTES = 16 << 20
+_LOCAL = threading.local()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ def _aligned(window: Window, raw: RawSample) -> tuple[Window, int]:
 
 def _load_image(raw: RawSample, window: Window, shrink: int) -> tv_tensors.Image:
     """Decode, crop and resize."""
-    pixels = decode_image(raw.image, shrink)
+    pixels = decode_image(raw.image, shrink, _scratch())
     full = (raw.sample.height, raw.sample.width)
     if pixels.shape[:2] == full:
         shrink = 1
@@ -81,7 +84,15 @@ def _load_image(raw: RawSample, window: Window, shrink: int) -> tv_tensors.Image
         raise BadSample(f"image is {pixels.shape[0]}x{pixels.shape[1]}, the index says {full[0]}x{full[1]}")
     bottom, right = -(-(window.top + window.height) // shrink), -(-(window.left + window.width) // shrink)
     part = pixels[window.top // shrink : bottom, window.left // shrink : right]
-    return as_image(resize_hwc(part, window.out_height, window.out_width))
+    resized = resize_hwc(part, window.out_height, window.out_width)
+    return as_image(resized.copy() if resized is part else resized)
+
+
+def _scratch() -> np.ndarray:
+    """Return this thread's buffer to decode into."""
+    if not hasattr(_LOCAL, "scratch"):
+        _LOCAL.scratch = np.empty(SCRATCH_BYTES, np.uint8)
+    return _LOCAL.scratch
 
 
 def resize_hwc(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
