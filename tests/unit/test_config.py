@@ -26,6 +26,7 @@ class Outer:
     inner: Inner = field(default_factory=Inner)
     by_name: Mapping[str, Inner] = field(default_factory=lambda: {"a": Inner(), "b": Inner()})
     method: object = choice(METHODS, "fixed")
+    shares: dict[str, float] = field(default_factory=dict)
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,7 @@ class Outer:
         ("inner.on=true", lambda c: c.inner.on, True),
         ("by_name.b.rate=1", lambda c: (c.by_name["a"].rate, c.by_name["b"].rate), (0.5, 1.0)),
         ("method=tbgn", lambda c: type(c.method), METHODS["tbgn"].Config),
+        ("shares.cls=2", lambda c: c.shares, {"cls": 2.0}),
         ("method.every_k_steps=4", lambda c: c.method.every_k_steps, 4),
     ],
 )

@@ -34,6 +34,8 @@ def apply_overrides(config: Any, assignments: Iterable[str]) -> Any:
 def _assign(node: Any, keys: list[str], text: str, path: str) -> Any:
     key, rest = keys[0], keys[1:]
     if isinstance(node, Mapping):
+        if not rest and all(isinstance(v, float | int) for v in node.values()):
+            return {**node, key: parse(text, float, path)}
         if key not in node:
             raise ValueError(f"--set {path}: no entry {key!r}.{did_you_mean(key, node)}")
         if not rest:

@@ -1,0 +1,84 @@
+"""The user's own commands, from pictures to report, on a world of a few dozen images."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = (
+    "steps=3",
+    "model.trunk.depth=2",
+    "model.trunk.embed_dim=32",
+    "model.trunk.num_heads=2",
+    "model.pyramid_width=32",
+    "tasks.classification.loader.micro_batch=4",
+    "tasks.detection.loader.micro_batch=2",
+    "tasks.segmentation.loader.micro_batch=2",
+)
+
+
+def deepspeed(*arguments) -> subprocess.CompletedProcess:
+    command = [
+        Path(sys.executable).with_name("deepspeed"),
+        "--num_gpus",
+        "2",
+        "--master_port",
+        "29617",
+        *arguments,
+    ]
+    environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    return subprocess.run(
+        list(map(str, command)), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400
+    )
+
+
+def test_train_evaluate_report(tiny_shards, tmp_path, script):
+    run = tmp_path / "run"
+    overrides = [x for change in SMALL for x in ("--set", change)]
+    trained = deepspeed(
+        "launchers/train.py", "--recipe", "demo", "--data", tiny_shards, "--workdir", run, *overrides
+    )
+    assert trained.returncode == 0, trained.stdout[-3000:] + trained.stderr[-3000:]
+    assert "step 3/3" in trained.stdout
+    assert list((run / "wandb").glob("offline-run-*"))
+
+    scored = script("eval/run_all.py", "--workdir", run, "--data", tiny_shards)
+    assert scored.returncode == 0, scored.stderr
+    last = json.loads(scored.stdout.splitlines()[-1])
+    metrics = json.loads((run / "metrics.json").read_text())
+    for key in ("top1", "map50", "miou", "score", "protocol"):
+        assert last[key] == metrics[key]
+    assert last["score"] == pytest.approx((last["top1"] + last["map50"] + last["miou"]) / 3)
+    report = (run / "report.html").read_text()
+    assert "<svg" in report
+    assert "data:image/" in report
+
+    test_root = tiny_shards.parent / "world"
+    alone = script("eval/run_all.py", "--submission", run / "submission.json", "--data", test_root)
+    assert alone.returncode == 0, alone.stderr
+    again = json.loads(alone.stdout.splitlines()[-1])
+    assert {k: again[k] for k in ("top1", "map50", "miou")} == {k: last[k] for k in ("top1", "map50", "miou")}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--recipe", "demoo"), "Did you mean 'demo'"),
+        (("--recipe", "demo", "--set", "step=3"), "Did you mean 'steps'"),
+        (("--recipe", "demo", "--ds", "zero4_fp32"), "no such DeepSpeed config"),
+        (("--recipe", "demo", "--ds", "none", "--data", "nowhere"), "nowhere"),
+        (("--recipe", "demo", "--set", "balancer=pcgard"), "Did you mean 'pcgrad'"),
+    ],
+)
+def test_bad_input_stops_before_training(arguments, message, tmp_path, script):
+    data = () if "--data" in arguments else ("--data", tmp_path)
+    done = script("launchers/train.py", *arguments, *data, "--workdir", tmp_path / "run")
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
