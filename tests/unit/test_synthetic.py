@@ -85,7 +85,7 @@ def test_close_up_shows_its_car():
 
 
 def test_trivial_baselines_stay_far_below(tmp_path):
-    """Most frequent class per position reaches an mIoU below 0.45 (measured 0.34); demo's goal is 0.60."""
+    """Most frequent class per position reaches an mIoU of 0.27, far from what a model should."""
     write_world(tmp_path, 0, WorldSizes(cls=(0, 0, 0), dec=(0, 0, 0), seg=(60, 0, 20)))
 
     def masks(folder):
@@ -97,7 +97,7 @@ def test_trivial_baselines_stay_far_below(tmp_path):
     votes = np.stack([(train == value).sum(0) for value in CLASSES])
     prior = np.array(list(CLASSES))[votes.argmax(0)][None].repeat(len(test), 0)
     ious = [((prior == v) & (test == v)).sum() / ((prior == v) | (test == v)).sum() for v in CLASSES]
-    assert 0.15 < np.mean(ious) < 0.45
+    assert 0.2 < np.mean(ious) < 0.35
 
 
 def test_test_root_has_order_categories_and_truth(tmp_path):
