@@ -1,7 +1,7 @@
 """The size table: published parameter counts, operations by formula, and the documentation's copy."""
 
 import json
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -61,9 +61,10 @@ def test_the_documentation_holds_the_printed_table(sizes):
     assert size_table(sizes.values()) in (ROOT / "docs" / "models.md").read_text()
 
 
-def test_the_command_ends_with_json():
-    command = [sys.executable, "launchers/plan.py", "--models", "--json"]
-    lines = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+def test_the_command_ends_with_json(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["plan.py", "--models", "--json"])
+    runpy.run_path(str(ROOT / "launchers" / "plan.py"), run_name="__main__")
+    lines = capsys.readouterr().out.splitlines()
     models = {m["preset"]: m for m in json.loads(lines[-1])["models"]}
     assert set(models) == set(PRESETS)
     assert lines[0].startswith("| trunk |")

@@ -1,0 +1,65 @@
+"""launchers/export.py on a run folder."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+
+from ufo_large.models.weights import fill, initial_state
+from ufo_large.recipes import load_recipe
+from ufo_large.testing.models import TINY_TASKS
+from ufo_large.train.run_folder import RunFolder
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run of the demo recipe that has been given its weights without training."""
+    root = tmp_path_factory.mktemp("run")
+    config = load_recipe("demo")
+    folder = RunFolder(root)
+    folder.write(config, TINY_TASKS, "0" * 64, "nowhere", None)
+    model = config.model.build(TINY_TASKS)
+    fill(model, initial_state(model, seed=0))
+    folder.weights.mkdir()
+    state = model.state_dict()
+    save_file(state, folder.weights / "model-00001.safetensors")
+    index = {"weight_map": dict.fromkeys(state, "model-00001.safetensors")}
+    (folder.weights / "model.safetensors.index.json").write_text(json.dumps(index))
+    return root
+
+
+@pytest.fixture
+def export(monkeypatch, capsys):
+    """Run the command in this process; return what it printed, or the error after exit code 2."""
+
+    def call(run: Path, *options: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["export.py", "--workdir", str(run), *options])
+        try:
+            runpy.run_path(str(ROOT / "launchers" / "export.py"), run_name="__main__")
+        except SystemExit as stop:
+            assert stop.code == 2
+            return capsys.readouterr().err
+        return capsys.readouterr().out
+
+    return call
+
+
+def test_each_form_is_written(run, export):
+    line = export(run, "--task", "cls", "--to", "timm", "--out", str(run / "cls")).splitlines()[-1]
+    dense = eval(line, {"timm": timm})
+    assert dense(torch.zeros(1, 3, 96, 96)).shape == (1, 5)
+    export(run, "--to", "safetensors")
+    assert any(".experts." in name for name in load_file(run / "export" / "model.safetensors"))
+
+
+def test_a_wrong_call_says_what_to_do(run, export):
+    assert "Did you mean 'cls'" in export(run, "--task", "clss", "--to", "timm")
+    assert "--size H W" in export(run, "--task", "cls", "--to", "onnx")
+    assert "not a run folder" in export(run / "none", "--task", "cls", "--to", "timm")
