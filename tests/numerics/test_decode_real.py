@@ -15,7 +15,7 @@ FILES = sorted(DATA.glob("track1_train_data/*/train/*.jpg"))[::40]
 
 @pytest.mark.skipif(not FILES, reason=f"no photographs under {DATA}; set UFO_DATA to the folder of real data")
 def test_photographs_decode_like_opencv():
-    """The fast transform and upsampling differ by 1.3 of 255 on average (measured; 2.9 in the worst picture)."""
+    """The fast transform and upsampling differ by 1.3 of 255 on average, 2.9 in the worst picture."""
     differences = []
     for file in FILES:
         data = file.read_bytes()
