@@ -24,7 +24,7 @@ demo: setup
 	$(BIN)/python data_sharding/make_synthetic.py --out $(RUN)/world --seed 0
 	$(BIN)/python data_sharding/make_shards.py --data $(RUN)/world --out $(RUN)/shards
 	$(DEEPSPEED) launchers/train.py --recipe demo --data $(RUN)/shards --workdir $(RUN)
-	$(BIN)/python eval/run_all.py --workdir $(RUN) --data $(RUN)/shards 
+	$(BIN)/python eval/run_all.py --workdir $(RUN) --data $(RUN)/shards --protocol standard
 
 test: setup lint
 	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadgroup

@@ -30,6 +30,8 @@ def main() -> None:
             config = dataclasses.replace(config, ds=arguments.ds)
         train(config, arguments.data, arguments.workdir, read_ds(config.ds), arguments.resume)
     except ValueError as error:
+        if getattr(error, "__notes__", None):  # raised while training: the rank that saw it tells all
+            raise
         if os.environ.get("RANK", "0") == "0":
             print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

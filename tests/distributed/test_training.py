@@ -113,3 +113,10 @@ def test_weights_of_a_run_are_the_models(tiny_shards, tmp_path):
     load_weights(tmp_path / "weights", read.__setitem__)
     assert read.keys() == result["weights"].keys()
     assert all((read[n].numpy() == v).all() for n, v in result["weights"].items())
+
+
+def test_a_run_that_blows_up_names_rank_step_and_task(tiny_shards, tmp_path):
+    options = ("steps=4", "optimizer.learning_rate=1e30", "optimizer.clip_norm=0", "schedule.warmup_steps=0")
+    arguments = (str(tiny_shards), str(tmp_path), "zero3_fp32", "none", options, 1)
+    with pytest.raises(RuntimeError, match=r"not finite(.|\n)*raised on rank \d in step 1"):
+        run_ranks(train_run, 2, *arguments)

@@ -5,6 +5,7 @@ make demo
 
 from ufo_large.balancing import METHODS
 from ufo_large.data.loader import LoaderConfig
+from ufo_large.data.transforms import TRANSFORMS
 from ufo_large.models.multitask import MultitaskModel
 from ufo_large.models.trunk import Trunk
 from ufo_large.routing import ROUTERS
@@ -33,20 +34,27 @@ def recipe() -> RunConfig:
         "segmentation": HEADS["segmentation"]["dense"].Config(strides=(4, 8)),
     }
     tasks = {
-        "classification": TaskConfig(loader=LoaderConfig(micro_batch=12, image_size=(64, 64), workers=0)),
+        "classification": TaskConfig(
+            loader=LoaderConfig(
+                micro_batch=24,
+                image_size=(64, 64),
+                transform=TRANSFORMS["classification"].Config(scale=(0.7, 1.0), colour=0.1),
+                workers=0,
+            )
+        ),
         "detection": TaskConfig(loader=LoaderConfig(micro_batch=4, image_size=(96, 144), workers=0)),
         "segmentation": TaskConfig(loader=LoaderConfig(micro_batch=4, image_size=(96, 144), workers=0)),
     }
     return RunConfig(
         name="demo",
-        steps=600,
+        steps=260,
         model=MultitaskModel.Config(trunk=trunk, heads=heads, pyramid_width=64),
         tasks=tasks,
-        optimizer=OptimizerConfig(learning_rate=1e-3, weight_decay=0.05),
-        schedule=Schedule(warmup_steps=40),
+        optimizer=OptimizerConfig(learning_rate=1.5e-3, weight_decay=0.05),
+        schedule=Schedule(warmup_steps=20),
         balancer=METHODS["tbgn"].Config(),
         tracking=Tracker.Config(wandb="offline"),
-        save_every=300,
+        save_every=130,
         keep_checkpoints=1,
         ds="zero3_fp32",
     )

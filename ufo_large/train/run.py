@@ -51,7 +51,11 @@ def train(
     )
     with tracker:
         log = LogHook(tracker, config.log_every, config.steps)
-        trainer.fit([log, CheckpointHook(trainer, folder.checkpoints)])
+        try:
+            trainer.fit([log, CheckpointHook(trainer, folder.checkpoints)])
+        except Exception as error:
+            error.add_note(f"raised on rank {comm.rank()} in step {trainer.finished} (counted from 0)")
+            raise
     save_weights(folder.weights, trainer.runner.engine)
     return trainer
 
