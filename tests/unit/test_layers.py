@@ -10,7 +10,7 @@ LAYERS = (
     ("tasks", "data"),
     ("models",),
     ("distributed",),
-    ("evaluation", "tracking", "planning", "serving"),
+    ("evaluation", "tracking", "planning"),
     ("train",),
     ("recipes", "testing"),
 )

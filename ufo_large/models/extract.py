@@ -14,8 +14,10 @@ from ufo_large.models.trunk import Trunk
 def dense_trunk_state(trunk: Trunk, task: str) -> dict[str, Tensor]:
     """Return the state dict of timm's dense model that equals the routed trunk for `task`.
 
-    Raises ValueError where the scheme mixes experts token by token: no dense MLP equals that.
+    Raises ValueError where no such model exists: experts mixed token by token, windowed attention.
     """
+    if trunk.config.window:
+        raise ValueError("timm has no windowed attention: its model would differ from this one; export ONNX")
     banks = {f"blocks.{i}.mlp.": bank for i, bank in trunk.banks().items()}
     state = {n: v for n, v in trunk.vit.state_dict().items() if not n.startswith(tuple(banks))}
     for prefix, bank in banks.items():

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from ufo_large.config import choice, did_you_mean
 from ufo_large.models.checkpointing import CHECKPOINTING, Checkpointing, checkpoint_block
+from ufo_large.models.windows import Grid, default_global_blocks, window_attention
 from ufo_large.routing import ROUTERS, ExpertBank, Route, Router
 from ufo_large.structures import Features
 
@@ -38,7 +39,8 @@ class Trunk(nn.Module):
 
         `img_size`: the size whose grid the position embeddings are stored for; inputs may have any other.
         `drop_path`: drop rate of the last block, rising linearly from 0. `checkpointing`: see
-        `checkpoint_block`.
+        `checkpoint_block`. `window`: side, in patches, of the windows that blocks attend within (0: the whole
+        image); `global_blocks` still see the whole image (None: the last block of each quarter).
         """
 
         name: str = "vit_base_patch16_224"
@@ -51,6 +53,8 @@ class Trunk(nn.Module):
         init_values: float | None = None
         drop_path: float = 0.0
         checkpointing: Checkpointing = "none"
+        window: int = 0
+        global_blocks: tuple[int, ...] | None = None
         router: Router.Config = choice(ROUTERS, "shared")
 
         def __post_init__(self):
@@ -61,6 +65,11 @@ class Trunk(nn.Module):
                 )
             if not 0.0 <= self.drop_path < 1.0:
                 raise ValueError(f"trunk.drop_path={self.drop_path}: must be at least 0 and below 1")
+            if self.window < 0 or (self.global_blocks is not None and not self.window):
+                raise ValueError(
+                    f"trunk.window={self.window}: must be 0 (off) or positive; "
+                    "trunk.global_blocks has an effect with windows only"
+                )
             if self.checkpointing not in CHECKPOINTING:
                 hint = did_you_mean(self.checkpointing, CHECKPOINTING)
                 raise ValueError(f"trunk.checkpointing={self.checkpointing!r}.{hint}")
@@ -102,12 +111,27 @@ class Trunk(nn.Module):
                 "trunk.checkpointing=offload loses the auxiliary losses of this routing scheme; "
                 "use selective or full"
             )
+        self.grid = Grid()
+        if config.window:
+            self._restrict_attention()
         for index, block in enumerate(self.vit.blocks):
             if index in self.router.blocks:
                 block.mlp = self.router.bank(index, _mlp_of(block, config.name))
             checkpoint_block(block, config.checkpointing)
         self.vit.__class__ = _with_trunk_forward(type(self.vit))
         self._pixels: dict[torch.device, tuple[Tensor, Tensor]] = {}
+
+    def _restrict_attention(self) -> None:
+        chosen = self.config.global_blocks
+        whole = default_global_blocks(self.depth) if chosen is None else chosen
+        wrong = [i for i in whole if not 0 <= i < self.depth]
+        if wrong or len(set(whole)) == self.depth:
+            raise ValueError(
+                f"trunk.global_blocks={whole}: name some, not all, of the blocks 0 to {self.depth - 1}"
+            )
+        for index, block in enumerate(self.vit.blocks):
+            if index not in whole:
+                window_attention(block.attn, self.config.window, self.vit.num_prefix_tokens, self.grid)
 
     @property
     def width(self) -> int:
@@ -156,12 +180,12 @@ class Trunk(nn.Module):
         if task not in self.tasks:
             raise ValueError(f"the model has no task {task!r}.{did_you_mean(task, self.tasks)}")
         images_BCHW = self._normalise(images_BCHW, sizes_B2)
+        height, width = images_BCHW.shape[-2:]
+        self.grid.height, self.grid.width = height // self.stride, width // self.stride
         self.route.begin(task, self.training)
         tokens_BLD, pooled_BD = self.vit(images_BCHW)
         self.route.end()
-        height, width = images_BCHW.shape[-2:]
-        grid = (height // self.stride, width // self.stride)
-        map_BDhw = tokens_BLD.transpose(1, 2).unflatten(2, grid)
+        map_BDhw = tokens_BLD.transpose(1, 2).unflatten(2, (self.grid.height, self.grid.width))
         return Features(pooled_BD, map_BDhw, self.stride, (height, width), pyramid={})
 
     def _normalise(self, images_BCHW: Tensor, sizes_B2: Tensor) -> Tensor:

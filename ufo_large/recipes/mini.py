@@ -43,13 +43,13 @@ def recipe() -> RunConfig:
             loader=LoaderConfig(
                 micro_batch=24,
                 image_size=(64, 96),
-                transform=TRANSFORMS["classification"].Config(scale=(0.5, 1.0)),
+                transform=TRANSFORMS["classification"].Config(scale=(0.5, 1.0), mixup=0.2),
                 workers=0,
             )
         ),
         "detection": TaskConfig(
             loader=LoaderConfig(
-                micro_batch=4,
+                micro_batch=3,
                 image_size=(144, 192),
                 transform=TRANSFORMS["detection"].Config(),
                 workers=0,
@@ -57,7 +57,7 @@ def recipe() -> RunConfig:
         ),
         "segmentation": TaskConfig(
             loader=LoaderConfig(
-                micro_batch=4,
+                micro_batch=3,
                 image_size=(120, 160),
                 transform=TRANSFORMS["segmentation"].Config(),
                 workers=0,
