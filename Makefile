@@ -9,7 +9,7 @@ RANKS ?= 2
 DEEPSPEED := $(BIN)/deepspeed --num_gpus $(RANKS)
 RUN ?= runs/demo
 
-.PHONY: setup demo test test-slow lint lock clean
+.PHONY: setup demo test test-slow browser lint lock clean
 
 setup: $(VENV)/.installed
 
@@ -26,11 +26,17 @@ demo: setup
 	$(DEEPSPEED) launchers/train.py --recipe demo --data $(RUN)/shards --workdir $(RUN)
 	$(BIN)/python eval/run_all.py --workdir $(RUN) --data $(RUN)/shards --protocol standard
 
-test: setup lint
+test: setup lint browser
 	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadgroup
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
+
+# The report's page is tested in Debian's chromium; without it, and without the right to install it, those tests skip.
+browser:
+	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+		&& apt-get update -qq && apt-get install -y -qq chromium chromium-driver >/dev/null; } \
+		|| echo "chromium is not here and cannot be installed: browser tests will skip"
 
 lint: setup
 	$(BIN)/ruff check .
