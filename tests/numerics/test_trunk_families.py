@@ -52,7 +52,8 @@ def normalised(theirs: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
 def test_a_routed_trunk_starts_as_timms_model(family):
-    """Measured over all families: 1.0e-6 at most (the normalisation is written another way); allowed 1e-5."""
+    """The normalisation is written another way; `pytest -s` prints the largest difference, 1e-5 is allowed."""
+    worst = 0.0
     trunk, theirs = make(*FAMILIES[family])
     patch = trunk.stride
     for height, width in ((6 * patch, 6 * patch), (4 * patch, 7 * patch)):  # neither is the model's own
@@ -62,10 +63,12 @@ def test_a_routed_trunk_starts_as_timms_model(family):
         for task in ("a", "b"):
             ours = trunk(images, torch.tensor([[height, width]] * 2), task)
             assert ours.image_size == (height, width) and ours.stride == patch
-            torch.testing.assert_close(ours.pooled_BD, pooled, atol=1e-5, rtol=0)
+            worst = max(worst, (ours.pooled_BD - pooled).abs().max().item())
             if not isinstance(theirs.norm, torch.nn.Identity):
                 grid = tokens[:, theirs.num_prefix_tokens :].reshape(2, height // patch, width // patch, -1)
-                torch.testing.assert_close(ours.map_BDHW.permute(0, 2, 3, 1), grid, atol=1e-5, rtol=0)
+                worst = max(worst, (ours.map_BDHW.permute(0, 2, 3, 1) - grid).abs().max().item())
+    print(f"{family}: largest difference from timm {worst:.1e}")
+    assert worst < 1e-5
 
 
 @pytest.mark.parametrize("family", FAMILIES)

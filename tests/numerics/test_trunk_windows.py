@@ -44,7 +44,7 @@ def same_window(grid: Grid, side: int, prefix: int) -> torch.Tensor:
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
 def test_patches_see_their_window_and_the_prefix(family, grid):
-    """Measured difference: 5e-7 of values of about 1 to 10; windows of 3 x 3, also where they stick out."""
+    """Against attention under a mask; windows of 3 x 3, also where they stick out."""
     trunk = build(family)
     vit, prefix = trunk.vit, trunk.vit.num_prefix_tokens
     attention = vit.blocks[0].attn

@@ -39,7 +39,7 @@ def test_a_dense_task_leaves_its_head_behind(model, tmp_path):
 
 @pytest.mark.parametrize("task", ["cls", "seg"])
 def test_onnx_predicts_as_the_model_does(model, tmp_path, task):
-    """Measured: probabilities differ by 1e-6, no pixel differs; sizes that are no multiple of the patch."""
+    """Against the model itself, at a size that is no multiple of the patch."""
     onnxruntime = pytest.importorskip("onnxruntime")
     info = next(t for t in TINY_TASKS if t.name == task)
     path = tmp_path / f"{task}.onnx"

@@ -139,7 +139,7 @@ class TestLearned:
 
 class TestTokenTopK:
     def test_output_is_the_weighted_sum_of_the_chosen_experts(self):
-        """Against a dense loop over tokens. Measured difference 2e-7."""
+        """Against a dense loop over tokens."""
         trunk = disturb(build(config("token_topk")))
         bank = trunk.banks()[3]
         x = torch.randn(2, 5, 48)

@@ -31,7 +31,7 @@ def recipe() -> RunConfig:
     heads = {
         "classification": HEADS["classification"]["linear"].Config(),
         "detection": HEADS["detection"]["fcos"].Config(strides=(4, 8), num_convs=1),
-        "segmentation": HEADS["segmentation"]["dense"].Config(strides=(4, 8)),
+        "segmentation": HEADS["segmentation"]["dense"].Config(strides=(4, 8), dice_weight=1.0),
     }
     tasks = {
         "classification": TaskConfig(
@@ -42,15 +42,15 @@ def recipe() -> RunConfig:
                 workers=0,
             )
         ),
-        "detection": TaskConfig(loader=LoaderConfig(micro_batch=4, image_size=(96, 144), workers=0)),
-        "segmentation": TaskConfig(loader=LoaderConfig(micro_batch=4, image_size=(96, 144), workers=0)),
+        "detection": TaskConfig(loader=LoaderConfig(micro_batch=3, image_size=(96, 144), workers=0)),
+        "segmentation": TaskConfig(loader=LoaderConfig(micro_batch=3, image_size=(128, 192), workers=0)),
     }
     return RunConfig(
         name="demo",
-        steps=260,
+        steps=240,
         model=MultitaskModel.Config(trunk=trunk, heads=heads, pyramid_width=64),
         tasks=tasks,
-        optimizer=OptimizerConfig(learning_rate=1.5e-3, weight_decay=0.05),
+        optimizer=OptimizerConfig(learning_rate=2e-3, weight_decay=0.05),
         schedule=Schedule(warmup_steps=20),
         balancer=METHODS["tbgn"].Config(),
         tracking=Tracker.Config(wandb="offline"),
