@@ -52,7 +52,7 @@ def normalised(theirs: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
 def test_a_routed_trunk_starts_as_timms_model(family):
-    """The normalisation is written another way; `pytest -s` prints the largest difference, 1e-5 is allowed."""
+    """Normalised in another way; `pytest -s` prints the largest difference, 1e-5 is allowed."""
     worst = 0.0
     trunk, theirs = make(*FAMILIES[family])
     patch = trunk.stride
