@@ -36,25 +36,25 @@ def recipe() -> RunConfig:
     tasks = {
         "classification": TaskConfig(
             loader=LoaderConfig(
-                micro_batch=24,
+                micro_batch=40,
                 image_size=(64, 64),
                 transform=TRANSFORMS["classification"].Config(scale=(0.7, 1.0), colour=0.1),
                 workers=0,
             )
         ),
-        "detection": TaskConfig(loader=LoaderConfig(micro_batch=3, image_size=(96, 144), workers=0)),
+        "detection": TaskConfig(loader=LoaderConfig(micro_batch=2, image_size=(96, 144), workers=0)),
         "segmentation": TaskConfig(loader=LoaderConfig(micro_batch=3, image_size=(128, 192), workers=0)),
     }
     return RunConfig(
         name="demo",
-        steps=240,
+        steps=210,
         model=MultitaskModel.Config(trunk=trunk, heads=heads, pyramid_width=64),
         tasks=tasks,
         optimizer=OptimizerConfig(learning_rate=2e-3, weight_decay=0.05),
         schedule=Schedule(warmup_steps=20),
         balancer=METHODS["tbgn"].Config(),
         tracking=Tracker.Config(wandb="offline"),
-        save_every=130,
+        save_every=105,
         keep_checkpoints=1,
         ds="zero3_fp32",
     )

@@ -35,8 +35,8 @@ def recipe() -> RunConfig:
     )
     heads = {
         "classification": HEADS["classification"]["linear"].Config(),
-        "detection": HEADS["detection"]["fcos"].Config(strides=(4, 8, 16), num_convs=1),
-        "segmentation": HEADS["segmentation"]["dense"].Config(strides=(4, 8, 16)),
+        "detection": HEADS["detection"]["fcos"].Config(strides=(8, 16), num_convs=1),
+        "segmentation": HEADS["segmentation"]["dense"].Config(strides=(4, 8), dice_weight=0.5),
     }
     tasks = {
         "classification": TaskConfig(
@@ -49,7 +49,7 @@ def recipe() -> RunConfig:
         ),
         "detection": TaskConfig(
             loader=LoaderConfig(
-                micro_batch=3,
+                micro_batch=4,
                 image_size=(144, 192),
                 transform=TRANSFORMS["detection"].Config(),
                 workers=0,
@@ -66,7 +66,7 @@ def recipe() -> RunConfig:
     }
     return RunConfig(
         name="mini",
-        steps=700,
+        steps=480,
         model=MultitaskModel.Config(trunk=trunk, heads=heads, pyramid_width=64),
         tasks=tasks,
         optimizer=OptimizerConfig(learning_rate=1e-3, weight_decay=0.05),
