@@ -27,7 +27,7 @@ demo: setup
 	$(BIN)/python eval/run_all.py --workdir $(RUN) --data $(RUN)/shards --protocol standard
 
 test: setup lint browser
-	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

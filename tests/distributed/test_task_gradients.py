@@ -148,9 +148,6 @@ def results() -> dict[Case, list[dict]]:
     return found
 
 
-pytestmark = pytest.mark.xdist_group("task_gradients")
-
-
 @pytest.mark.parametrize("case", EXACT, ids=str)
 def test_equals_single_process_autograd(case, results):
     expected = reference(case.ranks, TASKS, len(case.schedule), case.scale_private)

@@ -6,6 +6,7 @@ no gradient keeps its old one there, and the next step applies it again: we zero
 """
 
 import contextlib
+import importlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,6 +23,11 @@ from ufo_large.structures import role_of
 
 # A C++ extension that only DeepSpeed's CPU inference uses; it would be compiled at the first start.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def import_early() -> None:
+    """Import what DeepSpeed would import with its first engine (torch's compiler: several seconds)."""
+    importlib.import_module("deepspeed.runtime.zero.muon.muon_optimizer")
 
 
 def init_distributed() -> torch.device:
