@@ -1,13 +1,19 @@
 """Fixtures that several tests share: a small synthetic world, packed once a session."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# A process has one fork server. Start it before anything else does, with everything that test ranks import.
+multiprocessing.get_context("forkserver").set_forkserver_preload(["ufo_large.testing.preload"])
+forkserver.ensure_running()
 
 
 def run_script(*arguments: str, **options) -> subprocess.CompletedProcess:
