@@ -104,6 +104,7 @@ class NoisyOracle:
         if batch.task == "dec":
             boxes, labels = targets.of_image(i)
             boxes = boxes + 2 * torch.rand(boxes.shape, generator=generator) + company
+            boxes[:, 2:] = torch.maximum(boxes[:, 2:], boxes[:, :2] + 0.5)  # noise must not turn a box over
             boxes = boxes * torch.tensor([sample.width / width, sample.height / height] * 2)
             scores = (torch.rand(len(boxes), generator=generator) * 4).round() / 4  # many ties
             return BoxPrediction(sample, boxes, scores, labels)
