@@ -1,4 +1,4 @@
-"""A small routed ViT from scratch on a few hundred real photographs a task, a quarter of an hour on two CPU cores.
+"""A small routed ViT from scratch on a few hundred real photographs a task, 15 minutes on two CPU cores.
 
     python data_sharding/make_shards.py --data DIR --out SHARDS
     deepspeed --num_gpus 2 launchers/train.py --recipe mini --data SHARDS --workdir RUN
