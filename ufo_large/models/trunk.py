@@ -87,6 +87,11 @@ class Trunk(nn.Module):
                 )
             except TypeError as error:
                 raise ValueError(f"trunk.name={self.name!r} cannot be the trunk: {error}") from error
+            except RuntimeError as error:
+                raise ValueError(
+                    f"trunk.name={self.name!r} cannot be built here ({error}); a hybrid stem runs while "
+                    "it is built, which sharding forbids: use a plain ViT, or ZeRO stage 1 or 2"
+                ) from error
             if not isinstance(vit, VisionTransformer | Eva):
                 raise ValueError(
                     f"trunk.name={self.name!r} is a {type(vit).__name__}; the trunk needs a plain ViT: "
