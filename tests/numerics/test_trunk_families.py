@@ -52,7 +52,7 @@ def normalised(theirs: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
 def test_a_routed_trunk_starts_as_timms_model(family):
-    """Normalised in another way. Measured over all families: 2.6e-6 at most (`-s` prints each); 1e-5 allowed."""
+    """Normalised in another way. Measured: 2.6e-6 at most (`-s` prints each family); 1e-5 is allowed."""
     worst = 0.0
     trunk, theirs = make(*FAMILIES[family])
     patch = trunk.stride
