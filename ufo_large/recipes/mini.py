@@ -1,8 +1,12 @@
-"""A small routed ViT from scratch on a few hundred real photographs a task, 15 minutes on two CPU cores.
+"""A small routed ViT from scratch on a few hundred real photographs a task, 40 minutes on two CPU cores.
 
-python data_sharding/make_shards.py --data DIR --out SHARDS
-deepspeed --num_gpus 2 launchers/train.py --recipe mini --data SHARDS --workdir RUN
-python eval/run_all.py --workdir RUN --data SHARDS --protocol standard
+    python data_sharding/make_shards.py --data DIR --out SHARDS
+    deepspeed --num_gpus 2 launchers/train.py --recipe mini --data SHARDS --workdir RUN
+    python eval/run_all.py --workdir RUN --data SHARDS --protocol standard
+
+Measured on two cores with `--set steps=620` (12 minutes, seed 0), on 30 car models, 4 signs and 11 of 19 street
+classes: top-1 8.9 % (majority 3.3 %), mAP50 14.0 % (none 0), mIoU 18.5 % (per position 17.0 %). That is far
+too short, the losses were still falling; the full length has not been measured.
 """
 
 from ufo_large.balancing import METHODS
@@ -63,7 +67,7 @@ def recipe() -> RunConfig:
     }
     return RunConfig(
         name="mini",
-        steps=210,
+        steps=620,
         model=MultitaskModel.Config(trunk=trunk, heads=heads, pyramid_width=64),
         tasks=tasks,
         optimizer=OptimizerConfig(learning_rate=1e-3, weight_decay=0.05),
