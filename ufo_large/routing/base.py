@@ -136,12 +136,16 @@ class Router(ABC):
     keeps_outputs_only: bool = True
     """Whether a block gives its output only; an auxiliary loss would be lost by reentrant recomputation."""
 
-    def __init__(self, blocks: tuple[int, ...], tasks: tuple[str, ...], route: Route):
-        self.blocks, self.tasks, self.route = blocks, tasks, route
+    def __init__(self, config: Config, blocks: tuple[int, ...], tasks: tuple[str, ...], route: Route):
+        self.config, self.blocks, self.tasks, self.route = config, blocks, tasks, route
 
-    @abstractmethod
     def bank(self, block: int, mlp: nn.Module) -> nn.Module:
         """Return what replaces the MLP of block `block` (the MLP itself where the block is not routed)."""
+        return self.make_bank(block, mlp) if block in self.blocks else mlp
+
+    @abstractmethod
+    def make_bank(self, block: int, mlp: nn.Module) -> ExpertBank:
+        """Return the bank that replaces the MLP of a routed block."""
 
 
 def routed_blocks(blocks: tuple[int, ...] | None, depth: int) -> tuple[int, ...]:

@@ -48,13 +48,7 @@ class LearnedRouter(Router):
         def build(self, tasks: tuple[str, ...], route: Route, depth: int) -> "LearnedRouter":
             return LearnedRouter(self, routed_blocks(self.blocks, depth), tasks, route)
 
-    def __init__(self, config: Config, blocks: tuple[int, ...], tasks: tuple[str, ...], route: Route):
-        super().__init__(blocks, tasks, route)
-        self.config = config
-
-    def bank(self, block: int, mlp: nn.Module) -> nn.Module:
-        if block not in self.blocks:
-            return mlp
+    def make_bank(self, block: int, mlp: nn.Module) -> "LearnedBank":
         return LearnedBank(block, self.route, self.config, self.tasks, mlp)
 
 

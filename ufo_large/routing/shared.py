@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from ufo_large.routing.base import Route, Router
+from ufo_large.routing.base import ExpertBank, Route, Router
 
 
 class SharedRouter(Router):
@@ -19,7 +19,7 @@ class SharedRouter(Router):
                 )
 
         def build(self, tasks: tuple[str, ...], route: Route, depth: int) -> "SharedRouter":
-            return SharedRouter((), tasks, route)
+            return SharedRouter(self, (), tasks, route)
 
-    def bank(self, block: int, mlp: nn.Module) -> nn.Module:
-        return mlp
+    def make_bank(self, block: int, mlp: nn.Module) -> ExpertBank:
+        raise AssertionError("no block is routed")

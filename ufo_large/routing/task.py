@@ -21,10 +21,10 @@ class TaskRouter(Router):
         """`blocks` None: every second block of the later half."""
 
         def build(self, tasks: tuple[str, ...], route: Route, depth: int) -> "TaskRouter":
-            return TaskRouter(routed_blocks(self.blocks, depth), tasks, route)
+            return TaskRouter(self, routed_blocks(self.blocks, depth), tasks, route)
 
-    def bank(self, block: int, mlp: nn.Module) -> nn.Module:
-        return TaskBank(block, self.route, self.tasks, mlp) if block in self.blocks else mlp
+    def make_bank(self, block: int, mlp: nn.Module) -> "TaskBank":
+        return TaskBank(block, self.route, self.tasks, mlp)
 
 
 class TaskBank(ExpertBank):
