@@ -1,4 +1,4 @@
-"""The dense control: one MLP for all tasks."""
+"""The dense control: one network for all tasks."""
 
 from dataclasses import dataclass
 
@@ -8,18 +8,19 @@ from ufo_large.routing.base import ExpertBank, Route, Router
 
 
 class SharedRouter(Router):
-    """Leave every MLP as it is."""
+    """Leave every block as it is."""
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config(Router.Config):
         def __post_init__(self):
-            if self.blocks is not None:
+            if self.blocks is not None or self.parts != ("mlp",):
                 raise ValueError(
-                    f"router.blocks={self.blocks} has no effect: the scheme `shared` routes no block"
+                    f"router.blocks={self.blocks} and router.parts={self.parts} have no effect: the scheme "
+                    "`shared` routes no block"
                 )
 
         def build(self, tasks: tuple[str, ...], route: Route, depth: int) -> "SharedRouter":
             return SharedRouter(self, (), tasks, route)
 
-    def make_bank(self, block: int, mlp: nn.Module) -> ExpertBank:
+    def bank(self, place: str, module: nn.Module) -> ExpertBank:
         raise AssertionError("no block is routed")

@@ -61,7 +61,7 @@ def _check_same_route_everywhere(config: Router.Config) -> None:
 
 def _check_gradients(config: Router.Config) -> None:
     trunk = disturb(build(config))
-    for _ in range(8):  # random schemes draw other paths
+    for _ in range(20):  # random schemes draw other paths
         losses = [x.square().mean() for x in run(trunk, "b")]
         (sum(losses) + sum(trunk.route.losses.values())).backward()
     for name, parameter in trunk.named_parameters():
