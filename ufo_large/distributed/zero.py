@@ -168,6 +168,27 @@ class ZeroEngine:
             with gathered([tensor]):
                 yield name, tensor.detach().float().cpu().clone() if comm.is_main() else torch.empty(0)
 
+    def master_shards(self) -> list[Tensor]:
+        if getattr(self._optimizer, "swap_optimizer", False):
+            raise ValueError(
+                "an average of the weights needs them in memory, but 'offload_optimizer' moves them to "
+                "NVMe; use its device cpu, or --set ema=none"
+            )
+        attribute = "fp32_partitioned_groups_flat" if self.stage == 3 else "single_partition_of_fp32_groups"
+        return [shard.detach() for shard in getattr(self._optimizer, attribute)]
+
+    def publish_masters(self) -> None:
+        optimizer = self._optimizer
+        if self.stage != 3:
+            optimizer.update_lp_params()
+            return
+        optimizer._partition_all_parameters()
+        for group in range(len(optimizer.fp16_groups)):
+            optimizer._reassign_or_swap_out_partitioned_parameters(group)
+        if optimizer.persistent_parameters:  # small ones that stay whole on every rank
+            optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)
+        optimizer.invalidate_secondary_tensor()
+
 
 class _CoalescedGradients(LocalGradients):
     """Stages 1 and 2: DeepSpeed leaves gradients on the parameters; we reduce and hand over the partition."""
