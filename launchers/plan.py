@@ -5,14 +5,18 @@ import json
 from dataclasses import asdict
 
 from ufo_large.planning.sizes import PRESETS, size_table, trunk_size
+from ufo_large.routing import PARTS
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", action="store_true", required=True, help="print the size of every trunk")
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=["mlp"], help="what of a block has experts (mlp)"
+    )
     parser.add_argument("--json", action="store_true", help="end with one JSON object on the last line")
     arguments = parser.parse_args()
-    sizes = [trunk_size(preset) for preset in PRESETS]
+    sizes = [trunk_size(preset, parts=tuple(arguments.parts)) for preset in PRESETS]
     print(size_table(sizes))
     if arguments.json:
         print(json.dumps({"models": [asdict(size) for size in sizes]}))

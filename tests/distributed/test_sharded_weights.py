@@ -6,14 +6,14 @@ from safetensors.torch import save_file
 
 from ufo_large.models.weights import fill, initial_state
 from ufo_large.testing.distributed import run_ranks
-from ufo_large.testing.models import TINY_TASKS, tiny_model
+from ufo_large.testing.models import ROUTED, TINY_TASKS, tiny_model
 
 FAMILIES = {
     "vit": {},
     "dinov2": {"name": "vit_giant_patch14_reg4_dinov2", "embed_dim": 48},
     "eva": {"name": "eva_giant_patch14_224", "patch_size": 14, "img_size": 42},
 }
-CASES = [(family, router) for family in FAMILIES for router in ("task", "learned", "token_topk")]
+CASES = [(family, router) for family in FAMILIES for router in ROUTED if router != "shared"]
 
 
 def whole(family: str, router: str, path: str | None) -> dict[str, torch.Tensor]:
@@ -35,7 +35,7 @@ def sharded(cases: list, folder: str) -> list[dict]:
     for family, router in cases:
         with zero.sharded_construction(config):
             model = tiny_model(router, **FAMILIES[family]).build(TINY_TASKS)
-        path = f"{folder}/{family}.safetensors" if router == "task" else None
+        path = f"{folder}/{family}.safetensors" if router.startswith("task") else None
         fill(model, initial_state(model, 3, path), whole=partial(zero.gathered, modify=True))
         num_whole = sum(zero.is_whole(p) for p in model.parameters())
         state = {}
@@ -60,7 +60,8 @@ def results(tmp_path_factory) -> tuple[dict, str]:
 def test_a_model_built_sharded_equals_one_built_whole(results, case):
     ranks, folder = results
     family, router = case
-    expected = whole(family, router, f"{folder}/{family}.safetensors" if router == "task" else None)
+    path = f"{folder}/{family}.safetensors" if router.startswith("task") else None
+    expected = whole(family, router, path)
     for rank in ranks:
         assert rank[case]["num_whole"] == 0
         assert set(rank[case]["state"]) == set(expected)

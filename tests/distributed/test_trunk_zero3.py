@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from ufo_large.models.checkpointing import CHECKPOINTING
-from ufo_large.routing import ROUTERS
 from ufo_large.testing.distributed import run_ranks
-from ufo_large.testing.models import tiny_trunk
+from ufo_large.testing.models import ROUTED, tiny_trunk
 
 RATE, TASKS = 0.1, ("a", "b")
 TRUNKS = {
@@ -68,7 +67,9 @@ CASES = [
     ("eva", "selective", "task"),
     ("rope", "full", "task"),
     ("siglip", "none", "task"),
-    *(("vit", "selective", router) for router in ROUTERS if router not in ("shared", "task")),
+    *(("vit", "selective", router) for router in ROUTED if router not in ("shared", "task")),
+    *(("eva", mode, "task, all parts") for mode in CHECKPOINTING),
+    ("rope", "none", "task, all parts"),
 ]
 
 

@@ -23,7 +23,9 @@ class MatmulCount(TorchDispatchMode):
 def run(family: str, mode: str) -> tuple[dict, int]:
     """Return the gradients of one step with random block drops, and the matrix products done."""
     torch.manual_seed(0)
-    trunk = tiny_trunk(checkpointing=mode, drop_path=0.3, **FAMILIES[family]).build(("a", "b"))
+    trunk = tiny_trunk("task, all parts", checkpointing=mode, drop_path=0.3, **FAMILIES[family]).build(
+        ("a", "b")
+    )
     for parameter in trunk.parameters():
         torch.nn.init.normal_(parameter, std=0.1)  # biases too
     images = torch.randint(0, 256, (4, 3, 42, 42), dtype=torch.uint8)

@@ -5,7 +5,7 @@ import timm
 import torch
 
 from ufo_large.models import Trunk
-from ufo_large.routing import ROUTERS
+from ufo_large.routing import PARTS, ROUTERS
 from ufo_large.structures import role_of
 
 SMALL = {"depth": 3, "embed_dim": 96, "num_heads": 4}
@@ -32,10 +32,10 @@ FAMILIES = {
 }
 
 
-def make(name: str, size: int, router: str = "task", **config) -> tuple[Trunk, torch.nn.Module]:
+def make(name: str, size: int) -> tuple[Trunk, torch.nn.Module]:
     torch.manual_seed(0)
-    options = ROUTERS[router].Config() if router == "shared" else ROUTERS[router].Config(blocks=(0, 2))
-    trunk = Trunk.Config(name=name, img_size=size, router=options, **SMALL, **config).build(("a", "b"))
+    router = ROUTERS["task"].Config(blocks=(0, 2), parts=PARTS)
+    trunk = Trunk.Config(name=name, img_size=size, router=router, **SMALL).build(("a", "b"))
     torch.manual_seed(0)
     theirs = timm.create_model(name, img_size=size, num_classes=0, dynamic_img_size=True, **SMALL)
     return trunk.eval(), theirs.eval()

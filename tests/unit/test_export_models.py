@@ -10,10 +10,10 @@ from ufo_large.models.onnx_export import check_onnx, export_onnx
 from ufo_large.testing.models import TINY_TASKS, tiny_batch, tiny_model
 
 
-@pytest.fixture
-def model():
+@pytest.fixture(params=["task", "task, all parts"])
+def model(request):
     torch.manual_seed(0)
-    model = tiny_model("task").build(TINY_TASKS).eval()
+    model = tiny_model(request.param).build(TINY_TASKS).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     return model

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import timm
 import torch
 
 from ufo_large.routing import ROUTERS, Route
@@ -17,8 +18,11 @@ SCHEMES = {
     "shared": {},
     "task": {},
     "task in every block": {"blocks": (0, 1, 2, 3)},
+    "task, attention only": {"parts": ("attention",)},
+    "task, all parts": {"blocks": (0, 2, 3), "parts": ("mlp", "attention", "norms")},
     "learned": {},
     "learned in every block": {"blocks": (0, 1, 2, 3)},
+    "learned, all parts": {"blocks": (0, 2, 3), "parts": ("norms", "attention", "mlp")},
     "token_topk": {},
     "token_topk, all experts": {"num_experts": 3, "k": 3},
     "token_topk without losses": {"balance": 0.0, "mutual_information": 0.0},
@@ -46,7 +50,12 @@ def test_default_blocks_are_every_second_of_the_later_half():
     ("scheme", "options", "message"),
     [
         ("task", {"blocks": (1, 4)}, r"router.blocks names \[4\].*blocks 0 to 3"),
-        ("shared", {"blocks": (1,)}, "has no effect"),
+        ("shared", {"blocks": (1,)}, "have no effect"),
+        ("shared", {"parts": ("attention",)}, "have no effect"),
+        ("task", {"parts": ("mpl",)}, "Did you mean 'mlp'"),
+        ("task", {"parts": ()}, "name some of mlp, attention, norms"),
+        ("learned", {"parts": ("norms", "norms")}, "each once"),
+        ("token_topk", {"parts": ("mlp", "attention")}, "use parts=mlp, or the scheme task or learned"),
         ("learned", {"decide_at": 0.0}, "decide_at=0.0"),
         ("learned", {"end_temperature": 0.0}, "must be positive"),
         ("token_topk", {"k": 1}, "no gradient"),
@@ -67,11 +76,11 @@ def test_offload_is_refused_where_it_would_lose_losses():
 def calls(trunk) -> dict[str, int]:
     """Count forward calls of every path of every bank."""
     counts: dict[str, int] = {}
-    for block, bank in trunk.banks().items():
-        for name, mlp in [("shared", bank.shared), *bank.experts.items()]:
-            key = f"{block}/{name}"
+    for place, bank in trunk.banks().items():
+        for name, path in [("shared", bank.shared), *bank.experts.items()]:
+            key = f"{place}/{name}"
             counts[key] = 0
-            mlp.register_forward_hook(lambda *_, key=key: counts.__setitem__(key, counts[key] + 1))
+            path.register_forward_hook(lambda *_, key=key: counts.__setitem__(key, counts[key] + 1))
     return counts
 
 
@@ -114,7 +123,7 @@ class TestLearned:
     def test_the_gradient_of_a_choice_is_that_of_the_soft_mixture(self):
         """Straight-through: d loss / d share_i = <d loss / d output, path_i>, checked by hand."""
         trunk = disturb(build(config("learned", start_temperature=1.0, end_temperature=1.0)))
-        bank = trunk.banks()[3]
+        bank = trunk.banks()["blocks.3.mlp"]
         x = torch.randn(2, 5, 48)
         upstream = torch.randn(2, 5, 48)
         trunk.route.begin("a", training=True)
@@ -141,7 +150,7 @@ class TestTokenTopK:
     def test_output_is_the_weighted_sum_of_the_chosen_experts(self):
         """Against a dense loop over tokens."""
         trunk = disturb(build(config("token_topk")))
-        bank = trunk.banks()[3]
+        bank = trunk.banks()["blocks.3.mlp"]
         x = torch.randn(2, 5, 48)
         trunk.route.begin("b", training=False)
         with torch.no_grad():
@@ -162,7 +171,7 @@ class TestTokenTopK:
             bank.register_forward_pre_hook(lambda _, args: (args[0].abs(),))
             gate[:2] = 1.0  # inputs are positive, so experts 0 and 1 win everywhere
         sum(x.sum() for x in run(trunk, "a")).backward()
-        expert = trunk.banks()[3].experts["3"]
+        expert = trunk.banks()["blocks.3.mlp"].experts["3"]
         assert expert.fc1.weight.grad is not None and not expert.fc1.weight.grad.any()
 
     def test_losses_by_hand(self):
@@ -216,8 +225,22 @@ def test_a_clone_shares_neither_parameters_nor_hooks():
     assert all(
         a is not b and torch.equal(a, b) for a, b in zip(mlp.parameters(), twin.parameters(), strict=True)
     )
-    with pytest.raises(ValueError, match=r"\.0 of type Conv2d"):
-        clone_module(torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1)))
+
+
+def test_a_clone_keeps_buffers_and_what_a_layer_holds_beside_its_children():
+    """EVA's attention has biases and a buffer of its own; a batch norm counts."""
+    norm = torch.nn.BatchNorm2d(2)
+    norm(torch.randn(4, 2, 3, 3))
+    attention = timm.create_model("eva_giant_patch14_224", depth=1, embed_dim=48, num_heads=3).blocks[0].attn
+    for module in (norm, attention):
+        for parameter in module.parameters():
+            torch.nn.init.normal_(parameter)
+        twin = clone_module(module)
+        assert list(twin.state_dict()) == list(module.state_dict())
+        assert all(map(torch.equal, twin.state_dict().values(), module.state_dict().values()))
+        assert all(a is not b for a, b in zip(module.buffers(), twin.buffers(), strict=True))
+    x = torch.randn(1, 5, 48)
+    assert torch.equal(attention(x), twin(x))
 
 
 def test_statistics_are_scalars_averaged_over_blocks():

@@ -10,7 +10,7 @@ import torch
 
 from ufo_large.models import Trunk
 from ufo_large.planning.sizes import PRESETS, TASKS, count, forward_flops, size_table, trunk_size
-from ufo_large.routing import ROUTERS
+from ufo_large.routing import PARTS, ROUTERS
 
 ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED = {  # billions: dense, and with one shared and three task MLPs in every block
@@ -55,6 +55,17 @@ def test_the_whole_model_gives_the_same_as_one_and_two_blocks(sizes):
     size = sizes["ViT-B/16"]
     assert (count(routed), count(dense) + 24) == (size.parameters, size.active)
     assert forward_flops(dense, (224, 224)) == size.forward_flops["classification"]
+
+
+def test_experts_on_all_parts_are_counted_by_formula():
+    """ViT-g: attention has four D x D matrices with biases; each norm and each bias is a vector."""
+    width, hidden, depth, vectors = 1408, 6144, 40, 2
+    attention, norms = 4 * width * width + 4 * width, 2 * vectors * width
+    mlp = 2 * width * hidden + hidden + width
+    size, dense = trunk_size("ViT-g/14", {}, PARTS), trunk_size("ViT-g/14", {}, ("mlp",))
+    choices = 2 * len(TASKS) * 4  # two logits; attention, MLP and two norms choose
+    assert size.parameters == dense.active - 2 * depth + depth * (3 * (attention + norms + mlp) + choices)
+    assert size.active == dense.active + depth * 2 * 3
 
 
 def test_the_documentation_holds_the_printed_table(sizes):

@@ -10,7 +10,7 @@ from ufo_large.models.extract import dense_trunk_state, single_task_state
 from ufo_large.models.weights import dense_names, fill, initial_state
 from ufo_large.routing import ROUTERS
 from ufo_large.structures import role_of
-from ufo_large.testing.models import TINY_TASKS, task_info, tiny_batch, tiny_model
+from ufo_large.testing.models import ROUTED, TINY_TASKS, task_info, tiny_batch, tiny_model
 
 SMALL = {"depth": 4, "embed_dim": 48, "num_heads": 3, "patch_size": 8}
 FAMILIES = {
@@ -44,7 +44,7 @@ def test_a_timm_file_fills_the_trunk_and_its_experts(family, kind, tmp_path):
         save_file(source.state_dict(), path)
     else:
         torch.save(source.state_dict() if kind == "torch" else {"state_dict": source.state_dict()}, path)
-    model = ours(name)
+    model = ours(name, "task, all parts")
     fill(model, initial_state(model, seed=0, pretrained=tmp_path if kind == "folder" else path))
     images = torch.randn(1, 3, 32, 32)
     for task in ("cls", "dec", "seg"):
@@ -109,7 +109,7 @@ def test_fill_lists_what_is_missing_unknown_or_of_another_shape():
         assert line in str(error.value)
 
 
-@pytest.mark.parametrize("router", [r for r in ROUTERS if r != "shared"])
+@pytest.mark.parametrize("router", [r for r in ROUTED if r != "shared"])
 def test_the_random_start_depends_on_the_seed_alone(router):
     torch.manual_seed(1)
     a = dict(initial_state(ours(router=router), seed=5))
@@ -141,7 +141,7 @@ def test_the_random_start_is_distributed_as_timms(name):
             assert torch.equal(value, expected), key
 
 
-@pytest.mark.parametrize("router", ["shared", "task"])
+@pytest.mark.parametrize("router", ["shared", "task", "task, all parts"])
 def test_a_classifier_cut_out_equals_the_routed_model(router):
     model = ours(router=router).eval()
     with torch.no_grad():
@@ -157,7 +157,7 @@ def test_a_classifier_cut_out_equals_the_routed_model(router):
     assert num_classes == 0 and "head.weight" not in state
 
 
-@pytest.mark.parametrize("router", ROUTERS)
+@pytest.mark.parametrize("router", ROUTED)
 def test_an_added_task_leaves_the_others_bitwise_equal(router):
     model = ours(router=router).eval()
     with torch.no_grad():

@@ -18,7 +18,7 @@ def dense_trunk_state(trunk: Trunk, task: str) -> dict[str, Tensor]:
     """
     if trunk.config.window:
         raise ValueError("timm has no windowed attention: its model would differ from this one; export ONNX")
-    banks = {f"blocks.{i}.mlp.": bank for i, bank in trunk.banks().items()}
+    banks = {f"{place}.": bank for place, bank in trunk.banks().items()}
     state = {n: v for n, v in trunk.vit.state_dict().items() if not n.startswith(tuple(banks))}
     for prefix, bank in banks.items():
         state.update({prefix + n: v for n, v in bank.path(task).state_dict().items()})

@@ -49,8 +49,8 @@ class OnnxNetwork(nn.Module):
         self.model = copy.deepcopy(model).float()
         stride = self.model.trunk.stride
         vit = self.model.trunk.vit
-        for index, bank in self.model.trunk.banks().items():
-            vit.blocks[index].mlp = bank.path(task)
+        for place, bank in self.model.trunk.banks().items():
+            vit.set_submodule(place, bank.path(task))
         vit.set_input_size(tuple(-(-side // stride) * stride for side in size))  # resample positions now
 
     def forward(self, images_BCHW: Tensor) -> Tensor:

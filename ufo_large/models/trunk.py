@@ -1,4 +1,4 @@
-"""Any timm ViT as the trunk that all tasks share, its MLPs replaced by routed expert banks.
+"""Any timm ViT as the trunk that all tasks share, parts of its blocks replaced by routed expert banks.
 
 Legend: B images, C channels, H W pixels of the padded input, h w patches, L tokens, D width.
 """
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from ufo_large.config import choice, did_you_mean
 from ufo_large.models.checkpointing import CHECKPOINTING, Checkpointing, checkpoint_block
+from ufo_large.models.expert_banks import banks_of, graft_banks, units_of
 from ufo_large.models.windows import Grid, default_global_blocks, window_attention
 from ufo_large.routing import ROUTERS, ExpertBank, Route, Router
 from ufo_large.structures import Features
@@ -119,9 +120,8 @@ class Trunk(nn.Module):
         self.grid = Grid()
         if config.window:
             self._restrict_attention()
-        for index, block in enumerate(self.vit.blocks):
-            if index in self.router.blocks:
-                block.mlp = self.router.bank(index, _mlp_of(block, config.name))
+        graft_banks(self.vit, self.router, config.name)
+        for block in self.vit.blocks:
             checkpoint_block(block, config.checkpointing)
         self.vit.__class__ = _with_trunk_forward(type(self.vit))
         self._pixels: dict[torch.device, tuple[Tensor, Tensor]] = {}
@@ -155,18 +155,13 @@ class Trunk(nn.Module):
     def units(self) -> list[nn.Module]:
         """Return modules whose parameters are always used together; their inputs and outputs are tensors.
 
-        A whole block, or in a routed block its attention and each of the bank's MLPs.
+        A whole block, or in a routed block its attention and MLP, or each of their copies.
         """
-        banks, units = self.banks(), []
-        for index, block in enumerate(self.vit.blocks):
-            units += [block.attn, *banks[index].units()] if index in banks else [block]
-        return units
+        return [unit for block in self.vit.blocks for unit in units_of(block)]
 
-    def banks(self) -> dict[int, ExpertBank]:
-        """Return the expert bank of each routed block, by block."""
-        return {
-            i: b.mlp for i, b in enumerate(self.vit.blocks) if isinstance(getattr(b, "mlp", None), ExpertBank)
-        }
+    def banks(self) -> dict[str, ExpertBank]:
+        """Return the expert banks by their place in the ViT, as `blocks.3.mlp`."""
+        return banks_of(self.vit)
 
     def add_task(self, task: str) -> None:
         """Add a task to a trained trunk; what it computes for the others does not change by one bit."""
@@ -211,14 +206,6 @@ class Trunk(nn.Module):
             mean_C11, std_C11 = (torch.tensor(v, device=device).view(-1, 1, 1) * 255 for v in (mean, std))
             self._pixels[device] = (mean_C11, 1 / std_C11)
         return self._pixels[device]
-
-
-def _mlp_of(block: nn.Module, name: str) -> nn.Module:
-    if not hasattr(block, "mlp"):
-        raise ValueError(
-            f"trunk.name={name!r}: its {type(block).__name__} has no separate MLP to route; use router=shared"
-        )
-    return block.mlp
 
 
 @functools.cache

@@ -6,7 +6,7 @@ values depend on seed and file alone: not on ZeRO stage, world size or the order
 
 import contextlib
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -26,8 +26,8 @@ def initial_state(
     """Yield (name, value) for every parameter of `model`.
 
     The trunk comes from `pretrained` (see `PretrainedValues`) or is drawn as timm draws it; experts are
-    copies of the MLP they replace; heads are drawn as they draw themselves. Raises ValueError with all names
-    that the file lacks or has too many, before the first value.
+    copies of the module they replace; heads are drawn as they draw themselves. Raises ValueError with all
+    names that the file lacks or has too many, before the first value.
     """
     config = model.config.trunk
     values = PretrainedValues(config, pretrained) if pretrained is not None else RandomValues(config, seed)
@@ -39,13 +39,14 @@ def initial_state(
 def trunk_values(trunk: Trunk, dense: Callable[[str], Tensor], seed: int) -> Iterator[tuple[str, Tensor]]:
     """Yield every parameter of the routed trunk, given `dense(name)`: the values of timm's dense model."""
     shapes = {n: getattr(p, "ds_shape", p.shape) for n, p in trunk.named_parameters()}
+    banks = trunk.banks()
     for name, source in dense_names(trunk).items():
         if source is not None:
             yield name, dense(source)
         else:
-            block, inner = name.removeprefix("vit.blocks.").split(".mlp.", 1)
+            place, inner = _split(name, banks)
             generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
-            yield name, trunk.banks()[int(block)].fresh(inner, shapes[name], generator)
+            yield name, banks[place].fresh(inner, shapes[name], generator)
 
 
 def dense_names(trunk: Trunk) -> dict[str, str | None]:
@@ -53,15 +54,20 @@ def dense_names(trunk: Trunk) -> dict[str, str | None]:
 
     None where it starts from none: gates and choices of the routing.
     """
-    banks = {f"vit.blocks.{i}.mlp.": bank for i, bank in trunk.banks().items()}
+    banks = trunk.banks()
     names: dict[str, str | None] = {}
     for name, _ in trunk.named_parameters():
-        prefix = next((p for p in banks if name.startswith(p)), None)
-        source = name if prefix is None else banks[prefix].source_of(name.removeprefix(prefix))
-        if prefix is not None and source is not None:
-            source = prefix + source
-        names[name] = source and source.removeprefix("vit.")
+        place, inner = _split(name, banks)
+        source = banks[place].source_of(inner) if place in banks else inner
+        names[name] = f"{place}.{source}" if place in banks and source is not None else source
     return names
+
+
+def _split(name: str, places: Container[str]) -> tuple[str, str]:
+    """Return the place of the bank that a trunk's parameter is in and its name there ("" where in none)."""
+    parts = name.removeprefix("vit.").split(".")
+    place = ".".join(parts[:3])
+    return (place, ".".join(parts[3:])) if place in places else ("", ".".join(parts))
 
 
 def head_values(model: MultitaskModel, task: str, seed: int) -> Iterator[tuple[str, Tensor]]:

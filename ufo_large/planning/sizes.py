@@ -7,6 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ufo_large.models import Trunk
+from ufo_large.routing import Part
 from ufo_large.routing.learned import LearnedRouter
 
 PRESETS: Mapping[str, str] = {
@@ -44,8 +45,10 @@ class TrunkSize:
     forward_flops: dict[str, int]
 
 
-def trunk_size(preset: str, inputs: Mapping[str, tuple[int, int]] = INPUTS) -> TrunkSize:
-    """Size up a preset with {shared MLP, one expert a task} in every block; one path runs.
+def trunk_size(
+    preset: str, inputs: Mapping[str, tuple[int, int]] = INPUTS, parts: tuple[Part, ...] = ("mlp",)
+) -> TrunkSize:
+    """Size up a preset with {shared, one expert a task} on `parts` of every block; one path runs.
 
     Blocks are alike, so operations and experts are measured on trunks of one and two blocks.
     """
@@ -53,8 +56,8 @@ def trunk_size(preset: str, inputs: Mapping[str, tuple[int, int]] = INPUTS) -> T
     with torch.device("meta"):
         vit = config.build_vit()
         short = [replace(config, depth=n).build(TASKS).eval() for n in (1, 2)]
-        routed = replace(config, depth=1, router=LearnedRouter.Config(blocks=(0,))).build(TASKS)
-    depth, choice = len(vit.blocks), 2
+        routed = replace(config, depth=1, router=LearnedRouter.Config(blocks=(0,), parts=parts)).build(TASKS)
+    depth, choice = len(vit.blocks), 2 * len(routed.banks())
     experts = count(routed) - count(short[0])
     flops = {task: [forward_flops(trunk, size) for trunk in short] for task, size in inputs.items()}
     return TrunkSize(

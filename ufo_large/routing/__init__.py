@@ -1,6 +1,6 @@
 """Routing schemes: task -> expert path. One file a scheme."""
 
-from ufo_large.routing.base import ExpertBank, Route, Router
+from ufo_large.routing.base import PARTS, ExpertBank, Part, Route, Router
 from ufo_large.routing.learned import LearnedRouter
 from ufo_large.routing.shared import SharedRouter
 from ufo_large.routing.task import TaskRouter
@@ -13,4 +13,4 @@ ROUTERS: dict[str, type[Router]] = {
     "token_topk": TokenTopKRouter,
 }
 
-__all__ = ["ROUTERS", "ExpertBank", "Route", "Router"]
+__all__ = ["PARTS", "ROUTERS", "ExpertBank", "Part", "Route", "Router"]

@@ -1,14 +1,20 @@
-"""Which path through a block's MLPs the tokens of a task take.
+"""Which path through the expert banks of a block the tokens of a task take.
 
 Legend: B images, L tokens, D width, E experts.
 """
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+
+from ufo_large.config import did_you_mean
+
+Part = Literal["mlp", "attention", "norms"]
+PARTS: tuple[Part, ...] = get_args(Part)
+"""What of a block can become an expert bank; `norms` are its layer norms."""
 
 
 @dataclass(slots=True)
@@ -81,54 +87,69 @@ class Route:
 
 
 class ExpertBank(nn.Module, ABC):
-    """Stands where a block's MLP stood; holds the shared MLP and / or one expert a task.
+    """Stands where a block's MLP, attention or norm stood; holds the shared one and / or one expert a task.
 
-    Copies of the MLP it replaces live in `shared` and in `experts`, by name; they start equal to that MLP,
-    so that the trunk's output at step 0 is the pretrained one. Experts carry the role `expert` of their
-    task, set here when they are made.
+    Copies of the module it replaces live in `shared` and in `experts`, by name; they start equal to it, so
+    that the trunk's output at step 0 is the pretrained one. Experts carry the role `expert` of their task,
+    set here when they are made. `place`: the module's path in the ViT, as `blocks.3.mlp`.
     """
 
-    def __init__(self, block: int, route: Route):
+    def __init__(self, place: str, route: Route):
         super().__init__()
-        self.block = block
+        self.place = place
         self.route = route
 
     @abstractmethod
-    def forward(self, x_BLD: Tensor) -> Tensor:
-        """Return the routed MLP's output, [B, L, D], for `self.route.task`."""
+    def forward(self, x_BLD: Tensor, **options: Any) -> Tensor:
+        """Return the routed module's output, [B, L, D], for `self.route.task`.
+
+        `options`: what else the block hands its attention (mask, rotary positions).
+        """
 
     @abstractmethod
     def path(self, task: str) -> nn.Module:
-        """Return the one MLP that `task` uses; ValueError where the scheme has no such thing."""
+        """Return the one module that `task` uses; ValueError where the scheme has no such thing."""
 
     @abstractmethod
     def add_task(self, task: str) -> None:
         """Add what a new task needs, starting from what is there; the others' outputs stay as they are."""
 
     def units(self) -> list[nn.Module]:
-        """Return the MLPs, each of which is used whole or not at all."""
+        """Return the copies, each of which is used whole or not at all."""
         return [m for n, m in self.named_modules() if n == "shared" or n.rpartition(".")[0] == "experts"]
 
     def source_of(self, name: str) -> str | None:
-        """Return the parameter of the replaced MLP that the bank's parameter `name` starts from, if any."""
+        """Return the replaced module's parameter that the bank's parameter `name` starts from, if any."""
         part, _, rest = name.partition(".")
         if part == "shared":
             return rest
         return rest.partition(".")[2] if part == "experts" else None
 
     def fresh(self, name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
-        """Return the initial value of a parameter that starts from no MLP."""
+        """Return the initial value of a parameter that starts from none of the pretrained ones."""
         raise KeyError(name)
 
 
 class Router(ABC):
-    """A routing scheme: makes the bank of one block. One file a scheme."""
+    """A routing scheme: makes the expert banks. One file a scheme."""
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config:
-        """Options of the scheme; `blocks`: indices of the routed blocks (None: the scheme's default)."""
+        """Options of the scheme.
+
+        `blocks`: indices of the routed blocks (None: every second block of the later half). `parts`: what
+        of them becomes an expert bank.
+        """
 
         blocks: tuple[int, ...] | None = None
+        parts: tuple[Part, ...] = ("mlp",)
+
+        def __post_init__(self):
+            for part in self.parts:
+                if part not in PARTS:
+                    raise ValueError(f"router.parts names {part!r}.{did_you_mean(part, PARTS)}")
+            if not self.parts or len(set(self.parts)) < len(self.parts):
+                raise ValueError(f"router.parts={self.parts}: name some of {', '.join(PARTS)}, each once")
 
         def build(self, tasks: tuple[str, ...], route: Route, depth: int) -> "Router":
             raise NotImplementedError
@@ -136,12 +157,12 @@ class Router(ABC):
     keeps_outputs_only: bool = True
     """Whether a block gives its output only; an auxiliary loss would be lost by reentrant recomputation."""
 
-    def __init__(self, blocks: tuple[int, ...], tasks: tuple[str, ...], route: Route):
-        self.blocks, self.tasks, self.route = blocks, tasks, route
+    def __init__(self, config: Config, blocks: tuple[int, ...], tasks: tuple[str, ...], route: Route):
+        self.config, self.blocks, self.tasks, self.route = config, blocks, tasks, route
 
     @abstractmethod
-    def bank(self, block: int, mlp: nn.Module) -> nn.Module:
-        """Return what replaces the MLP of block `block` (the MLP itself where the block is not routed)."""
+    def bank(self, place: str, module: nn.Module) -> ExpertBank:
+        """Return the bank that replaces `module`, found at `place`, in a routed block."""
 
 
 def routed_blocks(blocks: tuple[int, ...] | None, depth: int) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Learn, for every task and routed block, whether the shared MLP or the task's own is better.
+"""Learn, for every task and expert bank, whether the shared module or the task's own is better.
 
 Legend: B images, L tokens, D width.
 """
@@ -6,6 +6,7 @@ Legend: B images, L tokens, D width.
 import math
 import zlib
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ SHARED_PATH, OWN_PATH = 0, 1
 
 
 class LearnedRouter(Router):
-    """A discrete choice a task and block (VIMER-UFO, arXiv:2207.10341) by straight-through Gumbel softmax.
+    """A discrete choice a task and bank (VIMER-UFO, arXiv:2207.10341) by straight-through Gumbel softmax.
 
     While undecided, a training step draws one path (arXiv:1611.01144, section 2.2) and computes both, so
     that the choice gets a gradient. From `decide_at` on, and always when predicting, the likelier path alone
@@ -28,7 +29,7 @@ class LearnedRouter(Router):
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config(Router.Config):
-        """`blocks` None: every second block of the later half.
+        """See `Router.Config`; attention, MLP and norms of a block choose each for themselves.
 
         `decide_at`: share of training after which the choice is fixed. The temperature falls geometrically
         from `start_temperature` to `end_temperature` until then. `seed` decides the draws of all ranks.
@@ -40,6 +41,7 @@ class LearnedRouter(Router):
         seed: int = 0
 
         def __post_init__(self):
+            Router.Config.__post_init__(self)
             if not 0.0 < self.decide_at <= 1.0:
                 raise ValueError(f"router.decide_at={self.decide_at}: must be above 0 and at most 1")
             if min(self.start_temperature, self.end_temperature) <= 0:
@@ -48,47 +50,47 @@ class LearnedRouter(Router):
         def build(self, tasks: tuple[str, ...], route: Route, depth: int) -> "LearnedRouter":
             return LearnedRouter(self, routed_blocks(self.blocks, depth), tasks, route)
 
-    def __init__(self, config: Config, blocks: tuple[int, ...], tasks: tuple[str, ...], route: Route):
-        super().__init__(blocks, tasks, route)
-        self.config = config
-
-    def bank(self, block: int, mlp: nn.Module) -> nn.Module:
-        if block not in self.blocks:
-            return mlp
-        return LearnedBank(block, self.route, self.config, self.tasks, mlp)
+    def bank(self, place: str, module: nn.Module) -> "LearnedBank":
+        return LearnedBank(place, self.route, self.config, self.tasks, module)
 
 
 class LearnedBank(ExpertBank):
-    """The shared MLP, one expert a task, and each task's choice between the two."""
+    """The shared module, one expert a task, and each task's choice between the two."""
 
     def __init__(
-        self, block: int, route: Route, config: LearnedRouter.Config, tasks: tuple[str, ...], mlp: nn.Module
+        self,
+        place: str,
+        route: Route,
+        config: LearnedRouter.Config,
+        tasks: tuple[str, ...],
+        module: nn.Module,
     ):
-        super().__init__(block, route)
+        super().__init__(place, route)
         self.config = config
-        self.shared = mlp
+        self.shared = module
         self.experts = nn.ModuleDict()
         self.choices = nn.ModuleDict()
         for task in tasks:
             self.add_task(task)
 
     def add_task(self, task: str) -> None:
-        """The new expert starts as a copy of the shared MLP, undecided."""
+        """The new expert starts as a copy of the shared module, undecided."""
         role = Role("expert", task)
         self.experts[task] = set_role(clone_module(self.shared), role)
         self.choices[task] = set_role(Choice(), role)
 
-    def forward(self, x_BLD: Tensor) -> Tensor:
+    def forward(self, x_BLD: Tensor, **options: Any) -> Tensor:
         task = self.route.task
         choice, expert = self.choices[task], self.experts[task]
         if not self.training or self.route.progress >= self.config.decide_at:
             path = choice.decide() if self.training else choice.likelier()
-            return (expert if path == OWN_PATH else self.shared)(x_BLD)
+            return (expert if path == OWN_PATH else self.shared)(x_BLD, **options)
         shares_2 = choice(self._noise().to(x_BLD.device), self._temperature())
         drawn_2 = F.one_hot(shares_2.argmax(), 2)
         weights_2 = (drawn_2 + (shares_2 - shares_2.detach())).to(x_BLD.dtype)
         self._observe(shares_2)
-        return weights_2[SHARED_PATH] * self.shared(x_BLD) + weights_2[OWN_PATH] * expert(x_BLD)
+        shared_BLD, own_BLD = self.shared(x_BLD, **options), expert(x_BLD, **options)
+        return weights_2[SHARED_PATH] * shared_BLD + weights_2[OWN_PATH] * own_BLD
 
     def path(self, task: str) -> nn.Module:
         return self.experts[task] if self.choices[task].likelier() == OWN_PATH else self.shared
@@ -97,7 +99,7 @@ class LearnedBank(ExpertBank):
         return torch.zeros(shape)
 
     def _noise(self) -> Tensor:
-        draw = f"{self.config.seed} {self.route.draws} {self.block}"
+        draw = f"{self.config.seed} {self.route.draws} {self.place}"
         generator = torch.Generator().manual_seed(zlib.crc32(draw.encode()))
         return -torch.empty(2).exponential_(generator=generator).log()
 
@@ -111,7 +113,7 @@ class LearnedBank(ExpertBank):
 
 
 class Choice(nn.Module):
-    """One task's preference in one block; two logits, and the decision once it is made (-1 before)."""
+    """One task's preference in one bank; two logits, and the decision once it is made (-1 before)."""
 
     def __init__(self):
         super().__init__()

@@ -1,25 +1,26 @@
-"""The dense control: one MLP for all tasks."""
+"""The dense control: one network for all tasks."""
 
 from dataclasses import dataclass
 
 from torch import nn
 
-from ufo_large.routing.base import Route, Router
+from ufo_large.routing.base import ExpertBank, Route, Router
 
 
 class SharedRouter(Router):
-    """Leave every MLP as it is."""
+    """Leave every block as it is."""
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config(Router.Config):
         def __post_init__(self):
-            if self.blocks is not None:
+            if self.blocks is not None or self.parts != ("mlp",):
                 raise ValueError(
-                    f"router.blocks={self.blocks} has no effect: the scheme `shared` routes no block"
+                    f"router.blocks={self.blocks} and router.parts={self.parts} have no effect: the scheme "
+                    "`shared` routes no block"
                 )
 
         def build(self, tasks: tuple[str, ...], route: Route, depth: int) -> "SharedRouter":
-            return SharedRouter((), tasks, route)
+            return SharedRouter(self, (), tasks, route)
 
-    def bank(self, block: int, mlp: nn.Module) -> nn.Module:
-        return mlp
+    def bank(self, place: str, module: nn.Module) -> ExpertBank:
+        raise AssertionError("no block is routed")

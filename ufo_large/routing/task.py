@@ -1,9 +1,10 @@
-"""Each task its own expert in the routed blocks, the shared MLP elsewhere.
+"""Each task its own expert in the routed blocks, the shared modules elsewhere.
 
 Legend: B images, L tokens, D width.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,33 +19,31 @@ class TaskRouter(Router):
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config(Router.Config):
-        """`blocks` None: every second block of the later half."""
-
         def build(self, tasks: tuple[str, ...], route: Route, depth: int) -> "TaskRouter":
-            return TaskRouter(routed_blocks(self.blocks, depth), tasks, route)
+            return TaskRouter(self, routed_blocks(self.blocks, depth), tasks, route)
 
-    def bank(self, block: int, mlp: nn.Module) -> nn.Module:
-        return TaskBank(block, self.route, self.tasks, mlp) if block in self.blocks else mlp
+    def bank(self, place: str, module: nn.Module) -> "TaskBank":
+        return TaskBank(place, self.route, self.tasks, module)
 
 
 class TaskBank(ExpertBank):
-    """One expert a task. The first task takes over the MLP's own parameters, the others copies."""
+    """One expert a task. The first task takes over the module's own parameters, the others copies."""
 
-    def __init__(self, block: int, route: Route, tasks: tuple[str, ...], mlp: nn.Module):
-        super().__init__(block, route)
+    def __init__(self, place: str, route: Route, tasks: tuple[str, ...], module: nn.Module):
+        super().__init__(place, route)
         self.experts = nn.ModuleDict()
         for index, task in enumerate(tasks):
-            expert = mlp if index == 0 else clone_module(mlp)
+            expert = module if index == 0 else clone_module(module)
             self.experts[task] = set_role(expert, Role("expert", task))
 
-    def forward(self, x_BLD: Tensor) -> Tensor:
-        return self.experts[self.route.task](x_BLD)
+    def forward(self, x_BLD: Tensor, **options: Any) -> Tensor:
+        return self.experts[self.route.task](x_BLD, **options)
 
     def path(self, task: str) -> nn.Module:
         return self.experts[task]
 
     def add_task(self, task: str) -> None:
-        """The new expert starts as the mean of the others, which grew from one MLP."""
+        """The new expert starts as the mean of the others, which grew from one module."""
         others = list(self.experts.values())
         expert = clone_module(others[0])
         with torch.no_grad():

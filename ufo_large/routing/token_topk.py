@@ -28,7 +28,7 @@ class TokenTopKRouter(Router):
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config(Router.Config):
-        """`blocks` None: every second block of the later half. The last two are weights of the losses."""
+        """See `Router.Config`. `balance` and `mutual_information` are the weights of the losses."""
 
         num_experts: int = 4
         k: int = 2
@@ -36,6 +36,12 @@ class TokenTopKRouter(Router):
         mutual_information: float = 0.005
 
         def __post_init__(self):
+            Router.Config.__post_init__(self)
+            if self.parts != ("mlp",):
+                raise ValueError(
+                    f"router.parts={self.parts}: tokens choose among MLPs only, since attention mixes them; "
+                    "use parts=mlp, or the scheme task or learned"
+                )
             if not 2 <= self.k <= self.num_experts:
                 raise ValueError(
                     f"router.k={self.k}: must be 2 to num_experts={self.num_experts}; the weights of the "
@@ -47,18 +53,12 @@ class TokenTopKRouter(Router):
         def build(self, tasks: tuple[str, ...], route: Route, depth: int) -> "TokenTopKRouter":
             return TokenTopKRouter(self, routed_blocks(self.blocks, depth), tasks, route)
 
-    def __init__(self, config: Config, blocks: tuple[int, ...], tasks: tuple[str, ...], route: Route):
-        super().__init__(blocks, tasks, route)
-        self.config = config
-
-    def bank(self, block: int, mlp: nn.Module) -> nn.Module:
-        if block not in self.blocks:
-            return mlp
-        return TokenTopKBank(block, self.route, self.config, self.tasks, mlp, 1 / len(self.blocks))
+    def bank(self, place: str, module: nn.Module) -> "TokenTopKBank":
+        return TokenTopKBank(place, self.route, self.config, self.tasks, module, 1 / len(self.blocks))
 
 
 class TokenTopKBank(ExpertBank):
-    """E experts that all tasks share, and a gate a task. `share`: this block's part of the auxiliary losses.
+    """E experts that all tasks share, and a gate a task. `share`: this bank's part of the auxiliary losses.
 
     Weights of the chosen experts add up to 1, so equal experts act as the one MLP they are copies of.
     Every expert runs on every rank, with no token if need be: under ZeRO-3 all ranks gather its parameters.
@@ -66,14 +66,14 @@ class TokenTopKBank(ExpertBank):
 
     def __init__(
         self,
-        block: int,
+        place: str,
         route: Route,
         config: TokenTopKRouter.Config,
         tasks: tuple[str, ...],
         mlp: nn.Module,
         share: float,
     ):
-        super().__init__(block, route)
+        super().__init__(place, route)
         self.config, self.share = config, share
         self.experts = nn.ModuleDict({"0": mlp})
         for index in range(1, config.num_experts):
@@ -126,9 +126,9 @@ class TokenTopKBank(ExpertBank):
     def _use_by_task(self, use_E: Tensor) -> Tensor:
         """Return the expert use of all tasks so far, [T, E]: this one's now, the others' as remembered."""
         memory, task = self.route.memory, self.route.task
-        old_E = memory.get(f"{self.block}/{task}", use_E).to(use_E.device)
-        self.route.remember(f"{self.block}/{task}", _MEMORY * old_E + (1 - _MEMORY) * use_E)
-        known = [memory.get(f"{self.block}/{t}") for t in self.gates if t != task]
+        old_E = memory.get(f"{self.place}/{task}", use_E).to(use_E.device)
+        self.route.remember(f"{self.place}/{task}", _MEMORY * old_E + (1 - _MEMORY) * use_E)
+        known = [memory.get(f"{self.place}/{t}") for t in self.gates if t != task]
         return torch.stack([use_E, *(k.to(use_E.device) for k in known if k is not None)])
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from ufo_large.models import MultitaskModel, Trunk
-from ufo_large.routing import ROUTERS, Router
+from ufo_large.routing import PARTS, ROUTERS, Router
 from ufo_large.structures import (
     BoxTargets,
     ClassTargets,
@@ -31,10 +31,18 @@ TINY_TASKS = (
 )
 
 
+ROUTED: dict[str, Router.Config] = {
+    **{name: router.Config() for name, router in ROUTERS.items()},
+    "task, all parts": ROUTERS["task"].Config(parts=PARTS),
+    "learned, all parts": ROUTERS["learned"].Config(parts=PARTS),
+}
+"""Every scheme as it comes, and with experts on attention and norms too."""
+
+
 def tiny_trunk(router: str | Router.Config = "task", **changes: Any) -> Trunk.Config:
     """Return a trunk of 4 blocks, width 48, patches of 8 pixels, positions for 32 x 32 pixels."""
     shape = {"patch_size": 8, "embed_dim": 48, "depth": 4, "num_heads": 3, "img_size": 32}
-    chosen = ROUTERS[router].Config() if isinstance(router, str) else router
+    chosen = ROUTED[router] if isinstance(router, str) else router
     return Trunk.Config(**{"name": "vit_tiny_patch16_224", "router": chosen, **shape, **changes})
 
 

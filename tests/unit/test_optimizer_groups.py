@@ -1,0 +1,44 @@
+"""Layer-wise rates and weight decay of a routed trunk, against timm's own groups of the dense model."""
+
+import pytest
+from timm.optim import param_groups_layer_decay
+
+from ufo_large.models.weights import dense_names
+from ufo_large.structures import role_of
+from ufo_large.testing.models import ROUTED, TINY_TASKS, tiny_model
+from ufo_large.train.optimizer import OptimizerConfig, parameter_groups
+
+FAMILIES = {
+    "vit": {},
+    "dinov2": {"name": "vit_giant_patch14_reg4_dinov2"},
+    "eva": {"name": "eva_giant_patch14_224"},
+}
+
+
+@pytest.mark.parametrize("router", ROUTED)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_copy_is_treated_as_timm_treats_the_original(family, router):
+    model = tiny_model(router, **FAMILIES[family]).build(TINY_TASKS)
+    config = OptimizerConfig(learning_rate=1.0, weight_decay=0.1, layer_decay=0.5, layer_bins=100)
+    ours = {
+        p: (group["weight_decay"], group["rate_scale"])
+        for group in parameter_groups(model, config)
+        for p in group["params"]
+    }
+    vit = model.trunk.config.build_vit()
+    vit.reset_classifier(3)  # timm's topmost layer, as our heads are
+    listed = list(vit.no_weight_decay())
+    theirs = {
+        p: (group["weight_decay"], group["lr_scale"])
+        for group in param_groups_layer_decay(vit, 0.1, listed, layer_decay=0.5)
+        for p in group["params"]
+    }
+    assert set(ours) == set(model.parameters())
+    sources, dense = dense_names(model.trunk), dict(vit.named_parameters())
+    for name, parameter in model.trunk.named_parameters():
+        if name.startswith(("vit.norm.", "vit.fc_norm.")):  # BEiT's rule; timm adds them to the last block
+            assert ours[parameter] == (0.0, 1.0)
+        elif sources[name] is not None:
+            assert ours[parameter] == theirs[dense[sources[name]]], name
+    heads = {ours[p][1] for p in model.parameters() if role_of(p).kind == "head"}
+    assert heads == {1.0}
