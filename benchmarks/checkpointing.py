@@ -118,8 +118,8 @@ def render(args: argparse.Namespace, found: dict[str, dict]) -> str:
         "",
         f"ViT-g's first {args.depth} blocks, an expert a task ({first['parameters'] / 1e9:.3f} B parameters)"
         f", {args.images} images of {args.side}x{args.side} pixels, float32, plain torch, drop path off. A "
-        f"forward and backward pass, median (min, max) of {args.repeats} after one that is not counted. Largest "
-        f"gradient: {first['largest_gradient']:.2e}.",
+        f"forward and backward pass, median (min, max) of {args.repeats} after one that is not counted. "
+        f"Largest gradient: {first['largest_gradient']:.2e}.",
         "",
         "| mode | kept by the forward pass, MiB an image | s a pass | to none | gradient differs by |",
         "| --- | ---: | ---: | ---: | ---: |",
