@@ -69,13 +69,14 @@ def run(case: str, toy: bool, seconds: float) -> list[dict]:
 
 
 def render(rows: list[dict]) -> str:
-    """Return the tables in Markdown; MFU counts model operations only, over the card's dense bf16 peak."""
+    """Return the tables in Markdown."""
     head = next((row for row in rows if "device" in row), {})
-    lines = [f"# GPU: {head.get('device')}, torch {head.get('torch')}", "", "`benchmarks/gpu/run_all.sh`", ""]
+    lines = [f"# GPU: {head.get('device')}, torch {head.get('torch')}", ""]
+    lines += ["`benchmarks/gpu/run_all.sh`", ""]
     lines += [
-        "ViT-g unless said. A training step with AdamW on random images, bf16; medians. Plain torch: float32 "
-        "weights under autocast. MFU counts model operations only, over the card's dense bf16 peak; `-` where "
-        "the card's is not known.",
+        "ViT-g unless said. A training step with AdamW on random images, bf16; medians. Plain torch: "
+        "float32 weights under autocast. MFU counts model operations only, over the card's dense bf16 peak; "
+        "`-` where that is not known.",
     ]
     for columns, wanted in ((RATES, "what"), (TRUNKS, "images/s")):
         lines += ["", "| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
