@@ -1,11 +1,16 @@
 """Checkpoints written by transformers give the trunk the features that transformers computes itself."""
 
+import re
+from unittest import mock
+
 import pytest
 import torch
 import transformers as hf
+from safetensors.torch import load_file, save_file
 
 from ufo_large.models import Trunk
 from ufo_large.models.dense_values import PretrainedValues
+from ufo_large.models.transformers_names import Joined
 from ufo_large.models.weights import fill, trunk_values
 from ufo_large.routing import PARTS, ROUTERS
 
@@ -134,3 +139,83 @@ def test_features_are_those_of_transformers(family, tmp_path):
             worst = max(worst, (difference.abs().max() / pooled.abs().max()).item())
         print(f"{family}: relative difference from transformers {worst:.1e}")
         assert worst < 1e-5
+
+
+@torch.no_grad()
+def test_a_folder_in_shards_with_an_index_reads_as_one_file(tmp_path):
+    _, whole = written("DINOv3 with SwiGLU", tmp_path / "whole")
+    _, parts = written("DINOv3 with SwiGLU", tmp_path / "parts", max_shard_size="50KB")
+    assert (tmp_path / "parts" / "model.safetensors.index.json").is_file()
+    assert len(list((tmp_path / "parts").glob("*.safetensors"))) > 1
+    for (name, one), other in zip(whole.named_parameters(), parts.parameters(), strict=True):
+        assert torch.equal(one, other), name
+
+
+def test_fused_parameters_are_stacked_only_when_asked_for(tmp_path):
+    """Until then queries, keys and values stay apart, in the file's memory."""
+    _, trunk = written("CLIP", tmp_path)
+    values = PretrainedValues(trunk.config, tmp_path)
+    name = "blocks.1.attn.qkv.weight"
+    with mock.patch.object(Joined, "tensor", autospec=True, side_effect=Joined.tensor) as stack:
+        PretrainedValues(trunk.config, tmp_path)
+        assert stack.call_count == 0
+        assert values(name).shape == (3 * WIDTH, WIDTH)
+        assert values("blocks.0.norm1.weight").shape == (WIDTH,)
+        assert stack.call_count == 1
+
+
+def rewritten(folder, change) -> None:
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def test_missing_and_extra_names_are_listed_together(tmp_path):
+    model, _ = written("ViT", tmp_path)
+
+    def change(tensors):
+        prefix = next(n for n in tensors if n.endswith("layernorm.weight")).removesuffix("layernorm.weight")
+        del tensors[f"{prefix}layernorm.weight"]
+        query = next(n for n in tensors if re.search(r"1\..*(query|q_proj)\.bias$", n))
+        del tensors[query]
+        tensors[f"{prefix}adapter.weight"] = torch.zeros(2)
+
+    rewritten(tmp_path, change)
+    with pytest.raises(ValueError, match="does not hold the weights of vit_base_patch16_224") as error:
+        read("vit_base_patch16_224", tmp_path, model)
+    text = str(error.value)
+    assert "norm.weight: missing" in text and "blocks.1.attn.qkv.bias: missing" in text
+    assert "adapter.weight: not a parameter of the model" in text
+    assert re.search(r"1\.\S*(key|k_proj)\.bias: not a parameter of the model", text)
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "heads", "message"),
+    [
+        ("ViT", "vit_base_patch16_224", 2, "4 attention heads, but the trunk has 2; set trunk.num_heads=4"),
+        ("CLIP", "vit_base_patch16_clip_224", HEADS, "quick_gelu, but the trunk's is not quick GELU"),
+        ("SigLIP", "vit_base_patch16_clip_quickgelu_224", HEADS, "gelu, but the trunk's is quick GELU"),
+        ("CLIP with its text tower", "vit_base_patch16_clip_quickgelu_224", HEADS, "gelu, but the trunk's"),
+    ],
+)
+def test_a_card_that_contradicts_the_trunk_is_refused(family, name, heads, message, tmp_path):
+    """Shapes fit, so that only config.json tells."""
+    written(family, tmp_path)
+    config = Trunk.Config(name=name, embed_dim=WIDTH, depth=DEPTH, num_heads=heads, img_size=64)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        PretrainedValues(config, tmp_path)
+
+
+def test_biases_without_a_place_are_refused_unless_zero(tmp_path):
+    model, _ = written("DINOv3", tmp_path)
+    with pytest.raises(ValueError, match=r"q_proj.bias is not zero.*vit_base_patch16_dinov3_qkvb"):
+        read("vit_small_patch16_dinov3", tmp_path, model)
+
+    def silence(tensors):
+        for name in tensors:
+            if re.search(r"[qkv]_proj\.bias$", name):
+                tensors[name].zero_()
+
+    rewritten(tmp_path, silence)
+    read("vit_small_patch16_dinov3", tmp_path, model)
