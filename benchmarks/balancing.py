@@ -49,10 +49,10 @@ def plain_step(runner: StepRunner, rates: list[float]) -> None:
     store.begin_step()
     store.begin_task("all")
     losses = []
-    for feed in runner.feeds.values():
-        for _ in range(feed.micro_batches):
-            values = engine(next(feed.loader).to(engine.device))
-            total = torch.stack([v.float() for v in values.values()]).sum() / feed.micro_batches
+    for task, count in runner.mix.next(0).items():
+        for _ in range(count):
+            values = engine(next(runner.feeds[task].loader).to(engine.device))
+            total = torch.stack([v.float() for v in values.values()]).sum() / count
             engine.backward(total)
             store.after_backward()
             losses.append(total.detach())
@@ -117,8 +117,7 @@ def main() -> None:
     trainer.model.train()
     rates = [config.optimizer.learning_rate * s for s in trainer.rate_scales]
     frozen = {
-        t: Feed(loader=Repeat(next(f.loader)), micro_batches=f.micro_batches)
-        for t, f in trainer.runner.feeds.items()
+        t: Feed(loader=Repeat(next(f.loader)), stages=f.stages) for t, f in trainer.runner.feeds.items()
     }
     runner = StepRunner(trainer.runner.engine, frozen, trainer.runner.balancer, config.steps)
     balancers = {n: METHODS[n].Config().build(tuple(frozen), 0) for n in args.methods}

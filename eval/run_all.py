@@ -4,7 +4,10 @@
     python eval/run_all.py --workdir RUN --data SHARDS
     deepspeed --num_gpus 8 eval/run_all.py --workdir RUN --data SHARDS
 
-The second form writes RUN/submission.json, RUN/metrics.json and RUN/report.html.
+The second form writes RUN/submission.json, RUN/metrics.json and RUN/report.html. `--set` changes how a task
+is fed at test time, such as a larger input or tiles for large images:
+
+    --set tasks.detection.loader.tiles.rows=2 --set tasks.detection.loader.tiles.columns=3
 """
 
 import argparse
@@ -33,6 +36,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "with --workdir: the shards",
     )
     parser.add_argument("--protocol", default="official", help=" or ".join(PROTOCOLS))
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="tasks.b=value",
+        help="with --workdir: change a task's feed",
+    )
     parser.add_argument("--split", default="test", help="with --workdir: the split to predict")
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
@@ -54,7 +64,7 @@ def evaluate(args: argparse.Namespace) -> dict | None:
     saved = folder.read()
     check_tasks(saved.tasks, shards)
     model = load_model(saved.config.model, saved.tasks, folder.weights, device)
-    loaders = {key: task.loader for key, task in saved.config.tasks.items()}
+    loaders = saved.test_feeds(args.set)
     evaluator = Evaluator(shards=shards, loaders=loaders, split=args.split, device=device)
     result = evaluate_run(evaluator, model, args.workdir, args.protocol)
     if comm.is_main():

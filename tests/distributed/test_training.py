@@ -25,17 +25,21 @@ SMALL = (
 
 
 def train_run(
-    shards: str, workdir: str, ds: str, resume: str, overrides: tuple[str, ...], micro_batches: int
+    shards: str, workdir: str, ds: str, resume: str, overrides: tuple[str, ...], micro_batches: int | None
 ):
-    """Train the demo recipe on one rank of several; return the log of all steps and the final weights."""
+    """Train the demo recipe on one rank of several; return the log of all steps and the final weights.
+
+    `micro_batches` None: as the overrides say.
+    """
     from ufo_large.distributed import ds_config
     from ufo_large.recipes import load_recipe
     from ufo_large.tracking import read_metrics
     from ufo_large.train.run import train
 
     config = apply_overrides(load_recipe("demo"), [*SMALL, *overrides])
-    tasks = {k: dataclasses.replace(t, micro_batches=micro_batches) for k, t in config.tasks.items()}
-    config = dataclasses.replace(config, tasks=tasks)
+    if micro_batches is not None:
+        tasks = {k: dataclasses.replace(t, micro_batches=micro_batches) for k, t in config.tasks.items()}
+        config = dataclasses.replace(config, tasks=tasks)
     ds_json = None if ds == "none" else ds_config.read(ROOT / "ds_configs" / f"{ds}.json")
     trainer = train(config, shards, Path(workdir), ds_json, resume)
     weights = {n: v.numpy() for n, v in trainer.runner.engine.full_parameters()}
@@ -82,6 +86,44 @@ def test_ten_steps_equal_five_and_five(tiny_shards, tmp_path):
     assert first == second
     for name, value in whole["weights"].items():
         assert (value == resumed["weights"][name]).all(), name
+
+
+def test_tasks_that_rest_are_left_out_and_resume_is_exact(tiny_shards, tmp_path):
+    """Detection every second step, segmentation only from step 6 on; bitwise, a stop at 5 in between."""
+    options = (
+        "steps=8",
+        "save_every=5",
+        "keep_checkpoints=3",
+        "tasks.detection.micro_batches=0.5",
+        "tasks.segmentation.micro_batches=0",
+        "tasks.segmentation.micro_batches_from.6=1.5",
+        "balancer=dwa",
+        "balancer.window=2",
+    )
+    arguments = (str(tiny_shards), str(tmp_path), "zero3_fp32", "none", options, None)
+    whole = run_ranks(train_run, 2, *arguments)[0]
+    present = [{n.split("/")[0] for n in line if n.endswith("/total")} for line in whole["log"]]
+    assert present == [{"cls"}, {"cls", "dec"}] * 3 + [{"cls", "seg"}, {"cls", "dec", "seg"}]
+    assert all(
+        {n.split("/")[1] for n in line if n.endswith("/weight")} == p
+        for line, p in zip(whole["log"], present, strict=True)
+    )
+    images = [line["train/images_per_second"] * line["train/step_seconds"] for line in whole["log"]]
+    assert images == pytest.approx([8, 12, 8, 12, 8, 12, 12, 20])
+    (tmp_path / "checkpoints" / "step-00000008" / "complete.json").unlink()
+    resumed = run_ranks(train_run, 2, str(tiny_shards), str(tmp_path), "zero3_fp32", "auto", options, None)[0]
+    assert losses_of(whole) == losses_of(resumed)
+    for name, value in whole["weights"].items():
+        assert (value == resumed["weights"][name]).all(), name
+
+
+def test_a_mix_with_an_empty_step_is_refused(tiny_shards, tmp_path):
+    options = (
+        "steps=1",
+        *(f"tasks.{k}.micro_batches=0.2" for k in ("classification", "detection", "segmentation")),
+    )
+    with pytest.raises(RuntimeError, match="at least 1 together"):
+        run_ranks(train_run, 1, str(tiny_shards), str(tmp_path), "none", "none", options, None)
 
 
 def test_a_started_folder_is_not_overwritten(tiny_shards, tmp_path):

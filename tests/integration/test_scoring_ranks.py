@@ -223,12 +223,10 @@ def test_boxes_found_in_tiles_are_joined(data):
             box = torch.tensor([[5.0, 5.0, 9.0, 9.0]]), torch.ones(1), torch.zeros(1).long()
             return [BoxPrediction(sample, *box) for sample in batch.samples]
 
-    loader = LoaderConfig(micro_batch=4, image_size=(32, 32), workers=0)
+    tiles = Tiling(rows=1, columns=2, overlap=10, whole=False)
+    loader = LoaderConfig(micro_batch=4, image_size=(32, 32), workers=0, tiles=tiles)
     evaluator = Evaluator(
-        shards=ShardSet.open(data / "shards"),
-        loaders={"detection": loader},
-        tiles={"dec": Tiling(rows=1, columns=2, overlap=10, whole=False)},
-        show_progress=False,
+        shards=ShardSet.open(data / "shards"), loaders={"detection": loader}, show_progress=False
     )
     info = evaluator.shards.task("dec")
     predictions = list(evaluator.predictions(CornerBox(), info))

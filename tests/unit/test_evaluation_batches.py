@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from ufo_large.data.evaluation_batches import evaluation_batches, rank_chunks
 from ufo_large.data.shards import ShardSet
-from ufo_large.data.tiles import TileSample, Tiling, merge_tiles, tiles_of
+from ufo_large.data.tiles import MAX_BOXES, TileSample, Tiling, merge_tiles, tiles_of
 from ufo_large.structures import BoxPrediction, SampleInfo
 from ufo_large.testing.tiny_shards import tiny_shards
+
+TWO = Tiling(rows=2, columns=2)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +85,7 @@ def test_tiles_cover_with_overlap():
         (top, left, 110, 114) for top in (0, 90) for left in (0, 93, 186)
     ]
     assert len(tiles_of(scene(), Tiling(rows=1, columns=1, whole=True))) == 1
-    assert tiles_of(scene(), Tiling())[-1].height == 200
+    assert tiles_of(scene(), TWO)[-1].height == 200
 
 
 def predicted(tile: SampleInfo, boxes, scores, labels=None) -> BoxPrediction:
@@ -118,20 +120,24 @@ def test_boxes_of_other_classes_survive_and_the_limit_holds():
     boxes = [[10, 10, 30, 30], [11, 10, 30, 30], [10, 11, 30, 30]]
     (merged,) = merge_tiles([predicted(tile, boxes, [0.9, 0.8, 0.7], [0, 0, 1])])
     assert merged.scores_N.tolist() == pytest.approx([0.9, 0.7])
-    (limited,) = merge_tiles([predicted(tile, boxes, [0.9, 0.8, 0.7], [0, 0, 1])], max_boxes=1)
-    assert limited.labels_N.tolist() == [0]
+    apart = [[20.0 * (i % 8), 10.0 * (i // 8), 20.0 * (i % 8) + 9, 10.0 * (i // 8) + 9] for i in range(110)]
+    (limited,) = merge_tiles([predicted(tile, apart, [i / 110 for i in range(110)])])
+    assert len(limited.scores_N) == MAX_BOXES and limited.scores_N.min() == pytest.approx(10 / 110)
 
 
-def test_no_boxes_and_whole_images_pass_through():
-    tiles = tiles_of(scene(), Tiling())
-    whole = predicted(scene(50, 60), [[1, 2, 3, 4]], [0.5])
-    empty, untouched = merge_tiles([*(predicted(t, [], []) for t in tiles), whole])
+def test_images_without_boxes_stay():
+    tiles = [*tiles_of(scene(), TWO), *tiles_of(scene(50, 60), TWO)]
+    empty, found = merge_tiles(
+        predicted(t, [[1, 2, 3, 4]], [0.5]) if t.height == 50 else predicted(t, [], []) for t in tiles
+    )
     assert len(empty.boxes_xyxy_N4) == 0
-    assert untouched is whole
+    assert found.boxes_xyxy_N4.tolist() == [[1, 2, 3, 4]]
 
 
 def test_tiles_are_cut_from_the_picture(shards):
-    made = batches(shards, "dec", micro_batch=5, tiles=Tiling(overlap=8), image_size=(64, 64))
+    made = batches(
+        shards, "dec", micro_batch=5, tiles=Tiling(rows=2, columns=2, overlap=8), image_size=(64, 64)
+    )
     assert all(b.targets is None for b in made)
     samples = [s for b in made for s in b.samples]
     assert len(samples) == 7 * 5 and all(isinstance(s, TileSample) for s in samples)

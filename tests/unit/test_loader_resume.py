@@ -219,3 +219,12 @@ def test_a_cut_shard_is_named(tmp_path):
     os.truncate(path, os.path.getsize(path) - 512)
     with pytest.raises(ShardReplaced, match="seg/train-000000.tar: .* bytes, .* expected"):
         shards.split("seg", "train")
+
+
+def test_a_cut_shard_is_a_plain_error_for_the_user(tmp_path):
+    """The scripts print ValueErrors as one line; this one stops training before it begins."""
+    folder = tiny_shards(tmp_path)
+    with open(folder / "seg/train-000000.tar", "r+b") as file:
+        file.truncate(1024)
+    with pytest.raises(ValueError, match="seg/train-000000.tar: 1024 bytes, .* expected"):
+        ShardSet.open(folder).split("seg", "train")

@@ -6,24 +6,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ufo_large.data.mixing import Stage, TaskMix
+from ufo_large.data.loader import LoaderConfig
+from ufo_large.data.mixing import TaskMix
+from ufo_large.train.config import TaskConfig
 
 TASKS = ("cls", "dec", "seg")
 
 
-def mix(*stages: tuple[int, dict]) -> TaskMix:
-    made = tuple(Stage(start=start, micro_batches=ratios) for start, ratios in stages)
-    return TaskMix.Config(stages=made).build(TASKS)
+def mix(**ratios: float) -> TaskMix:
+    return TaskMix({task: ((0, ratios.get(task, 0)),) for task in TASKS})
+
+
+def run(plan: TaskMix, steps: range) -> list[dict[str, int]]:
+    return [plan.next(step) for step in steps]
 
 
 def test_whole_ratios_every_step():
-    plan = mix((0, {"cls": 1, "dec": 2, "seg": 1}))
-    assert [plan.next() for _ in range(3)] == [{"cls": 1, "dec": 2, "seg": 1}] * 3
+    assert run(mix(cls=1, dec=2, seg=1), range(3)) == [{"cls": 1, "dec": 2, "seg": 1}] * 3
 
 
 def test_halves_take_turns():
-    plan = mix((0, {"cls": 0.5, "seg": 0.5}))
-    steps = [plan.next() for _ in range(6)]
+    steps = run(mix(cls=0.5, seg=0.5), range(6))
     assert all(sum(s.values()) == 1 and s["dec"] == 0 for s in steps)
     assert [s["cls"] for s in steps] == [1, 0, 1, 0, 1, 0]
 
@@ -32,41 +35,50 @@ def test_halves_take_turns():
 @given(st.tuples(*[st.floats(0, 3)] * 3).filter(lambda r: sum(r) >= 1), st.integers(1, 120), st.data())
 def test_ratios_hold_and_resume_is_exact(ratios, steps, data):
     """Every task stays within two micro-batches of its ratio, and a stop changes nothing."""
-    config = (0, dict(zip(TASKS, ratios, strict=True)))
-    plan, stopped = mix(config), mix(config)
-    whole = [plan.next() for _ in range(steps)]
+    config = dict(zip(TASKS, ratios, strict=True))
+    whole = run(mix(**config), range(steps))
     stop = data.draw(st.integers(0, steps))
-    first = [stopped.next() for _ in range(stop)]
-    resumed = mix(config)
+    stopped, resumed = mix(**config), mix(**config)
+    first = run(stopped, range(stop))
     resumed.load_state_dict(json.loads(json.dumps(stopped.state_dict())))
-    assert first + [resumed.next() for _ in range(steps - stop)] == whole
+    assert first + run(resumed, range(stop, steps)) == whole
     assert all(sum(step.values()) >= 1 for step in whole)
     for task, ratio in zip(TASKS, ratios, strict=True):
         assert abs(sum(step[task] for step in whole) - ratio * steps) <= 2
 
 
 def test_schedule_switches_at_its_step():
-    plan = mix((0, {"cls": 1}), (3, {"dec": 2, "seg": 1}))
-    steps = [plan.next() for _ in range(5)]
-    assert steps[2] == {"cls": 1, "dec": 0, "seg": 0}
-    assert steps[3] == {"cls": 0, "dec": 2, "seg": 1}
+    loader = LoaderConfig(micro_batch=1, image_size=(8, 8))
+    cls = TaskConfig(loader=loader, micro_batches=1, micro_batches_from={"3": 0})
+    dec = TaskConfig(loader=loader, micro_batches=0, micro_batches_from={"10": 1.5, "3": 2})
+    steps = run(TaskMix({"cls": cls.stages, "dec": dec.stages}), range(12))
+    assert steps[2] == {"cls": 1, "dec": 0}
+    assert steps[3] == {"cls": 0, "dec": 2}
+    assert dec.stages == ((0, 0), (3, 2), (10, 1.5))
+
+
+def test_a_plan_with_an_empty_step_is_refused():
+    with pytest.raises(ValueError, match="from step 0: give at least 1 together"):
+        mix(cls=0.5)
+    with pytest.raises(ValueError, match="'dec': 0.2} from step 3"):
+        TaskMix({"cls": ((0, 1), (3, 0)), "dec": ((0, 0.2),)})
 
 
 @pytest.mark.parametrize(
-    ("stages", "message"),
+    ("options", "message"),
     [
-        ([(0, {"cls": 0.5})], "at least 1 together"),
-        ([(0, {"cls": 2, "dec": -1})], "0 or more each"),
-        ([(1, {"cls": 1})], "begin with 0"),
-        ([(0, {"cls": 1}), (0, {"cls": 1})], "rise"),
-        ([(0, {"cls": 1, "det": 1})], "no task det; the data has cls, dec, seg"),
+        ({"micro_batches": -1}, "-1 from step 0"),
+        ({"micro_batches": float("inf")}, "inf from step 0"),
+        ({"micro_batches_from": {"30": -0.5}}, "-0.5 from step 30"),
+        ({"micro_batches_from": {"0": 1}}, "a step above 0"),
+        ({"micro_batches_from": {"soon": 1}}, "'soon'"),
     ],
 )
-def test_senseless_plans_are_refused(stages, message):
+def test_senseless_ratios_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        mix(*stages)
+        TaskConfig(loader=LoaderConfig(micro_batch=1, image_size=(8, 8)), **options)
 
 
 def test_state_of_other_tasks_is_refused():
-    with pytest.raises(ValueError, match="the state is of tasks a"):
-        mix((0, {"cls": 1})).load_state_dict({"step": 1, "credits": {"a": 0.0}})
+    with pytest.raises(ValueError, match="mixed the tasks a, this run has cls, dec, seg"):
+        mix(cls=1).load_state_dict({"credits": {"a": 0.0}})

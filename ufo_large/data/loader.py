@@ -23,6 +23,7 @@ from ufo_large.data.collate import collate
 from ufo_large.data.decode import BadSample
 from ufo_large.data.sampler import SAMPLINGS, Draw, Position, SampleStream, seed_of
 from ufo_large.data.shards import SplitReader
+from ufo_large.data.tiles import Tiling
 from ufo_large.data.transforms import TRANSFORMS, Example, Transform, hermetic
 from ufo_large.structures import SampleInfo, TaskBatch, TaskInfo
 
@@ -38,7 +39,7 @@ class LoaderConfig:
     `micro_batch` images a rank; `image_size` (height, width) of the network's input, filled by stretching
     or, with `keep_aspect`, padded at the bottom and right. `workers` processes a rank; 0 loads in the
     trainer's own. Up to `max_bad_samples` different unreadable samples a rank are replaced by others
-    before it stops.
+    before it stops. `tiles` cuts the images when the task is tested; training crops them anyway.
     """
 
     micro_batch: int
@@ -48,6 +49,7 @@ class LoaderConfig:
     sampling: Any = choice(SAMPLINGS, "shuffle")
     shapes: Any = choice(BATCH_SHAPES, "fixed")
     workers: int = 2
+    tiles: Tiling = Tiling()
     max_bad_samples: int = 10
 
     def __post_init__(self):
@@ -73,6 +75,7 @@ class LoaderConfig:
             raise ValueError(
                 f"task {info.name!r} is {info.kind}, but its transform is for {', '.join(kinds)}"
             )
+        self.tiles.for_task(info)
         full = BatchShape(self.micro_batch, self.image_size)
         shapes = self.shapes.build(reader.heights, reader.widths, full)
         sampling = self.sampling.build(reader.label_starts, reader.labels)

@@ -26,7 +26,7 @@ CHUNK = 1 << 20
 PERMANENT = re.compile(r"error: 40[134]|\(40[134]\)|NoSuchKey|NoSuchBucket|AccessDenied")
 
 
-class FetchError(OSError):
+class FetchError(ValueError):
     """A remote file could not be had; the message names it, the reason and the remedy."""
 
 

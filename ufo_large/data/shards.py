@@ -40,7 +40,7 @@ ROWS = (
 )
 
 
-class ShardReplaced(RuntimeError):
+class ShardReplaced(ValueError):
     """A shard is not the file that the index describes, or changed while it was being read."""
 
 

@@ -1,35 +1,50 @@
-"""Cut large images into overlapping tiles at test time and join the boxes found in them.
+"""Cut large images into overlapping tiles at test time and join what is found in them.
 
 A sign 20 px wide in a 2048 px street scene vanishes when the scene is shrunk to the network's input; in a
 tile it keeps its pixels.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 import torch
 from torchvision.ops import batched_nms
 
-from ufo_large.structures import BoxPrediction, SampleInfo
+from ufo_large.structures import BoxPrediction, MaskPrediction, Prediction, SampleInfo, TaskInfo
 
 EDGE_PX = 2.0
+IOU_THRESHOLD = 0.5
+MAX_BOXES = 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tiling:
     """A grid of `rows` x `columns` tiles that share at least `overlap` stored pixels with their neighbours.
 
-    `whole` adds the whole image as one more tile, for objects larger than the overlap.
+    1 x 1 leaves images whole. `whole` adds the whole image as one more tile, for objects larger than the
+    overlap; detection only.
     """
 
-    rows: int = 2
-    columns: int = 2
+    rows: int = 1
+    columns: int = 1
     overlap: int = 128
     whole: bool = True
 
     def __post_init__(self):
         if min(self.rows, self.columns) < 1 or self.overlap < 0:
             raise ValueError(f"tiles: {self.rows} x {self.columns} with overlap {self.overlap} makes no grid")
+
+    def for_task(self, info: TaskInfo) -> "Tiling | None":
+        """Return the tiles of a task, None where images stay whole. ValueError where they make no sense."""
+        if self.rows == self.columns == 1:
+            return None
+        if info.kind == "classification":
+            raise ValueError(
+                f"task {info.name!r}: tiles {self.rows} x {self.columns}, but a classified image is one; "
+                "give 1 x 1"
+            )
+        return self if info.kind == "detection" else replace(self, whole=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,29 +92,43 @@ def _tile(sample: SampleInfo, overlap: int, top: int, left: int, height: int, wi
     )
 
 
-def merge_tiles(
-    predictions: Iterable[BoxPrediction], iou_threshold: float = 0.5, max_boxes: int = 100
-) -> list[BoxPrediction]:
-    """Join the boxes of an image's tiles, in first-seen order; predictions of whole images pass through.
+def merge_tiles(predictions: Iterable[Prediction]) -> Iterator[Prediction]:
+    """Join what was found in an image's tiles, which come one after another.
 
     A box cut by an inner edge of its tile is dropped when it is smaller than the overlap, because a neighbour
-    sees it whole; what two tiles both found is settled by class-wise non-maximum suppression.
+    sees it whole; what two tiles both found is settled by class-wise non-maximum suppression, and the best
+    `MAX_BOXES` stay. Masks are joined in the middle of the overlap.
     """
-    by_image: dict[SampleInfo, list[BoxPrediction]] = {}
-    for prediction in predictions:
-        source = prediction.sample.source if isinstance(prediction.sample, TileSample) else prediction.sample
-        by_image.setdefault(source, []).append(prediction)
-    return [_merge(source, found, iou_threshold, max_boxes) for source, found in by_image.items()]
+    for source, found in groupby(predictions, lambda prediction: prediction.sample.source):
+        parts = list(found)
+        yield (_merge_masks if isinstance(parts[0], MaskPrediction) else _merge_boxes)(source, parts)
 
 
-def _merge(
-    source: SampleInfo, found: list[BoxPrediction], iou_threshold: float, max_boxes: int
-) -> BoxPrediction:
-    if len(found) == 1 and not isinstance(found[0].sample, TileSample):
-        return found[0]
+def _merge_masks(source: SampleInfo, found: list[MaskPrediction]) -> MaskPrediction:
+    """Paste the tiles; each leaves half of what it shares with the one above or left of it to that one."""
+    mask_HW = found[0].mask_HW.new_zeros(source.height, source.width)
+    rows, columns = sorted({p.sample.top for p in found}), sorted({p.sample.left for p in found})
+    for prediction in found:
+        tile = prediction.sample
+        skip_y = _half_shared(rows, tile.top, tile.height)
+        skip_x = _half_shared(columns, tile.left, tile.width)
+        area = mask_HW[
+            tile.top + skip_y : tile.top + tile.height, tile.left + skip_x : tile.left + tile.width
+        ]
+        area.copy_(prediction.mask_HW[skip_y:, skip_x:])
+    return MaskPrediction(sample=source, mask_HW=mask_HW)
+
+
+def _half_shared(starts: list[int], start: int, size: int) -> int:
+    """Return half of the pixels that the tile at `start` shares with the one before it, along one side."""
+    before = [s for s in starts if s < start]
+    return (before[-1] + size - start) // 2 if before else 0
+
+
+def _merge_boxes(source: SampleInfo, found: list[BoxPrediction]) -> BoxPrediction:
     moved = [_in_source(prediction) for prediction in found]
     boxes, scores, labels = (torch.cat(parts) for parts in zip(*moved, strict=True))
-    kept = batched_nms(boxes.float(), scores.float(), labels, iou_threshold)[:max_boxes]
+    kept = batched_nms(boxes.float(), scores.float(), labels, IOU_THRESHOLD)[:MAX_BOXES]
     return BoxPrediction(
         sample=source, boxes_xyxy_N4=boxes[kept], scores_N=scores[kept], labels_N=labels[kept]
     )

@@ -3,7 +3,7 @@
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -37,17 +37,16 @@ class Predictor(Protocol):
 class Evaluator:
     """Predicts one split of a data set; made once, used as often as wanted.
 
-    `loaders` gives each task (by name, else by kind) the input size and micro-batch that it was trained with;
-    `tiles` cuts the images of a detection task. Every rank of the process group must call each method: they
-    predict different images, and take the same number of forward passes because ZeRO-3 gathers parameters in
-    them. Batches do not depend on the number of ranks, so neither do the figures.
+    `loaders` gives each task (by name, else by kind) its input size, micro-batch and tiles. Every rank of the
+    process group must call each method: they predict different images, and take the same number of forward
+    passes because ZeRO-3 gathers parameters in them. Batches do not depend on the number of ranks, so neither
+    do the figures.
     """
 
     shards: ShardSet
     loaders: Mapping[str, LoaderConfig]
     split: str = "test"
     device: torch.device | str = "cpu"
-    tiles: Mapping[str, Tiling] = field(default_factory=dict)
     show_progress: bool = True
 
     @property
@@ -57,10 +56,10 @@ class Evaluator:
 
     def predictions(self, model: Predictor, info: TaskInfo) -> Iterator[Prediction]:
         """Yield this rank's predictions of one task, on the CPU. The model is in evaluation mode then."""
-        if info.name in self.tiles:
-            yield from merge_tiles(self._raw_predictions(model, info))
-        else:
-            yield from self._raw_predictions(model, info)
+        loader = self.loaders.get(info.name) or self.loaders[info.kind]
+        tiles = loader.tiles.for_task(info)
+        found = self._raw_predictions(model, info, loader, tiles)
+        yield from found if tiles is None else merge_tiles(found)
 
     def submission_entries(self, model: Predictor) -> dict[str, list[dict[str, Any]]]:
         """Return the submission's entries of all tasks in official order, on every rank."""
@@ -79,9 +78,10 @@ class Evaluator:
             headlines[HEADLINE[truth.info.kind]].append(found[HEADLINE[truth.info.kind]])
         return values | {"score": summary(headlines, "standard")["score"]}
 
-    def _raw_predictions(self, model: Predictor, info: TaskInfo) -> Iterator[Prediction]:
+    def _raw_predictions(
+        self, model: Predictor, info: TaskInfo, loader: LoaderConfig, tiles: Tiling | None
+    ) -> Iterator[Prediction]:
         reader = self.shards.split(info.name, self.split)
-        loader = self.loaders.get(info.name) or self.loaders[info.kind]
         batches = evaluation_batches(
             reader,
             info,
@@ -90,7 +90,7 @@ class Evaluator:
             rank=comm.rank(),
             world_size=comm.world_size(),
             workers=loader.workers,
-            tiles=self.tiles.get(info.name),
+            tiles=tiles,
             keep_aspect=loader.keep_aspect,
         )
         with _evaluating(model), self._progress(f"{info.name} {self.split}", len(reader)) as advance:

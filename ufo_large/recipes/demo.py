@@ -39,11 +39,11 @@ def recipe() -> RunConfig:
                 micro_batch=40,
                 image_size=(64, 64),
                 transform=TRANSFORMS["classification"].Config(scale=(0.7, 1.0), colour=0.1),
-                workers=0,
+                workers=1,
             )
         ),
-        "detection": TaskConfig(loader=LoaderConfig(micro_batch=2, image_size=(96, 144), workers=0)),
-        "segmentation": TaskConfig(loader=LoaderConfig(micro_batch=3, image_size=(128, 192), workers=0)),
+        "detection": TaskConfig(loader=LoaderConfig(micro_batch=2, image_size=(96, 144), workers=1)),
+        "segmentation": TaskConfig(loader=LoaderConfig(micro_batch=3, image_size=(128, 192), workers=1)),
     }
     return RunConfig(
         name="demo",

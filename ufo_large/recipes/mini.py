@@ -45,7 +45,7 @@ def recipe() -> RunConfig:
                 micro_batch=24,
                 image_size=(64, 96),
                 transform=TRANSFORMS["classification"].Config(scale=(0.5, 1.0), mixup=0.2),
-                workers=0,
+                workers=1,
             )
         ),
         "detection": TaskConfig(
@@ -53,7 +53,7 @@ def recipe() -> RunConfig:
                 micro_batch=4,
                 image_size=(144, 192),
                 transform=TRANSFORMS["detection"].Config(),
-                workers=0,
+                workers=1,
             )
         ),
         "segmentation": TaskConfig(
@@ -61,7 +61,7 @@ def recipe() -> RunConfig:
                 micro_batch=3,
                 image_size=(120, 160),
                 transform=TRANSFORMS["segmentation"].Config(),
-                workers=0,
+                workers=1,
             )
         ),
     }

@@ -11,7 +11,7 @@ from ufo_large.data.decode import decode_image, decode_mask
 from ufo_large.data.evaluation_batches import evaluation_batches
 from ufo_large.data.loader import LoaderConfig
 from ufo_large.data.shards import RawSample, ShardSet, SplitReader
-from ufo_large.data.tiles import Tiling, merge_tiles
+from ufo_large.data.tiles import merge_tiles
 from ufo_large.metrics import TrueBoxes
 from ufo_large.structures import Prediction, TaskBatch, TaskInfo
 from ufo_large.tracking.examples import PredictionExample
@@ -56,12 +56,11 @@ def predict_examples(
     loaders: Mapping[str, LoaderConfig],
     *,
     device: torch.device | str = "cpu",
-    tiles: Mapping[str, Tiling] | None = None,
     per_task: int = PER_TASK,
 ) -> list[PredictionExample]:
     """Return up to `per_task` examples of every task that has the split.
 
-    `loaders` and `tiles` are those of the evaluation: a task's input size by its name, else by its kind.
+    `loaders` are those of the evaluation: a task's input size and tiles by its name, else by its kind.
     Every caller predicts the same images, so one process is enough; a model whose parameters are
     sharded needs the call on all ranks.
     """
@@ -73,8 +72,7 @@ def predict_examples(
             if shards.has_split(info.name, split):
                 loader = loaders.get(info.name) or loaders[info.kind]
                 shown = _shown_rows(shards.split(info.name, split), per_task)
-                tiling = (tiles or {}).get(info.name)
-                examples += _examples(shown, info, _predictions(model, shown, info, loader, tiling, device))
+                examples += _examples(shown, info, _predictions(model, shown, info, loader, device))
     finally:
         model.train(was_training)
     return examples
@@ -101,9 +99,9 @@ def _predictions(
     shown: ShownRows,
     info: TaskInfo,
     loader: LoaderConfig,
-    tiling: Tiling | None,
     device: Any,
 ) -> Iterator[Prediction]:
+    tiling = loader.tiles.for_task(info)
     batches = evaluation_batches(
         shown,
         info,

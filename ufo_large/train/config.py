@@ -1,5 +1,6 @@
 """Everything a run is: the config that a recipe returns."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -15,14 +16,31 @@ from ufo_large.train.schedule import Schedule
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskConfig:
-    """How a kind of task is fed: `micro_batches` a step on each rank, each of `loader.micro_batch` images."""
+    """How a kind of task is fed: `micro_batches` a step on each rank, each of `loader.micro_batch` images.
+
+    `micro_batches` may be a fraction: 0.5 is one every second step, 0 a task that rests.
+    `micro_batches_from` changes it during training: {"3000": 2} from optimizer step 3000 on. A task that
+    rests is left out of the step's balancing; its experts and head still coast on their momentum, as AdamW
+    moves what has a zero gradient.
+    """
 
     loader: LoaderConfig
-    micro_batches: int = 1
+    micro_batches: int | float = 1
+    micro_batches_from: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
-        if self.micro_batches < 1:
-            raise ValueError(f"micro_batches={self.micro_batches}: must be at least 1")
+        for step in self.micro_batches_from:
+            if not str(step).isdecimal() or int(step) == 0:
+                raise ValueError(f"micro_batches_from {step!r}: give a step above 0")
+        for step, count in self.stages:
+            if not 0 <= count < math.inf:
+                raise ValueError(f"micro_batches={count} from step {step}: give 0 or more")
+
+    @property
+    def stages(self) -> tuple[tuple[int, float], ...]:
+        """(first step, micro-batches a step from then on), in order."""
+        later = sorted((int(step), count) for step, count in self.micro_batches_from.items())
+        return ((0, self.micro_batches), *later)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from ufo_large.config import Problems, did_you_mean, to_dict
+from ufo_large.data.mixing import TaskMix
 from ufo_large.data.shards import ShardSet
 from ufo_large.distributed import comm, ds_config, zero
 from ufo_large.distributed.checkpoint import complete_checkpoints, load_checkpoint, save_weights
@@ -100,6 +101,11 @@ def check(
                 look(task)
             except ValueError as error:
                 problems.add(str(error))
+    if not problems.messages:
+        try:
+            TaskMix({task.name: config.task(task).stages for task in tasks})
+        except ValueError as error:
+            problems.add(str(error))
     if ds is None and comm.world_size() > 1:
         problems.add("--ds none trains in one process; start it without the deepspeed launcher")
     if ds is not None and not torch.distributed.is_initialized():
@@ -144,7 +150,7 @@ def build(
         feed = config.task(task)
         reader = shards.split(task.name, "train")
         loader = feed.loader.build(reader, task, comm.rank(), comm.world_size(), config.seed)
-        feeds[task.name] = Feed(loader=loader, micro_batches=feed.micro_batches)
+        feeds[task.name] = Feed(loader=loader, stages=feed.stages)
     balancer = config.balancer.build(tuple(t.name for t in tasks), config.seed)
     runner = StepRunner(engine, feeds, balancer, config.steps)
     return Trainer(config, model, runner, [g["rate_scale"] for g in optimizer.param_groups])

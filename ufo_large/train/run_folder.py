@@ -2,11 +2,14 @@
 
 import dataclasses
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ufo_large.config import from_dict, to_dict
+from ufo_large.config import apply_overrides, from_dict, to_dict
+from ufo_large.data.loader import LoaderConfig
 from ufo_large.structures import TaskInfo
 from ufo_large.train.config import RunConfig
 
@@ -67,3 +70,13 @@ class SavedRun:
     tasks: tuple[TaskInfo, ...]
     fingerprint: str
     data: str
+
+    def test_feeds(self, assignments: Sequence[str] = ()) -> dict[str, LoaderConfig]:
+        """Return how each task is fed at test time, with `tasks.<task>.loader.<field>=value` applied."""
+        for assignment in assignments:
+            if not re.match(r"tasks\.[^.]+\.loader\.", assignment):
+                raise ValueError(
+                    f"--set {assignment}: a finished run takes only tasks.<task>.loader.<field>=value"
+                )
+        config = apply_overrides(self.config, assignments)
+        return {key: task.loader for key, task in config.tasks.items()}

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ufo_large.balancing import Balancer, Signals
 from ufo_large.data.loader import TaskLoader
+from ufo_large.data.mixing import Stages, TaskMix
 from ufo_large.distributed import comm
 from ufo_large.distributed.engine import Engine
 from ufo_large.distributed.task_gradients import TaskGradients
@@ -16,10 +17,10 @@ from ufo_large.routing import Route
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Feed:
-    """A task's loader and how many of its micro-batches a step takes."""
+    """A task's loader and how many of its micro-batches a step takes, by the stages of training."""
 
     loader: TaskLoader
-    micro_batches: int
+    stages: Stages = ((0, 1),)
 
 
 class StepRunner:
@@ -28,6 +29,8 @@ class StepRunner:
     def __init__(self, engine: Engine, feeds: Mapping[str, Feed], balancer: Balancer, total_steps: int):
         self.engine = engine
         self.feeds = feeds
+        self.mix = TaskMix({task: feed.stages for task, feed in feeds.items()})
+        self.counts: dict[str, int] = {}  # micro-batches of each task in the last step
         self.balancer = balancer
         self.total_steps = total_steps
         self.world_size = comm.world_size()
@@ -38,8 +41,10 @@ class StepRunner:
         """Take optimizer step `step` (0-based) and return what there is to log, equal on all ranks."""
         self.gradients.begin_step()
         losses: dict[str, Tensor] = {}
-        for task, feed in self.feeds.items():
-            losses |= self._run_task(task, feed)
+        self.counts = self.mix.next(step)
+        for task, count in self.counts.items():
+            if count:
+                losses |= self._run_task(task, count)
         names, values = list(losses), torch.stack([v.double() for v in losses.values()])
         gram_MM, private_M, values = self.gradients.measure(values)
         logged = dict(zip(names, values.tolist(), strict=True))
@@ -50,20 +55,20 @@ class StepRunner:
         self.engine.step(learning_rates)
         return logged | balance_values(signals, weights_M) | {"train/grad_norm": self.engine.grad_norm}
 
-    def _run_task(self, task: str, feed: Feed) -> dict[str, Tensor]:
+    def _run_task(self, task: str, count: int) -> dict[str, Tensor]:
         sums: dict[str, Tensor] = {}
         self.gradients.begin_task(task)
-        for _ in range(feed.micro_batches):
-            batch = next(feed.loader).to(self.engine.device)
+        for _ in range(count):
+            batch = next(self.feeds[task].loader).to(self.engine.device)
             losses = self.engine(batch)
-            total = torch.stack([v.float() for v in losses.values()]).sum() / feed.micro_batches
+            total = torch.stack([v.float() for v in losses.values()]).sum() / count
             self.engine.backward(total)
             self.gradients.after_backward()
             seen = {f"{task}/{name}": value for name, value in losses.items()}
-            seen[f"{task}/total"] = total * feed.micro_batches
+            seen[f"{task}/total"] = total * count
             seen |= {f"routing/{task}/{name}": value for name, value in self.route.statistics.items()}
             for key, value in seen.items():
-                sums[key] = sums.get(key, 0) + value.detach() / feed.micro_batches
+                sums[key] = sums.get(key, 0) + value.detach() / count
         self.gradients.end_task()
         return sums
 

@@ -44,7 +44,7 @@ class Trainer:
         values = self.runner.run(step, [rate * scale for scale in self.rate_scales])
         seconds = time.perf_counter() - start
         waited = sum(f.loader.wait_s for f in feeds.values()) - waited
-        images = sum(f.loader.config.micro_batch * f.micro_batches for f in feeds.values())
+        images = sum(f.loader.config.micro_batch * self.runner.counts[t] for t, f in feeds.items())
         return values | {
             "train/lr": rate,
             "train/step_seconds": seconds,
@@ -58,6 +58,7 @@ class Trainer:
         return {
             "route": self.model.trunk.route.state_dict(),
             "balancer": self.runner.balancer.state_dict(),
+            "mix": self.runner.mix.state_dict(),
             "loaders": {task: f.loader.state_dict() for task, f in self.runner.feeds.items()},
         }
 
@@ -65,5 +66,6 @@ class Trainer:
         self.finished = finished
         self.model.trunk.route.load_state_dict(state["route"])
         self.runner.balancer.load_state_dict(state["balancer"])
+        self.runner.mix.load_state_dict(state["mix"])
         for task, feed in self.runner.feeds.items():
             feed.loader.load_state_dict(state["loaders"][task])
