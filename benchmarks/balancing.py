@@ -80,6 +80,8 @@ def plain_step(runner: StepRunner, rates: list[float]) -> None:
     store.begin_task("all")
     losses = []
     for task, count in runner.mix.next(0).items():
+        if hasattr(store, "_orders"):  # plain summing too fetches each task's parameters in its own order
+            store._orders.use(task)
         for _ in range(count):
             values = engine(next(runner.feeds[task].loader).to(engine.device))
             total = torch.stack([v.float() for v in values.values()]).sum() / count

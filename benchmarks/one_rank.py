@@ -1,4 +1,4 @@
-"""One rank of a world of which the others are not there: real model, real DeepSpeed, collectives that only count.
+"""One rank of a world whose others are not there: real model, real DeepSpeed, collectives that only count.
 
 torch's fake process group answers every collective at once; a gather repeats this rank's own shard, so values
 mean nothing, but memory, order, number and size of the collectives are those of a real run.
@@ -7,16 +7,15 @@ mean nothing, but memory, order, number and size of the collectives are those of
 import os
 import time
 from collections import Counter
-from typing import Any
 
 import torch
 import torch.distributed as dist
+import workload
 from torch import nn
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-import workload
 from ufo_large.structures import role_of
 from ufo_large.train.steps import StepRunner
 
@@ -46,8 +45,10 @@ def join_fake_world(world_size: int) -> None:
     dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=world_size)
 
 
-def measure(preset: str, router: str, ds_name: str, mode: str, world: int, side: int, steps: int, **shape) -> dict:
-    """Build a routed model sharded over `world` ranks, take `steps` optimizer steps; return what one rank saw.
+def measure(
+    preset: str, router: str, ds_name: str, mode: str, world: int, side: int, steps: int, **shape
+) -> dict:
+    """Build a routed model sharded over `world` ranks, take `steps` optimizer steps; return what it saw.
 
     Images are `side` pixels square, one a task: parameters, gradients and states are real, work is small.
     """

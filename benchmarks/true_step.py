@@ -1,4 +1,4 @@
-"""True optimizer steps of a model with ViT-g's blocks on the ranks of a real (gloo) process group, checked."""
+"""True optimizer steps of a model of ViT-g's blocks on the ranks of a real (gloo) process group, checked."""
 
 import math
 import time
@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import workload
 from torch import Tensor
 
-import workload
 from ufo_large.distributed import comm, zero
 from ufo_large.distributed.engine import Engine
 
@@ -17,7 +17,7 @@ SIZES = {"cls": 224, "dec": 224, "seg": 224}
 
 
 def run(depth: int, sizes: dict[str, int] = SIZES, **shape: Any) -> dict[str, Any] | None:
-    """Take two steps of ViT-g's first `depth` blocks, an expert a task in each, on every rank; return what rank 0 saw.
+    """Take two steps of ViT-g's first `depth` blocks, an expert a task in each; return what rank 0 saw.
 
     Raises RuntimeError where a loss is not finite, the second step's loss is not lower, or a parameter that
     a task used did not move. The other ranks get None.
@@ -88,14 +88,15 @@ def render(found: dict[str, Any]) -> list[str]:
         "",
         f"`deepspeed --num_gpus {found['ranks']} benchmarks/zero3_full_size.py --true-step`: ViT-g's first "
         f"{found['depth']} blocks, each with an expert a task, and the three heads: "
-        f"{found['parameters'] / 1e9:.3f} B parameters in float32 (`ds_configs/zero3_fp32.json`), AdamW, one image "
-        f"a task and rank of {found['side']} pixels, checkpointing `full`, {found['threads']} thread a rank.",
+        f"{found['parameters'] / 1e9:.3f} B parameters in float32 (`ds_configs/zero3_fp32.json`), AdamW, one "
+        f"image a task and rank of {found['side']['cls']} pixels, checkpointing `full`, {found['threads']} "
+        "thread(s) a rank.",
         "",
         "| loss | step 1 | step 2, the same images |",
         "| --- | ---: | ---: |",
         *rows,
         "",
-        f"All losses finite. {found['tensors'] - len(found['unmoved'])} of {found['tensors']} parameters moved. "
-        f"Peak RSS in the steps {peaks} GiB a rank ({found['empty_gib']:.2f} before the model). "
+        f"All losses finite. {found['tensors'] - len(found['unmoved'])} of {found['tensors']} parameters "
+        f"moved. Peak RSS in the steps {peaks} GiB a rank ({found['empty_gib']:.2f} before the model). "
         f"Seconds a step: {times}.",
     ]

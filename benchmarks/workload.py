@@ -1,4 +1,4 @@
-"""What the benchmarks of training at full size share: the routed model, three tasks, random images, the step."""
+"""What benchmarks of training at full size share: the routed model, three tasks, random images, the step."""
 
 import resource
 from collections.abc import Mapping
@@ -78,11 +78,9 @@ def build_engine(model: MultitaskModel, ds: dict[str, Any] | None, device: torch
 
 
 def build_runner(engine: Engine, sizes: Mapping[str, int], images: int = 1) -> StepRunner:
-    """Return the training step on one micro-batch a task of `images` random square images, sides in `sizes`."""
+    """Return the training step on a micro-batch a task of `images` random square images, sides in `sizes`."""
     feeds = {
-        info.name: Feed(
-            loader=Repeat(tiny_batch(info, images, sizes[info.name]).to(engine.device)), micro_batches=1
-        )
+        info.name: Feed(loader=Repeat(tiny_batch(info, images, sizes[info.name]).to(engine.device)))
         for info in TASKS
     }
     return StepRunner(engine, feeds, METHODS["tbgn"].Config().build(tuple(feeds), 0), total_steps=1000)

@@ -1,16 +1,17 @@
 """What does one of eight ranks hold and send when the real ViT-g and ViT-G train routed under ZeRO-3?
 
-    python benchmarks/zero3_full_size.py --write                     # everything below, and the result file
-    deepspeed --num_gpus 2 benchmarks/zero3_full_size.py --true-step # one true step of 0.3 B on two gloo ranks
+    python benchmarks/zero3_full_size.py --write                     # everything, and the result file
+    deepspeed --num_gpus 2 benchmarks/zero3_full_size.py --true-step # true steps of 0.3 B on two gloo ranks
 
 Each model is built sharded, filled name by name and trained on three tasks in a process of its own, as rank 0
-of a fake process group: memory, number and size of the collectives are real, values are not (see one_rank.py).
+of a fake process group: memory, number and size of collectives are real, values are not (see one_rank.py).
 The images are tiny, so activations, which do not depend on sharding, are left out. CPU only.
 """
 
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,7 @@ os.environ["DS_ACCELERATOR"] = "cpu"
 import one_rank
 import true_step
 import workload
+
 from ufo_large.tracking.environment import describe_environment
 
 SHOWN = {  # name in the table: preset, router, DeepSpeed config, checkpointing
@@ -37,7 +39,9 @@ GIB = 2**30
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cases", nargs="*", default=list(SHOWN), help=f"some of: {'; '.join(SHOWN)}")
     parser.add_argument("--world", type=int, default=8)
     parser.add_argument("--side", type=int, default=28, help="pixels")
@@ -100,14 +104,15 @@ def render(args: argparse.Namespace, found: dict, true: dict | None, seconds: fl
     lines = [
         "# ZeRO-3 at full size: what one rank holds and sends",
         "",
-        f"`python benchmarks/zero3_full_size.py --write` on {hardware['processor']}, {hardware['cores']} cores, "
-        f"{hardware['memory_gib']} GiB, no GPU; torch {versions['torch']}, deepspeed {versions['deepspeed']}, "
-        f"timm {versions['timm']}; commit {commit['hash'][:10]}{' and changes' if commit['dirty'] else ''}; "
+        f"`python {shlex.join(sys.argv)}` on {hardware['processor']}, {hardware['cores']} cores, "
+        f"{hardware['memory_gib']} GiB, no GPU; torch {versions['torch']}, "
+        f"deepspeed {versions['deepspeed']}, timm {versions['timm']}; "
+        f"commit {commit['hash'][:10]}{' and changes' if commit['dirty'] else ''}; "
         f"{seconds / 60:.0f} minutes.",
         "",
-        f"Rank 0 of {args.world} under torch's fake process group: real parameters, real DeepSpeed, three tasks "
-        f"(classification, detection, segmentation), one {args.side}x{args.side} image each, AdamW, gradients "
-        "balanced by `tbgn`. Every block is routed"
+        f"Rank 0 of {args.world} under torch's fake process group: real parameters, real DeepSpeed, three "
+        f"tasks (classification, detection, segmentation), one {args.side}x{args.side} image each, AdamW, "
+        "gradients balanced by `tbgn`. Every block is routed"
         + (f", {args.depth} blocks only" if args.depth else "")
         + ". `ds_configs/zero3_bf16.json`, checkpointing `full`.",
         "",
@@ -127,9 +132,9 @@ def memory_table(found: dict[str, dict]) -> list[str]:
     lines = [
         "## Memory of one rank, GiB",
         "",
-        "Measured / computed. Computed: 2 bytes a parameter for the bf16 shard, 4 for its float32 copy, 4 for "
-        "gradients, 8 for Adam's moments, and 4 bytes a task for each shared parameter, all over the ranks. "
-        "`peak RSS`: of the whole process in the steps; it has the gathered parameters too "
+        "Measured / computed. Computed: 2 bytes a parameter for the bf16 shard, 4 for its float32 copy, 4 "
+        "for gradients, 8 for Adam's moments, and 4 bytes a task for each shared parameter, all over the "
+        "ranks. `peak RSS`: of the whole process in the steps; it has the gathered parameters too "
         "(`stage3_max_live_parameters` 1e9 allows 1.9 GiB), and "
         "libraries and process. `filled at`: peak while the model is built sharded and its values stream in.",
         "",
@@ -163,8 +168,8 @@ def collective_table(found: dict[str, dict], steps: int) -> list[str]:
     lines = [
         "## Collectives of one optimizer step",
         "",
-        f"Step {steps}, three micro-batches (one a task). Bytes are those of the whole tensors, GB. `over need`: "
-        "bytes gathered over the bytes of the parameters that each task uses, counted once a task.",
+        f"Step {steps}, three micro-batches (one a task). Bytes are those of the whole tensors, GB. `over "
+        "need`: bytes gathered over the bytes of the parameters that each task uses, counted once a task.",
         "",
         "| model | " + " | ".join(f"{k}s | GB" for k in KINDS) + " | over need | s a step here |",
         "| --- |" + " ---: |" * (2 * len(KINDS) + 2),

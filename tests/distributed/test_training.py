@@ -19,6 +19,7 @@ SMALL = (
     "tasks.classification.loader.micro_batch=4",
     "tasks.detection.loader.micro_batch=2",
     "tasks.segmentation.loader.micro_batch=2",
+    *(f"tasks.{kind}.loader.workers=0" for kind in ("classification", "detection", "segmentation")),
     "tracking.wandb=disabled",
     "schedule.warmup_steps=2",
 )
@@ -73,11 +74,12 @@ def test_every_stage_gives_the_losses_of_one_process(tiny_shards, tmp_path):
 
 
 def test_ten_steps_equal_five_and_five(tiny_shards, tmp_path):
-    """Bitwise, under ZeRO-3 on two ranks, in the middle of an epoch, with drop path drawing."""
-    options = ("steps=10", "save_every=5", "keep_checkpoints=3", "model.trunk.drop_path=0.2")
+    """Bitwise, under ZeRO-3 on two ranks, in the middle of an epoch, with drop path and averaged weights."""
+    options = ("steps=10", "save_every=5", "keep_checkpoints=3", "model.trunk.drop_path=0.2", "ema.decay=0.8")
     arguments = (str(tiny_shards), str(tmp_path / "whole"), "zero3_fp32", "none", options, 1)
     whole = run_ranks(train_run, 2, *arguments)[0]
     checkpoints = tmp_path / "whole" / "checkpoints"
+    averaged = read_weights(tmp_path / "whole")
     (checkpoints / "step-00000010" / "complete.json").unlink()
     arguments = (str(tiny_shards), str(tmp_path / "whole"), "zero3_fp32", "auto", options, 1)
     resumed = run_ranks(train_run, 2, *arguments)[0]
@@ -86,6 +88,56 @@ def test_ten_steps_equal_five_and_five(tiny_shards, tmp_path):
     assert first == second
     for name, value in whole["weights"].items():
         assert (value == resumed["weights"][name]).all(), name
+    again = read_weights(tmp_path / "whole")
+    assert all(torch.equal(value, again[name]) for name, value in averaged.items())
+    assert any((averaged[name].numpy() != value).any() for name, value in whole["weights"].items())
+
+
+def read_weights(workdir: Path) -> dict[str, torch.Tensor]:
+    """Return what a run exported."""
+    from ufo_large.distributed.checkpoint import load_weights
+
+    found: dict[str, torch.Tensor] = {}
+    load_weights(workdir / "weights", found.__setitem__)
+    return found
+
+
+def test_validation_sees_the_averaged_weights_and_changes_nothing(tiny_shards, tmp_path):
+    """The last figures equal those of the exported weights in one process; measured: exactly."""
+    from ufo_large.data.shards import ShardSet
+    from ufo_large.evaluation.evaluator import Evaluator
+    from ufo_large.evaluation.run import load_model
+    from ufo_large.train.run_folder import RunFolder
+
+    options = ("steps=5", "ema.decay=0.8", "optimizer.learning_rate=1e-2")
+    runs = {}
+    for name, more in {"plain": (), "val": ("evaluate_every=2",)}.items():
+        arguments = (str(tiny_shards), str(tmp_path / name), "zero3_fp32", "none", (*options, *more), 1)
+        runs[name] = run_ranks(train_run, 2, *arguments)[0]
+    assert losses_of(runs["plain"]) == losses_of(runs["val"])
+    found = {
+        line["step"]: {k.removeprefix("val/"): v for k, v in line.items() if k.startswith("val/")}
+        for line in runs["val"]["log"]
+        if "val/score" in line
+    }
+    assert list(found) == [2, 4, 5]
+    saved, shards = RunFolder(tmp_path / "val").read(), ShardSet.open(tiny_shards)
+    model = load_model(saved.config.model, saved.tasks, tmp_path / "val" / "weights", torch.device("cpu"))
+    loaders = {kind: task.loader for kind, task in saved.config.tasks.items()}
+    evaluator = Evaluator(shards=shards, loaders=loaders, split="val", show_progress=False)
+    expected = evaluator.validate(model)
+    assert found[5] == pytest.approx(expected, rel=1e-6)
+    model.load_state_dict({n: torch.from_numpy(v) for n, v in runs["val"]["weights"].items()})
+    assert evaluator.validate(model) != pytest.approx(expected, rel=1e-6)
+
+
+def test_a_split_that_is_not_there_is_refused_before_training(tmp_path):
+    from ufo_large.testing.tiny_shards import tiny_shards
+
+    shards = str(tiny_shards(tmp_path))
+    arguments = (shards, str(tmp_path / "run"), "none", "none", ("steps=1", "evaluate_every=1"), 1)
+    with pytest.raises(RuntimeError, match="no task has a labelled split 'val' .*--set evaluate_every=0"):
+        run_ranks(train_run, 1, *arguments)
 
 
 def test_tasks_that_rest_are_left_out_and_resume_is_exact(tiny_shards, tmp_path):
@@ -146,13 +198,9 @@ def test_another_data_set_than_the_checkpoints_is_refused(tiny_shards, tmp_path)
 
 
 def test_weights_of_a_run_are_the_models(tiny_shards, tmp_path):
-    from ufo_large.distributed.checkpoint import load_weights
-
-    result = run_ranks(train_run, 2, str(tiny_shards), str(tmp_path), "zero3_fp32", "none", ("steps=1",), 1)[
-        0
-    ]
-    read: dict[str, torch.Tensor] = {}
-    load_weights(tmp_path / "weights", read.__setitem__)
+    arguments = (str(tiny_shards), str(tmp_path), "zero3_fp32", "none", ("steps=1",), 1)
+    result = run_ranks(train_run, 2, *arguments)[0]
+    read = read_weights(tmp_path)
     assert read.keys() == result["weights"].keys()
     assert all((read[n].numpy() == v).all() for n, v in result["weights"].items())
 

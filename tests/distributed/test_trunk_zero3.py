@@ -22,7 +22,10 @@ def build(family: str, mode: str, router: str) -> torch.nn.Module:
 
 
 def train(case: tuple[str, str, str], stage: int) -> dict:
-    """Three steps, of tasks a, b, a; every rank has the same images."""
+    """Six steps, of tasks a, b in turn; every rank has the same images.
+
+    From its third step on a task's parameters are fetched ahead, in the order learned in the first two.
+    """
     from ufo_large.distributed import zero
     from ufo_large.distributed.ds_config import complete
     from ufo_large.distributed.engine import PlainEngine
@@ -41,7 +44,7 @@ def train(case: tuple[str, str, str], stage: int) -> dict:
         config = {"zero_optimization": {"stage": stage, "stage3_param_persistence_threshold": 0}}
         engine = zero.ZeroEngine(trunk, optimizer, complete(config, micro_batch=2, clip_norm=None))
     gradients = TaskGradients(engine.gradients, len(TASKS))
-    for task in "aba":
+    for task in "ababab":
         gradients.begin_step()
         gradients.begin_task(task)
         features = engine(images, torch.tensor([[size, size]] * 2), task)

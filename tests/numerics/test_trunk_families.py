@@ -11,6 +11,7 @@ from ufo_large.structures import role_of
 SMALL = {"depth": 3, "embed_dim": 96, "num_heads": 4}
 FAMILIES = {
     "supervised": ("vit_base_patch16_224", 224),
+    "large": ("vit_large_patch16_224", 224),
     "huge": ("vit_huge_patch14_224", 224),
     "average pooling with a norm after it": ("vit_medium_patch16_gap_256", 256),
     "CLIP, norm before the blocks": ("vit_giant_patch14_clip_224", 224),

@@ -22,11 +22,18 @@ class Inner:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Group:
+    share: float = 0.1
+    count: int = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Outer:
     inner: Inner = field(default_factory=Inner)
     by_name: Mapping[str, Inner] = field(default_factory=lambda: {"a": Inner(), "b": Inner()})
     method: object = choice(METHODS, "fixed")
     shares: dict[str, float] = field(default_factory=dict)
+    optional: Group | None = None
 
 
 @pytest.mark.parametrize(
@@ -43,6 +50,8 @@ class Outer:
         ("method=tbgn", lambda c: type(c.method), METHODS["tbgn"].Config),
         ("shares.cls=2", lambda c: c.shares, {"cls": 2.0}),
         ("method.every_k_steps=4", lambda c: c.method.every_k_steps, 4),
+        ("optional.count=5", lambda c: c.optional, Group(count=5)),
+        ("optional=none", lambda c: c.optional, None),
     ],
 )
 def test_override(assignment, read, expected):
@@ -58,6 +67,7 @@ def test_override(assignment, read, expected):
         ("inner.pair=1", "needs 2 comma-separated values"),
         ("inner.on=yes", "write true or false"),
         ("inner=3", "set its parts"),
+        ("optional.cont=5", "Did you mean 'count'"),
         ("by_name.c.rate=1", "no entry 'c'"),
         ("method=tbgm", "Did you mean 'tbgn'"),
         ("inner.rate", "write it as path.to.field=value"),

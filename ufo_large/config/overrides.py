@@ -20,7 +20,8 @@ def apply_overrides(config: Any, assignments: Iterable[str]) -> Any:
     """Return `config` with every "dotted.path=value" applied, in order.
 
     Values are read by the field's declared type: int, float, bool (true/false), str, Literal, tuples
-    (comma separated), optional (`none`); a field declared with `choice` takes a component's name.
+    (comma separated), optional (`none`); a field declared with `choice` takes a component's name. Setting a
+    field of an optional group that is none makes the group, with its defaults, first.
     Raises ValueError that lists the known names for an unknown path, and the wanted type for a bad value.
     """
     for assignment in assignments:
@@ -49,7 +50,9 @@ def _assign(node: Any, keys: list[str], text: str, path: str) -> Any:
             f"--set {path}: no field {key!r} in {type(node).__qualname__}.{did_you_mean(key, fields)}"
         )
     if rest:
-        value = _assign(getattr(node, key), rest, text, path)
+        group = getattr(node, key)
+        group = _default_group(node, key) if group is None else group
+        value = _assign(group, rest, text, path)
     elif "choices" in fields[key].metadata:
         choices = fields[key].metadata["choices"]
         if text not in choices:
@@ -58,6 +61,13 @@ def _assign(node: Any, keys: list[str], text: str, path: str) -> Any:
     else:
         value = parse(text, typing.get_type_hints(type(node))[key], path)
     return dataclasses.replace(node, **{key: value})
+
+
+def _default_group(node: Any, key: str) -> Any:
+    """Return the config with its defaults that the field, declared `Config | None`, could hold; else None."""
+    hint = typing.get_type_hints(type(node))[key]
+    groups = [a for a in typing.get_args(hint) if dataclasses.is_dataclass(a)]
+    return groups[0]() if groups else None
 
 
 def parse(text: str, hint: Any, path: str) -> Any:

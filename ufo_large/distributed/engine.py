@@ -38,6 +38,12 @@ class Engine(Protocol):
     def full_parameters(self) -> Iterator[tuple[str, Tensor]]:
         """Yield (name, float32 CPU tensor) one by one; on ranks other than 0 the tensors are empty."""
 
+    def master_shards(self) -> list[Tensor]:
+        """Return this rank's part of the float32 weights that the optimizer moves: live, in a fixed order."""
+
+    def publish_masters(self) -> None:
+        """Make the model compute with what `master_shards` hold, after they were written to."""
+
 
 class PlainEngine:
     """One process, no sharding: the reference that every ZeRO stage must agree with."""
@@ -87,3 +93,9 @@ class PlainEngine:
     def full_parameters(self) -> Iterator[tuple[str, Tensor]]:
         for name, tensor in self.module.state_dict().items():
             yield name, tensor.detach().float().cpu()
+
+    def master_shards(self) -> list[Tensor]:
+        return [p.detach() for p in self._parameters]
+
+    def publish_masters(self) -> None:
+        """Nothing to do: the model computes with the optimizer's own weights."""

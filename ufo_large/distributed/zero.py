@@ -15,6 +15,7 @@ from typing import Any
 import deepspeed
 import torch
 from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
+from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
 from torch import Tensor, nn
 
 from ufo_large.distributed import comm
@@ -63,11 +64,48 @@ def gathered(parameters: list[nn.Parameter], modify: bool = False) -> contextlib
     )
 
 
+class _FetchOrders:
+    """An order of fetching parameters for each task, and one for predicting.
+
+    DeepSpeed learns in two passes in which order modules run; from then on it fetches ahead, many parameters
+    at once, and keeps what is needed again soon. A pass of another order makes it forget: with tasks in turn,
+    each with its own experts and head, it would learn for ever. So each task has a coordinator of its own.
+    They share the registry of gathers under way, and DeepSpeed frees every parameter before it steps.
+    """
+
+    def __init__(self, offload: Any):
+        self._offload = offload
+        self._by_task: dict[str | None, PartitionedParameterCoordinator] = {None: offload.param_coordinator}
+
+    def use(self, task: str | None) -> None:
+        """Follow the order of `task` (None: of predicting) from the next forward pass on."""
+        if task not in self._by_task:
+            self._by_task[task] = self._untaught()
+        self._offload.param_coordinator = self._by_task[task]
+
+    def _untaught(self) -> PartitionedParameterCoordinator:
+        offload = self._offload
+        return PartitionedParameterCoordinator(
+            prefetch_bucket_sz=offload._prefetch_bucket_sz,
+            max_reuse_distance_in_numel=offload._max_reuse_distance_in_numel,
+            max_available_parameters_in_numel=offload._max_available_parameters_in_numel,
+            allgather_stream=offload._DeepSpeedZeRoOffload__allgather_stream,
+            inflight_param_registry=offload.module.ds_inflight_param_registry,
+            prefetch_nvme=offload.offload_device == "nvme",
+            timers=offload.timers,
+            zero_quantized_weights=offload.zero_quantized_weights,
+            zero_quantized_nontrainable_weights=offload.zero_quantized_nontrainable_weights,
+            fast_sharding_for_leaf_module=offload.fast_sharding_for_leaf_module,
+            log_trace_cache_warnings=offload.log_trace_cache_warnings,
+        )
+
+
 class Zero3Gradients:
     """A GradientStore on ZeRO-3's gradient partitions, also when the optimizer is offloaded to the CPU."""
 
-    def __init__(self, optimizer: Any):
+    def __init__(self, optimizer: Any, orders: _FetchOrders):
         self._optimizer = optimizer
+        self._orders = orders
         self._buffer: Tensor = optimizer.grad_partitions_flat_buffer
         partitions = optimizer._DeepSpeedZeroOptimizer_Stage3__param_id_to_grad_partition
         parameters = [p for group in optimizer.fp16_groups for p in group if p.requires_grad]
@@ -87,6 +125,7 @@ class Zero3Gradients:
         self._shared_is_zero = True
 
     def begin_task(self, task: str) -> None:
+        self._orders.use(task)
         if not self._shared_is_zero:
             torch._foreach_zero_(self._shared)
         self._shared_is_zero = False
@@ -142,12 +181,15 @@ class ZeroEngine:
         self.device = torch.device(self._engine.device)
         self.grad_norm = 0.0
         if self.stage == 3:
-            self.gradients = Zero3Gradients(self._optimizer)
+            self._orders = _FetchOrders(self._optimizer.parameter_offload)
+            self.gradients = Zero3Gradients(self._optimizer, self._orders)
         else:
             parameters = [p for group in self._optimizer.bit16_groups for p in group]
             self.gradients = _CoalescedGradients(self._engine, parameters)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.stage == 3 and not torch.is_grad_enabled():
+            self._orders.use(None)
         return self._engine(*args, **kwargs)
 
     def backward(self, loss: Tensor) -> None:
@@ -171,6 +213,27 @@ class ZeroEngine:
         for name, tensor in self.module.state_dict(keep_vars=True).items():
             with gathered([tensor]):
                 yield name, tensor.detach().float().cpu().clone() if comm.is_main() else torch.empty(0)
+
+    def master_shards(self) -> list[Tensor]:
+        if getattr(self._optimizer, "swap_optimizer", False):
+            raise ValueError(
+                "an average of the weights needs them in memory, but 'offload_optimizer' moves them to "
+                "NVMe; use its device cpu, or --set ema=none"
+            )
+        attribute = "fp32_partitioned_groups_flat" if self.stage == 3 else "single_partition_of_fp32_groups"
+        return [shard.detach() for shard in getattr(self._optimizer, attribute)]
+
+    def publish_masters(self) -> None:
+        optimizer = self._optimizer
+        if self.stage != 3:
+            optimizer.update_lp_params()
+            return
+        optimizer._partition_all_parameters()
+        for group in range(len(optimizer.fp16_groups)):
+            optimizer._reassign_or_swap_out_partitioned_parameters(group)
+        if optimizer.persistent_parameters:  # small ones that stay whole on every rank
+            optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)
+        optimizer.invalidate_secondary_tensor()
 
 
 class _CoalescedGradients(LocalGradients):

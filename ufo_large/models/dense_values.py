@@ -11,6 +11,12 @@ from timm.models.eva import Eva
 from torch import Tensor
 
 from ufo_large.config import Problems
+from ufo_large.models.transformers_names import (
+    Joined,
+    check_card,
+    from_transformers,
+    is_from_transformers,
+)
 from ufo_large.models.trunk import Trunk
 
 _CLASSIFIER = ("head.", "head_dist.", "lm_head.", "mask_token")
@@ -51,7 +57,7 @@ class RandomValues:
 
 
 class PretrainedValues:
-    """Values from a file on disk: timm's names or a layout that timm's own loader converts.
+    """Values from a file on disk: timm's names, transformers' or a layout that timm's own loader converts.
 
     `path`: a .safetensors file, a torch file (.pt, .pth, .bin) or a folder as Hugging Face lays it out.
     Tensors are mapped into memory and read when asked for. Position embeddings are resampled to the model's
@@ -63,17 +69,26 @@ class PretrainedValues:
         with torch.device("meta"):
             vit = config.build_vit()
         convert = importlib.import_module(model_entrypoint(config.name).__module__).checkpoint_filter_fn
-        converted = convert(read_tensors(Path(path)), vit)
+        tensors = read_tensors(Path(path))
+        if is_from_transformers(tensors):
+            check_card(_folder(Path(path)) / "config.json", vit)
+            tensors = from_transformers(tensors, vit)
+        converted = convert(tensors, vit)
         self._values = {n: v for n, v in converted.items() if not n.startswith(_CLASSIFIER)}
         _check(
             self._values, dict(vit.named_parameters()), f"{path} does not hold the weights of {config.name}"
         )
 
     def __call__(self, name: str) -> Tensor:
-        return self._values[name]
+        value = self._values[name]
+        return value.tensor() if isinstance(value, Joined) else value
 
 
-def _check(values: dict[str, Tensor], wanted: dict[str, Tensor], subject: str) -> None:
+def _folder(path: Path) -> Path:
+    return path if path.is_dir() else path.parent
+
+
+def _check(values: dict[str, Tensor | Joined], wanted: dict[str, Tensor], subject: str) -> None:
     problems = Problems(subject)
     for name in sorted(wanted.keys() | values.keys()):
         if name not in values:

@@ -47,14 +47,14 @@ def recipe() -> RunConfig:
     }
     return RunConfig(
         name="demo",
-        steps=210,
+        steps=260,
         model=MultitaskModel.Config(trunk=trunk, heads=heads, pyramid_width=64),
         tasks=tasks,
         optimizer=OptimizerConfig(learning_rate=2e-3, weight_decay=0.05),
         schedule=Schedule(warmup_steps=20),
         balancer=METHODS["tbgn"].Config(),
         tracking=Tracker.Config(wandb="offline"),
-        save_every=105,
+        save_every=130,
         keep_checkpoints=1,
         ds="zero3_fp32",
     )

@@ -17,6 +17,7 @@ def run_ranks(function: Callable[..., Any], world_size: int, *args: Any, timeout
 
     `function` is a top-level function of a test file. Returns the (picklable) results in rank order; raises
     RuntimeError with the first failing rank's traceback, or TimeoutError. One rank runs without environment.
+    The processes are no daemons, so that their loaders may start workers; none outlives the call.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ufo_large.testing.preload"])
@@ -24,7 +25,7 @@ def run_ranks(function: Callable[..., Any], world_size: int, *args: Any, timeout
     port = _free_port()
     target = (function.__code__.co_filename, function.__name__)
     ranks = [
-        context.Process(target=_child, args=(target, rank, world_size, port, args, results), daemon=True)
+        context.Process(target=_child, args=(target, rank, world_size, port, args, results))
         for rank in range(world_size)
     ]
     for process in ranks:

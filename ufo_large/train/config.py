@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from ufo_large.balancing import METHODS, Balancer
 from ufo_large.config import choice, did_you_mean
 from ufo_large.data.loader import LoaderConfig
+from ufo_large.distributed.ema import ShardedEma
 from ufo_large.models.multitask import MultitaskModel
 from ufo_large.structures import KINDS, TaskInfo
 from ufo_large.tracking import Tracker
 from ufo_large.train.optimizer import OptimizerConfig
 from ufo_large.train.schedule import Schedule
+
+EVALUATED = ("val", "test")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +52,9 @@ class RunConfig:
 
     `tasks` maps a kind (classification, detection, segmentation), or the name of one task where it needs its
     own settings, to its feed. `seed` decides initial weights, data order and augmentation. `pretrained`: a
-    file with weights for the trunk (timm, safetensors or Hugging Face). `ds`: the DeepSpeed JSON.
+    file with weights for the trunk (timm, safetensors or Hugging Face). `ds`: the DeepSpeed JSON. `ema`:
+    average the weights; validation and the final `weights/` are the average's. Every `evaluate_every` steps
+    and after the last, `evaluate_split` is evaluated and logged as `val/<task>/<metric>`; 0 turns that off.
     """
 
     name: str
@@ -61,8 +66,11 @@ class RunConfig:
     optimizer: OptimizerConfig
     schedule: Schedule = field(default_factory=Schedule)
     balancer: Balancer.Config = choice(METHODS, "tbgn")
+    ema: ShardedEma.Config | None = None
     tracking: Tracker.Config = field(default_factory=Tracker.Config)
     log_every: int = 1
+    evaluate_every: int = 0
+    evaluate_split: str = "val"
     save_every: int = 500
     keep_checkpoints: int = 2
     ds: str = "zero3_fp32"
@@ -71,6 +79,11 @@ class RunConfig:
         for name in ("steps", "log_every", "save_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        if self.evaluate_every < 0:
+            raise ValueError(f"evaluate_every={self.evaluate_every}: must be 0 (off) or positive")
+        if self.evaluate_split not in EVALUATED:
+            hint = did_you_mean(self.evaluate_split, EVALUATED)
+            raise ValueError(f"evaluate_split={self.evaluate_split!r}.{hint}")
 
     def task(self, info: TaskInfo) -> TaskConfig:
         """Return the feed of a task: by its name, else by its kind. ValueError if the recipe has neither."""

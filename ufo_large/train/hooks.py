@@ -1,8 +1,9 @@
-"""What happens around the steps: logging and checkpoints."""
+"""What happens around the steps: logging, validation and checkpoints."""
 
 from pathlib import Path
 
 from ufo_large.distributed.checkpoint import save_checkpoint
+from ufo_large.evaluation.evaluator import Evaluator
 from ufo_large.tracking import Tracker
 from ufo_large.train.trainer import Trainer
 
@@ -18,6 +19,26 @@ class LogHook:
     def after_step(self, finished: int, values: dict[str, float]) -> None:
         if finished % self.every == 0 or finished == self.total_steps:
             self.tracker.log(finished, values)
+
+
+class EvaluationHook:
+    """Evaluate every `evaluate_every` steps and after the last, with averaged weights where there are any.
+
+    Logs `val/<task>/<metric>` and `val/score`, whichever split it is. The model stays sharded; training goes
+    on as if nothing had been evaluated.
+    """
+
+    def __init__(self, trainer: Trainer, evaluator: Evaluator, tracker: Tracker):
+        self.trainer = trainer
+        self.evaluator = evaluator
+        self.tracker = tracker
+
+    def after_step(self, finished: int, values: dict[str, float]) -> None:
+        config = self.trainer.config
+        if finished % config.evaluate_every == 0 or finished == config.steps:
+            with self.trainer.averaged():
+                found = self.evaluator.validate(self.trainer.model)
+            self.tracker.log(finished, {f"val/{name}": value for name, value in found.items()})
 
 
 class CheckpointHook:

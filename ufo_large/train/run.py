@@ -11,12 +11,13 @@ from ufo_large.data.shards import ShardSet
 from ufo_large.distributed import comm, ds_config, zero
 from ufo_large.distributed.checkpoint import complete_checkpoints, load_checkpoint, save_weights
 from ufo_large.distributed.engine import Engine, PlainEngine
+from ufo_large.evaluation.evaluator import Evaluator
 from ufo_large.models.multitask import MultitaskModel
 from ufo_large.models.weights import fill, initial_state
 from ufo_large.structures import TaskInfo
 from ufo_large.tracking import save_environment
-from ufo_large.train.config import RunConfig
-from ufo_large.train.hooks import CheckpointHook, LogHook
+from ufo_large.train.config import EVALUATED, RunConfig
+from ufo_large.train.hooks import CheckpointHook, EvaluationHook, LogHook
 from ufo_large.train.run_folder import RunFolder
 from ufo_large.train.steps import Feed, StepRunner
 from ufo_large.train.trainer import Trainer
@@ -51,14 +52,25 @@ def train(
         resume_step=None if checkpoint is None else trainer.finished,
     )
     with tracker:
-        log = LogHook(tracker, config.log_every, config.steps)
+        hooks = [LogHook(tracker, config.log_every, config.steps)]
+        if config.evaluate_every:
+            hooks.append(EvaluationHook(trainer, validator(config, shards, device), tracker))
         try:
-            trainer.fit([log, CheckpointHook(trainer, folder.checkpoints)])
+            trainer.fit([*hooks, CheckpointHook(trainer, folder.checkpoints)])
         except Exception as error:
             error.add_note(f"raised on rank {comm.rank()} in step {trainer.finished} (counted from 0)")
             raise
-    save_weights(folder.weights, trainer.runner.engine)
+    with trainer.averaged():
+        save_weights(folder.weights, trainer.runner.engine)
     return trainer
+
+
+def validator(config: RunConfig, shards: ShardSet, device: torch.device) -> Evaluator:
+    """Return what evaluates the run's split while it trains."""
+    loaders = {key: task.loader for key, task in config.tasks.items()}
+    return Evaluator(
+        shards=shards, loaders=loaders, split=config.evaluate_split, device=device, show_progress=False
+    )
 
 
 def trained_tasks(shards: ShardSet) -> tuple[TaskInfo, ...]:
@@ -106,6 +118,7 @@ def check(
             TaskMix({task.name: config.task(task).stages for task in tasks})
         except ValueError as error:
             problems.add(str(error))
+    check_evaluation(config, tasks, shards, problems)
     if ds is None and comm.world_size() > 1:
         problems.add("--ds none trains in one process; start it without the deepspeed launcher")
     if ds is not None and not torch.distributed.is_initialized():
@@ -121,6 +134,24 @@ def check(
         if saved.config.model != config.model:
             problems.add(f"{folder.root} holds another model; give the same recipe and --set as before")
     problems.raise_if_any()
+
+
+def check_evaluation(
+    config: RunConfig, tasks: tuple[TaskInfo, ...], shards: ShardSet, problems: Problems
+) -> None:
+    """Say where there is nothing to evaluate, and which split there is."""
+    if not config.evaluate_every:
+        if config.evaluate_split != "val":
+            problems.add("evaluate_split has an effect with evaluate_every only; set both")
+        return
+    labeled = {
+        split
+        for split in EVALUATED
+        if any(shards.has_split(t.name, split) and shards.split(t.name, split).labeled for t in tasks)
+    }
+    if config.evaluate_split not in labeled:
+        remedy = " or ".join(f"--set evaluate_split={s}" for s in sorted(labeled)) or "--set evaluate_every=0"
+        problems.add(f"no task has a labelled split {config.evaluate_split!r} to evaluate; give {remedy}")
 
 
 def build(
@@ -153,7 +184,8 @@ def build(
         feeds[task.name] = Feed(loader=loader, stages=feed.stages)
     balancer = config.balancer.build(tuple(t.name for t in tasks), config.seed)
     runner = StepRunner(engine, feeds, balancer, config.steps, config.log_every)
-    return Trainer(config, model, runner, [g["rate_scale"] for g in optimizer.param_groups])
+    ema = None if config.ema is None else config.ema.build(engine)
+    return Trainer(config, model, runner, [g["rate_scale"] for g in optimizer.param_groups], ema)
 
 
 def build_engine(

@@ -1,9 +1,11 @@
 """The training loop: steps, and the hooks that look at them."""
 
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from ufo_large.distributed.ema import ShardedEma
 from ufo_large.models.multitask import MultitaskModel
 from ufo_large.train.config import RunConfig
 from ufo_large.train.steps import StepRunner
@@ -19,12 +21,18 @@ class Trainer:
     """Runs the steps that are left. All that a step depends on is in `state_dict` and the engine."""
 
     def __init__(
-        self, config: RunConfig, model: MultitaskModel, runner: StepRunner, rate_scales: list[float]
+        self,
+        config: RunConfig,
+        model: MultitaskModel,
+        runner: StepRunner,
+        rate_scales: list[float],
+        ema: ShardedEma | None = None,
     ):
         self.config = config
         self.model = model
         self.runner = runner
         self.rate_scales = rate_scales
+        self.ema = ema
         self.finished = 0
 
     def fit(self, hooks: Sequence[Hook]) -> None:
@@ -35,6 +43,10 @@ class Trainer:
             for hook in hooks:
                 hook.after_step(self.finished, values)
 
+    def averaged(self) -> contextlib.AbstractContextManager:
+        """Return a context in which the model has its averaged weights, where the run averages any."""
+        return contextlib.nullcontext() if self.ema is None else self.ema.swapped()
+
     def _timed_step(self, step: int) -> dict[str, float]:
         config, feeds = self.config, self.runner.feeds
         self.model.trunk.route.progress = step / config.steps
@@ -42,6 +54,8 @@ class Trainer:
         waited = sum(f.loader.wait_s for f in feeds.values())
         start = time.perf_counter()
         values = self.runner.run(step, [rate * scale for scale in self.rate_scales])
+        if self.ema is not None:
+            self.ema.update(step + 1)
         seconds = time.perf_counter() - start
         waited = sum(f.loader.wait_s for f in feeds.values()) - waited
         images = sum(f.loader.config.micro_batch * self.runner.counts[t] for t, f in feeds.items())
@@ -60,6 +74,7 @@ class Trainer:
             "balancer": self.runner.balancer.state_dict(),
             "mix": self.runner.mix.state_dict(),
             "loaders": {task: f.loader.state_dict() for task, f in self.runner.feeds.items()},
+            "ema": None if self.ema is None else self.ema.state_dict(),
         }
 
     def load_state_dict(self, finished: int, state: dict[str, Any]) -> None:
@@ -69,3 +84,5 @@ class Trainer:
         self.runner.mix.load_state_dict(state["mix"])
         for task, feed in self.runner.feeds.items():
             feed.loader.load_state_dict(state["loaders"][task])
+        if self.ema is not None:
+            self.ema.load_state_dict(state.get("ema"))

@@ -1,0 +1,137 @@
+"""Training steps of the trunk alone: images a second, MFU and peak memory by size and checkpointing mode.
+
+One JSON line for each (mode, size). A size that does not fit is written down as failed.
+"""
+
+import argparse
+import gc
+import json
+import os
+import socket
+from collections.abc import Callable
+
+import clock
+import timm
+import torch
+import workload
+from torch import Tensor, nn
+
+from ufo_large.distributed import zero
+from ufo_large.planning.sizes import PRESETS, trunk_size
+
+SIDES = {224: 96, 448: 24, 1022: 5}  # pixels: images, about 25,000 tokens
+TOY = {"img_size": 28, "embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_ratio": 4.0}
+TASKS = ("a", "b", "c")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", choices=("ours", "timm"), default="ours")
+    parser.add_argument("--modes", default="none", help="checkpointing, with commas between")
+    parser.add_argument("--router", choices=("shared", "task"), default="shared")
+    parser.add_argument("--zero3", action="store_true")
+    parser.add_argument("--compile", action="store_true", help="each block, or unit of a block, by itself")
+    parser.add_argument("--toy", action="store_true")
+    args = parser.parse_args()
+    if args.zero3:
+        join_world_of_one()
+    for mode in args.modes.split(","):
+        step = build(args, mode)
+        for side, images in ({28: 2} if args.toy else SIDES).items():
+            print(json.dumps(measure(step, args, mode, side, images)), flush=True)
+        del step
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def join_world_of_one() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", LOCAL_WORLD_SIZE="1")
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    zero.init_distributed()
+
+
+def measure(
+    step: Callable[[Tensor], None], args: argparse.Namespace, mode: str, side: int, images: int
+) -> dict:
+    found = {"mode": mode, "side": side, "images": images}
+    batch = torch.randint(0, 256, (images, 3, side, side), dtype=torch.uint8, device=clock.device())
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        seconds = clock.median_seconds(lambda: step(batch), *((1, 1) if args.toy else (4, 6)))
+    except torch.OutOfMemoryError as error:
+        return found | {"failed": str(error).split(".")[0]}
+    found |= {"seconds": seconds, "images/s": images / seconds}
+    if torch.cuda.is_available():
+        found["peak GiB"] = torch.cuda.max_memory_allocated() / 2**30
+    if clock.peak() and not args.toy:
+        forward = trunk_size("ViT-g/14", {"cls": (side, side)}).forward_flops["cls"]
+        found["MFU"] = 3 * forward * images / seconds / clock.peak()
+    return found
+
+
+def build(args: argparse.Namespace, mode: str) -> Callable[[Tensor], None]:
+    """Return a training step on a batch of uint8 images."""
+    shape = TOY if args.toy else {}
+    if args.model == "timm":
+        return timm_step(args, shape)
+    config = workload.trunk_config("ViT-g/14", args.router, mode, **shape)
+    ds = workload.read_ds("zero3_bf16") if args.zero3 else None
+    with zero.sharded_construction(ds), torch.device(clock.device() if ds is None else "cpu"):
+        trunk = config.build(TASKS).train()
+    if args.compile:
+        compile_each(trunk.units(), args.toy)
+
+    def loss_of(model: Callable, images: Tensor) -> Tensor:
+        sizes = torch.tensor([images.shape[-2:]] * len(images), device=images.device)
+        features = model(images, sizes, "a")
+        return features.pooled_BD.float().square().mean() + features.map_BDHW.float().sin().mean()
+
+    optimizer = adamw(trunk)
+    if ds is None:
+        return lambda images: plain_step(trunk, optimizer, lambda: loss_of(trunk, images))
+    engine = zero.ZeroEngine(trunk, optimizer, ds, trunk.units())
+
+    def step(images: Tensor) -> None:
+        engine.gradients.begin_step()
+        engine.gradients.begin_task("a")
+        engine.backward(loss_of(engine, images))
+        engine.gradients.finish()
+        engine.step([1e-5])
+
+    return step
+
+
+def timm_step(args: argparse.Namespace, shape: dict) -> Callable[[Tensor], None]:
+    """Return timm's own model in a plain loop."""
+    with torch.device(clock.device()):
+        vit = timm.create_model(PRESETS["ViT-g/14"], num_classes=0, dynamic_img_size=True, **shape)
+    if args.compile:
+        compile_each(vit.blocks, args.toy)
+    optimizer = adamw(vit)
+    return lambda images: plain_step(vit, optimizer, lambda: vit(images / 255).float().square().mean())
+
+
+def plain_step(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> None:
+    with torch.autocast(clock.device().type, torch.bfloat16):
+        value = loss()
+    value.backward()
+    optimizer.step()
+    model.zero_grad()
+
+
+def adamw(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(model.parameters(), lr=1e-5, fused=torch.cuda.is_available())
+
+
+def compile_each(modules: list[nn.Module], toy: bool) -> None:
+    for module in modules:
+        module.forward = torch.compile(module.forward, dynamic=False, backend="eager" if toy else "inductor")
+
+
+if __name__ == "__main__":
+    main()
