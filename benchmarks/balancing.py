@@ -26,6 +26,7 @@ from ufo_large.balancing import METHODS, Balancer
 from ufo_large.config import apply_overrides
 from ufo_large.data.shards import ShardSet
 from ufo_large.distributed import comm, ds_config, zero
+from ufo_large.distributed.task_gradients import GradientStore, TaskGradients
 from ufo_large.recipes import load_recipe
 from ufo_large.structures import TaskBatch
 from ufo_large.tracking.environment import describe_environment
@@ -73,24 +74,36 @@ class Clock:
         setattr(owner, method, timed)
 
 
+class Sum:
+    """In the place of TaskGradients: DeepSpeed adds the tasks' gradients, the ordinary way."""
+
+    def __init__(self, store: GradientStore):
+        self.store = store
+        self.after_backward = store.after_backward
+        self._orders = getattr(store, "_orders", None)
+
+    def begin_step(self) -> None:
+        self.store.begin_step()
+        self.store.begin_task("all")
+
+    def begin_task(self, task: str) -> None:
+        if self._orders is not None:  # plain summing too fetches each task's parameters in its own order
+            self._orders.use(task)
+
+    def end_task(self) -> None:
+        """Nothing is copied."""
+
+
 def plain_step(runner: StepRunner, rates: list[float]) -> None:
-    """Sum the losses of all tasks the ordinary way."""
-    store, engine = runner.gradients.store, runner.engine
-    store.begin_step()
-    store.begin_task("all")
-    losses = []
+    """Take the step of StepRunner.run without its balance: the same losses, the same log of them."""
+    runner.gradients.begin_step()
+    losses = {}
     for task, count in runner.mix.next(0).items():
-        if hasattr(store, "_orders"):  # plain summing too fetches each task's parameters in its own order
-            store._orders.use(task)
-        for _ in range(count):
-            values = engine(next(runner.feeds[task].loader).to(engine.device))
-            total = torch.stack([v.float() for v in values.values()]).sum() / count
-            engine.backward(total)
-            store.after_backward()
-            losses.append(total.detach())
-    comm.all_reduce_mean(torch.stack(losses)).tolist()
-    store.finish()
-    engine.step(rates)
+        if count:
+            losses |= runner._run_task(task, count)
+    comm.all_reduce_mean(torch.stack([v.double() for v in losses.values()])).tolist()
+    runner.gradients.store.finish()
+    runner.engine.step(rates)
 
 
 def measure(
@@ -178,8 +191,15 @@ def main() -> None:
     runner = StepRunner(trainer.runner.engine, frozen, trainer.runner.balancer, config.steps, never)
     balancers, clocks = balancers_of(args.methods, tuple(frozen)), {}
 
+    measured, summed = runner.gradients, Sum(runner.gradients.store)
+
+    def plain(turn: int) -> None:
+        runner.gradients = summed
+        plain_step(runner, rates)
+
     def balanced(name: str) -> Callable[[int], None]:
         def step(turn: int) -> None:
+            runner.gradients = measured
             clock.seconds = clocks.setdefault(name, {})
             runner.balancer = balancers[name]
             runner.run(turn, rates)
@@ -189,14 +209,14 @@ def main() -> None:
     clock = Clock()
     for method, part in PARTS.items():
         clock.watch(runner.gradients, method, part)
-    variants = {PLAIN: lambda turn: plain_step(runner, rates)} | {n: balanced(n) for n in balancers}
+    variants = {PLAIN: plain} | {n: balanced(n) for n in balancers}
     seconds = measure(variants, args.minutes, args.rounds, args.warmup)
     turn = EVERY * args.rounds  # a step that everyone measures
     collectives = {n: collectives_of(v, turn) for n, v in variants.items()}
     parts = comm.all_gather_objects(clocks)
     if comm.is_main():
         taken = {n: args.warmup + len(seconds[PLAIN]) for n in balancers}
-        report(args, seconds, collectives, shares(parts, seconds, taken), runner, config)
+        report(args, seconds, collectives, shares(parts, seconds, taken), measured, config)
 
 
 def shares(parts: list[dict], seconds: dict, taken: dict[str, int]) -> dict[str, dict[str, float]]:
@@ -229,9 +249,9 @@ def rows_of(seconds: dict, collectives: dict, extra_mib: float, tasks: tuple[str
     return rows
 
 
-def report(args, seconds: dict, collectives: dict, parts: dict, runner: StepRunner, config) -> None:
-    copies, found = runner.gradients._rows, describe_environment()
-    rows = rows_of(seconds, collectives, copies.nbytes / 2**20, tuple(runner.feeds))
+def report(args, seconds: dict, collectives: dict, parts: dict, gradients: TaskGradients, config) -> None:
+    found, extra_mib = describe_environment(), gradients._rows.nbytes / 2**20
+    rows = rows_of(seconds, collectives, extra_mib, gradients.tasks)
     cells = [
         f"| {r['method']} | {r['seconds']:.3f} | {r['wall']:.3f} | {r['wall_quartiles'][0]:.3f} to "
         f"{r['wall_quartiles'][1]:.3f} | {r['processor']:.3f} | {r['arithmetic_ms']:.2f} | "
