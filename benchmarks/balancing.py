@@ -161,7 +161,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=40, help="at most")
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--methods", nargs="*", default=["fixed", *NORMALISATION, *GRAM])
-    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--write", action="store_true", help="the note's remarks are kept")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -293,7 +293,8 @@ def report(args, seconds: dict, collectives: dict, parts: dict, gradients: TaskG
     print(text, flush=True)
     if args.write:
         file = ROOT / "results" / f"balancing_{platform.machine()}_{time.strftime('%Y%m')}.md"
-        file.write_text(text + "\n")
+        remarks = file.read_text().partition("\n## ")[1:] if file.exists() else ()
+        file.write_text(text + "\n" + "".join(remarks))
     if args.json:
         print(json.dumps({"rounds": len(seconds[PLAIN]), "rows": rows, "parts": parts}), flush=True)
 

@@ -229,8 +229,8 @@ def report(comparison: Comparison, summary: list[dict]) -> str:
             f"{' and changes' if found['commit']['dirty'] else ''}; protocol {PROTOCOL}, test split.",
             "",
             f"Per cent, mean and standard deviation over seeds. {steps} optimizer steps. Constants: the best "
-            "on the val split of the plain sum, each task three times and a third, and equal gradient lengths. "
-            "Conflict: the part of task pairs with a cosine below zero, mean over the steps.",
+            "on the val split of the plain sum, each task three times and a third, and equal gradient "
+            "lengths. Conflict: the part of task pairs with a cosine below zero, mean over the steps.",
             "",
             *table_of(summary),
             "",
