@@ -91,12 +91,13 @@ def train(case: Case) -> dict:
                 engine.backward(engine(batch, task) / MICRO_BATCHES)
                 gradients.after_backward()
             gradients.end_task()
-        gram, private, _ = gradients.measure(torch.zeros(1, dtype=torch.float64))
+        measured = gradients.measure(torch.zeros(1, dtype=torch.float64))
+        squares_M = gradients.measure(torch.zeros(1, dtype=torch.float64), pairs=False).squares_M
         weights = torch.tensor([WEIGHTS[TASKS.index(t)] for t in present])
         gradients.combine(weights, case.scale_private)
         engine.step([RATE])
     state = {n: v.numpy() for n, v in engine.full_parameters()}
-    return {"gram": gram.numpy(), "private": private.numpy(), "state": state}
+    return {"gram": measured.gram_MM.numpy(), "squares": squares_M.numpy(), "state": state}
 
 
 def ds_json(case: Case) -> dict:
@@ -155,6 +156,8 @@ def test_equals_single_process_autograd(case, results):
     print(f"{case}: gram error {gram_error:.1e}, weight error {weight_error:.1e}")
     assert gram_error < 1e-6  # measured: at most 1.3e-7
     assert weight_error < 1e-6  # measured: at most 6e-8
+    norms = results[case][0]["squares"] / expected["gram"].diagonal().numpy()
+    assert abs(norms - 1).max() < 1e-6  # measured without pairs: at most 2e-7
     for other in results[case][1:]:
         assert (other["gram"] == results[case][0]["gram"]).all()
 

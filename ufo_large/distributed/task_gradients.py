@@ -9,6 +9,7 @@ belong to one task and keep their own task's gradient.
 Legend: M tasks of this step, S elements of the local shard, N chunks of C elements.
 """
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -54,6 +55,21 @@ class GradientStore(Protocol):
         """Hand everything to the optimizer; called once, before the step."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measurement:
+    """What a step measured of its task gradients: float64, on the CPU, equal on all ranks.
+
+    `squares_M`: squared norms over the shared parameters. `gram_MM`: their inner products, None where they
+    were not asked for. `private_M`: squared norms of each task's experts and head. `extra`: numbers that
+    travelled along, averaged over the ranks.
+    """
+
+    squares_M: Tensor
+    gram_MM: Tensor | None
+    private_M: Tensor
+    extra: Tensor
+
+
 class TaskGradients:
     """Collect the tasks of one step, measure them against each other, combine them.
 
@@ -86,21 +102,28 @@ class TaskGradients:
     def end_task(self) -> None:
         self.store.read_shared(self._rows[len(self._tasks) - 1, : self.store.shared_numel])
 
-    def measure(self, extra: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (gram_MM, private square norms M, extra averaged over ranks): float64, CPU, equal on all.
+    def measure(self, extra: Tensor, pairs: bool = True) -> Measurement:
+        """Measure the step; without `pairs` only norms. One all-reduce carries everything.
 
-        One all-reduce carries all three. `extra`: any 1-D float64 tensor, such as the losses of the step.
+        `extra`: any 1-D float64 tensor, such as the losses of the step.
         """
         count = len(self._tasks)
         private_M = torch.stack([self.store.private_square_norm(t) for t in self._tasks])
-        parts = [self._local_gram().flatten(), private_M, extra.to(self.store.device) / comm.world_size()]
+        inner = self._local_gram().flatten() if pairs else self._local_squares()
+        parts = [inner, private_M, extra.to(self.store.device) / comm.world_size()]
         message = comm.all_reduce_sum(torch.cat(parts)).cpu()
-        gram_MM, private_M, extra = message.split([count * count, count, extra.numel()])
-        return gram_MM.view(count, count), private_M, extra
+        inner, private_M, extra = message.split([inner.numel(), count, extra.numel()])
+        gram_MM = inner.view(count, count) if pairs else None
+        squares_M = inner if gram_MM is None else gram_MM.diagonal()
+        return Measurement(squares_M=squares_M, gram_MM=gram_MM, private_M=private_M, extra=extra)
 
     def rows_are_finite(self) -> bool:
         """Whether this rank's shards of the step's gradients hold no NaN and no infinity."""
         return bool(self._rows[: len(self._tasks)].isfinite().all())
+
+    def _local_squares(self) -> Tensor:
+        rows_MNC = self._rows[: len(self._tasks)].unflatten(1, (-1, CHUNK))
+        return torch.linalg.vector_norm(rows_MNC, dim=-1).double().square().sum(1)
 
     def _local_gram(self) -> Tensor:
         # float32 products summed over a chunk, chunks summed in float64: exact to about 1e-7 at any length

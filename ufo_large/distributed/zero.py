@@ -118,13 +118,17 @@ class Zero3Gradients:
         self._sizes = [v.numel() for v in self._shared]
         self.shared_numel = sum(self._sizes)
         self.device = self._buffer.device
+        self._shared_is_zero = False
 
     def begin_step(self) -> None:
         self._buffer.zero_()
+        self._shared_is_zero = True
 
     def begin_task(self, task: str) -> None:
         self._orders.use(task)
-        torch._foreach_zero_(self._shared)
+        if not self._shared_is_zero:
+            torch._foreach_zero_(self._shared)
+        self._shared_is_zero = False
         self._optimizer.zero_grad()
 
     def after_backward(self) -> None:

@@ -183,7 +183,7 @@ def build(
         loader = feed.loader.build(reader, task, comm.rank(), comm.world_size(), config.seed)
         feeds[task.name] = Feed(loader=loader, stages=feed.stages)
     balancer = config.balancer.build(tuple(t.name for t in tasks), config.seed)
-    runner = StepRunner(engine, feeds, balancer, config.steps)
+    runner = StepRunner(engine, feeds, balancer, config.steps, config.log_every)
     ema = None if config.ema is None else config.ema.build(engine)
     return Trainer(config, model, runner, [g["rate_scale"] for g in optimizer.param_groups], ema)
 

@@ -11,7 +11,7 @@ from ufo_large.data.loader import TaskLoader
 from ufo_large.data.mixing import Stages, TaskMix
 from ufo_large.distributed import comm
 from ufo_large.distributed.engine import Engine
-from ufo_large.distributed.task_gradients import TaskGradients
+from ufo_large.distributed.task_gradients import Measurement, TaskGradients
 from ufo_large.routing import Route
 
 
@@ -26,13 +26,21 @@ class Feed:
 class StepRunner:
     """Runs steps; keeps nothing but its parts, whose state the checkpoint saves."""
 
-    def __init__(self, engine: Engine, feeds: Mapping[str, Feed], balancer: Balancer, total_steps: int):
+    def __init__(
+        self,
+        engine: Engine,
+        feeds: Mapping[str, Feed],
+        balancer: Balancer,
+        total_steps: int,
+        log_every: int = 1,
+    ):
         self.engine = engine
         self.feeds = feeds
         self.mix = TaskMix({task: feed.stages for task, feed in feeds.items()})
         self.counts: dict[str, int] = {}  # micro-batches of each task in the last step
         self.balancer = balancer
         self.total_steps = total_steps
+        self.log_every = log_every
         self.world_size = comm.world_size()
         self.route: Route = engine.module.trunk.route
         self.gradients = TaskGradients(engine.gradients, len(feeds))
@@ -46,14 +54,23 @@ class StepRunner:
             if count:
                 losses |= self._run_task(task, count)
         names, values = list(losses), torch.stack([v.double() for v in losses.values()])
-        gram_MM, private_M, values = self.gradients.measure(values)
-        logged = dict(zip(names, values.tolist(), strict=True))
-        signals = self._signals(step, logged, gram_MM)
-        self._refuse_non_finite(signals, private_M)
+        measured = self.gradients.measure(values, self._wants_pairs(step))
+        logged = dict(zip(names, measured.extra.tolist(), strict=True))
+        signals = self._signals(step, logged, measured.gram_MM)
+        self._refuse_non_finite(signals, measured)
         weights_M = self.balancer(signals)
         self.gradients.combine(weights_M, self.balancer.scales_private)
         self.engine.step(learning_rates)
-        return logged | balance_values(signals, weights_M) | {"train/grad_norm": self.engine.grad_norm}
+        balance = balance_values(signals.tasks, measured, weights_M)
+        return logged | balance | {"train/grad_norm": self.engine.grad_norm}
+
+    def _wants_pairs(self, step: int) -> bool:
+        """Whether anything reads this step's Gram matrix: the balancer, or, where it reads none, the log.
+
+        With `every_k_steps`, or once weights are frozen, steps between measurements have norms only.
+        """
+        seen = self.balancer.needs_gram or self.log_every == 1 or (step + 1) % self.log_every == 0
+        return seen and self.balancer.needs_measurement(step, self.gradients.tasks)
 
     def _run_task(self, task: str, count: int) -> dict[str, Tensor]:
         sums: dict[str, Tensor] = {}
@@ -72,16 +89,17 @@ class StepRunner:
         self.gradients.end_task()
         return sums
 
-    def _signals(self, step: int, logged: Mapping[str, float], gram_MM: Tensor) -> Signals:
+    def _signals(self, step: int, logged: Mapping[str, float], gram_MM: Tensor | None) -> Signals:
         tasks = self.gradients.tasks
         losses_M = torch.tensor([logged[f"{t}/total"] for t in tasks], dtype=torch.float64)
         return Signals(
             tasks=tasks, losses_M=losses_M, gram_MM=gram_MM, step=step, total_steps=self.total_steps
         )
 
-    def _refuse_non_finite(self, signals: Signals, private_M: Tensor) -> None:
+    def _refuse_non_finite(self, signals: Signals, measured: Measurement) -> None:
         """Stop on all ranks before the optimizer moves; name the task, the step and the ranks."""
-        finite_M = signals.gram_MM.diagonal().isfinite() & private_M.isfinite() & signals.losses_M.isfinite()
+        shared_M, private_M = measured.squares_M, measured.private_M
+        finite_M = shared_M.isfinite() & private_M.isfinite() & signals.losses_M.isfinite()
         if bool(finite_M.all()):
             return
         bad = [t for t, ok in zip(signals.tasks, finite_M.tolist(), strict=True) if not ok]
@@ -95,23 +113,30 @@ class StepRunner:
         )
 
 
-def balance_values(signals: Signals, weights_M: Tensor) -> dict[str, float]:
-    """Return what the balance charts draw: norms, weights, shares, cosines, conflict rate.
+def balance_values(tasks: tuple[str, ...], measured: Measurement, weights_M: Tensor) -> dict[str, float]:
+    """Return what the balance charts draw: norms and weights; where pairs were measured also the rest.
 
     The share of task k is the part of the combined gradient's squared norm that it contributes,
     weights[k] * <g_k, sum_j weights[j] g_j>, over the sum of the parts' absolute values.
     """
-    gram_MM, tasks = signals.gram_MM, signals.tasks
-    norms_M = gram_MM.diagonal().clamp_min(0).sqrt()
-    parts_M = weights_M * (gram_MM @ weights_M)
-    shares_M = parts_M / parts_M.abs().sum().clamp_min(1e-300)
-    cosines_MM = gram_MM / (norms_M[:, None] * norms_M[None, :]).clamp_min(1e-300)
+    norms_M = measured.squares_M.clamp_min(0).sqrt()
     values = {}
     for k, task in enumerate(tasks):
         values[f"balance/{task}/weight"] = float(weights_M[k])
         values[f"balance/{task}/grad_norm"] = float(norms_M[k])
         values[f"balance/{task}/grad_norm_after"] = float(weights_M[k].abs() * norms_M[k])
-        values[f"balance/{task}/share"] = float(shares_M[k])
+    if measured.gram_MM is not None:
+        values |= _pair_values(tasks, measured.gram_MM, norms_M, weights_M)
+    return values
+
+
+def _pair_values(
+    tasks: tuple[str, ...], gram_MM: Tensor, norms_M: Tensor, weights_M: Tensor
+) -> dict[str, float]:
+    parts_M = weights_M * (gram_MM @ weights_M)
+    shares_M = parts_M / parts_M.abs().sum().clamp_min(1e-300)
+    cosines_MM = gram_MM / (norms_M[:, None] * norms_M[None, :]).clamp_min(1e-300)
+    values = {f"balance/{task}/share": float(shares_M[k]) for k, task in enumerate(tasks)}
     pairs = [(i, j) for i in range(len(tasks)) for j in range(i + 1, len(tasks))]
     for i, j in pairs:
         values[f"balance/cosine/{tasks[i]}-{tasks[j]}"] = float(cosines_MM[i, j])

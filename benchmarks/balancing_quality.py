@@ -1,0 +1,279 @@
+"""Does balancing help on real data? Single tasks, plain sum, tuned constants and balancers, several seeds.
+
+    python benchmarks/balancing_quality.py --data SHARDS --out RUNS [--steps N] [--seeds 0 1 2] [--jobs 1]
+    python benchmarks/balancing_quality.py --data SHARDS --out RUNS --table      # what is there so far
+
+Every run trains the same recipe on the same batches' order for its seed; only the balancer differs. A
+single-task run sees its task as often as the joint run does. The tuned constants are the best of a few by the
+mean score on the val split (first seed): each task three times, each a third, and those that make the plain
+sum's gradients equally long on average. All others keep their defaults, so the constants get the most care.
+
+delta-m is the mean over the metrics of the relative gain over the single-task runs (their mean over the
+seeds). Give the same command again after an interruption: finished runs are skipped, others go on.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from run_queue import PROTOCOL, Run, RunQueue
+
+from ufo_large.balancing import METHODS
+from ufo_large.config import apply_overrides
+from ufo_large.data.shards import ShardSet
+from ufo_large.evaluation.compare import METRICS, delta_m
+from ufo_large.recipes import load_recipe
+from ufo_large.structures import TaskInfo
+from ufo_large.tracking.environment import describe_environment
+from ufo_large.train.config import RunConfig
+from ufo_large.train.run import trained_tasks
+
+RESULTS = Path(__file__).parent / "results"
+GRAM = ("pcgrad", "nash_mtl", "upgrad")
+SUM, STATIC = "plain sum", "tuned constants"
+TUNED_BY = 3.0
+
+
+class Comparison:
+    """The runs of one comparison, by label."""
+
+    def __init__(self, args: argparse.Namespace):
+        self.args = args
+        self.queue = RunQueue(args.out, args.jobs, args.ranks)
+        self.overrides = [*args.set, *([f"steps={args.steps}"] if args.steps else [])]
+        self.config = apply_overrides(load_recipe(args.recipe), self.overrides)
+        shards = ShardSet.open(args.data)
+        self.tasks = trained_tasks(shards)
+        self.default = next(n for n, cls in METHODS.items() if isinstance(self.config.balancer, cls.Config))
+
+    def singles(self) -> list[Run]:
+        found = []
+        for info in self.tasks:
+            data = str(one_task_view(Path(self.args.data), info.name, self.args.out / "shards"))
+            overrides = (*self.overrides, *single_overrides(self.config, info))
+            found += self._seeds(f"single: {info.name}", overrides, data)
+        return found
+
+    def joint(self) -> list[Run]:
+        """Return the plain sum, the default as the recipe has it, and the other methods."""
+        runs = self._seeds(SUM, (*self.overrides, "balancer=fixed"))
+        runs += self._seeds(f"{self.default} (default)", tuple(self.overrides))
+        for name in self.args.methods:
+            runs += self._seeds(name, (*self.overrides, f"balancer={name}"))
+        return runs
+
+    def candidates(self) -> list[Run]:
+        """Return the first seed's runs with constants; the plain sum of that seed is finished."""
+        plain = next(r for r in self.joint() if r.label == SUM)
+        choices = [dict.fromkeys((t.name for t in self.tasks), 1.0) | equal_lengths(self.queue.log(plain))]
+        for info in self.tasks:
+            for factor in (TUNED_BY, 1 / TUNED_BY):
+                choices.append({t.name: factor if t is info else 1.0 for t in self.tasks})
+        return [self._constants(c, self.args.seeds[0]) for c in choices]
+
+    def _constants(self, weights: Mapping[str, float], seed: int) -> Run:
+        settings = tuple(f"balancer.by_task.{t}={w:.3g}" for t, w in weights.items())
+        label = "constants " + " ".join(f"{t}{w:.3g}" for t, w in weights.items())
+        return self._run(label, seed, (*self.overrides, "balancer=fixed", *settings))
+
+    def tuned(self) -> list[Run]:
+        """Return the best constants' runs of all seeds; the candidates are finished."""
+        plain = next(r for r in self.joint() if r.label == SUM)
+        tried = [plain, *self.candidates()]
+        best = max(tried, key=lambda run: self.queue.result(run, "val")["score"])
+        return [self._run(best.label, seed, best.overrides) for seed in self.args.seeds]
+
+    def _seeds(self, label: str, overrides: tuple[str, ...], data: str | None = None) -> list[Run]:
+        return [self._run(label, seed, overrides, data) for seed in self.args.seeds]
+
+    def _run(self, label: str, seed: int, overrides: tuple[str, ...], data: str | None = None) -> Run:
+        recipe = self.args.recipe
+        return Run(
+            label=label, seed=seed, recipe=recipe, data=data or self.args.data, overrides=tuple(overrides)
+        )
+
+    def work(self) -> None:
+        """Do all that is left to do."""
+        plain = [r for r in self.joint() if r.label == SUM and r.seed == self.args.seeds[0]]
+        self.queue.work([*self.singles(), *self.joint()], "test")
+        self.queue.work([*plain, *self.candidates()], "val")
+        self.queue.work(self.tuned(), "test")
+
+    def rows(self) -> dict[str, list[Run]]:
+        """Return the runs of every row of the table; the tuned constants only once they are known."""
+        rows: dict[str, list[Run]] = {}
+        for run in [*self.singles(), *self.joint()]:
+            rows.setdefault(run.label, []).append(run)
+        plain = rows[SUM][0]
+        is_there = lambda run: self.queue.result(run, "val") is not None
+        if is_there(plain) and all(map(is_there, self.candidates())):
+            rows[STATIC] = self.tuned()
+        return rows
+
+
+def single_overrides(config: RunConfig, info: TaskInfo) -> list[str]:
+    """Return the settings under which one task alone gets as many micro-batches as beside the others."""
+    stages = config.task(info).stages
+    if all(count >= 1 for _, count in stages):
+        return []
+    if len(stages) > 1:
+        raise ValueError(
+            f"task {info.name!r} rests at times ({stages}); a single-task run of it is not clear"
+        )
+    key = info.name if info.name in config.tasks else info.kind
+    return [f"steps={round(config.steps * stages[0][1])}", f"tasks.{key}.micro_batches=1"]
+
+
+def one_task_view(shards: Path, task: str, folder: Path) -> Path:
+    """Make a folder of shards that shows only one task of `shards`; nothing is copied."""
+    view = folder / task
+    view.mkdir(parents=True, exist_ok=True)
+    whole = json.loads((shards / "dataset.json").read_text())
+    whole["tasks"] = [t for t in whole["tasks"] if t["name"] == task]
+    whole["splits"] = {task: whole["splits"][task]}
+    (view / "dataset.json").write_text(json.dumps(whole))
+    if not (view / task).is_symlink():
+        (view / task).symlink_to((shards / task).resolve(), target_is_directory=True)
+    return view
+
+
+def equal_lengths(log: list[dict[str, float]]) -> dict[str, float]:
+    """Return constants in proportion to 1 / (typical gradient norm), geometric mean 1, from a run's log."""
+    suffix = "/grad_norm"
+    keys = {k for row in log for k in row if k.startswith("balance/") and k.endswith(suffix)}
+    typical = {
+        k.removeprefix("balance/").removesuffix(suffix): statistics.geometric_mean(
+            row[k] for row in log if row.get(k, 0) > 0
+        )
+        for k in sorted(keys)
+    }
+    middle = statistics.geometric_mean(typical.values())
+    return {task: float(f"{middle / norm:.3g}") for task, norm in typical.items()}
+
+
+def summarise(comparison: Comparison) -> list[dict]:
+    """Return a row a label: metrics and delta-m, mean and standard deviation over the finished seeds."""
+    queue, rows = comparison.queue, comparison.rows()
+    found = {label: [r for r in (queue.result(x, "test") for x in runs) if r] for label, runs in rows.items()}
+    singles = [r for label, results in found.items() if label.startswith("single") for r in results]
+    summary = []
+    for label, results in found.items():
+        row = {"label": label, "seeds": len(results)}
+        if label == STATIC:
+            row["label"] = f"{STATIC}: {rows[label][0].label.removeprefix('constants ')}"
+        for metric in (*METRICS, "score"):
+            row[metric] = spread([r[metric] for r in results if r.get(metric) is not None])
+        gains = [] if label.startswith("single") else [delta_m(r, singles) for r in results]
+        row["delta_m"] = spread([g for g in gains if g is not None])
+        logs = [queue.log(run) for run in rows[label] if queue.result(run, "test")]
+        conflicts = [
+            step["balance/conflict_rate"] for log in logs for step in log if "balance/conflict_rate" in step
+        ]
+        row["conflict_rate"] = statistics.mean(conflicts) if conflicts else None
+        summary.append(row)
+    return summary
+
+
+def spread(values: list[float]) -> tuple[float, float] | None:
+    if not values:
+        return None
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def table_of(summary: list[dict]) -> list[str]:
+    """Return the Markdown table, figures in percent."""
+    columns = {"top1": "Top-1", "map50": "mAP50", "miou": "mIoU", "score": "mean", "delta_m": "delta-m"}
+    lines = [
+        f"| run | seeds | {' | '.join(columns.values())} | conflict |",
+        "|---|---:|" + "---:|" * (len(columns) + 1),
+    ]
+    for row in summary:
+        cells = [
+            "" if row[key] is None else f"{100 * row[key][0]:.2f} ± {100 * row[key][1]:.2f}"
+            for key in columns
+        ]
+        conflict = "" if row["conflict_rate"] is None else f"{row['conflict_rate']:.0%}"
+        lines.append(f"| {row['label']} | {row['seeds']} | {' | '.join(cells)} | {conflict} |")
+    return lines
+
+
+def verdict(summary: list[dict]) -> str:
+    """Return one sentence on who is first, whoever that is."""
+    ranked = sorted((r for r in summary if r["delta_m"]), key=lambda r: -r["delta_m"][0])
+    if len(ranked) < 2:
+        return "Not enough runs to compare yet."
+    first, second = ranked[:2]
+    apart = first["delta_m"][0] - second["delta_m"][0]
+    noise = max(first["delta_m"][1], second["delta_m"][1])
+    sure = "more" if apart > noise else "less"
+    return (
+        f"First by delta-m: {first['label']}, then {second['label']}, {100 * apart:.2f} points behind, which "
+        f"is {sure} than their spread over the seeds ({100 * noise:.2f})."
+    )
+
+
+def report(comparison: Comparison, summary: list[dict]) -> str:
+    args, found = comparison.args, describe_environment()
+    steps = comparison.config.steps
+    return "\n".join(
+        [
+            "# Does balancing help on real data?",
+            "",
+            f"`python benchmarks/balancing_quality.py --recipe {args.recipe} --steps {steps} --seeds "
+            f"{' '.join(map(str, args.seeds))} --ranks {args.ranks}` on {found['hardware']['processor']}, "
+            f"{found['hardware']['cores']} cores, commit {found['commit']['hash'][:7]}"
+            f"{' and changes' if found['commit']['dirty'] else ''}; protocol {PROTOCOL}, test split.",
+            "",
+            f"Per cent, mean and standard deviation over seeds. {steps} optimizer steps. Constants: the best "
+            "on the val split of the plain sum, each task three times and a third, and equal gradient "
+            "lengths. Conflict: the part of task pairs with a cosine below zero, mean over the steps.",
+            "",
+            *table_of(summary),
+            "",
+            verdict(summary),
+        ]
+    )
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", required=True, help="folder of shards")
+    parser.add_argument("--out", required=True, type=Path, help="folder for the runs")
+    parser.add_argument("--recipe", default="mini")
+    parser.add_argument("--steps", type=int, help="optimizer steps of a joint run (default: the recipe's)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--methods", nargs="*", default=list(GRAM), choices=METHODS, metavar="METHOD")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
+    parser.add_argument("--ranks", type=int, default=2, help="ranks of a training")
+    parser.add_argument("--set", action="append", default=[], metavar="a.b=value", help="for all runs")
+    parser.add_argument("--table", action="store_true", help="train nothing, print what is there")
+    parser.add_argument("--write", action="store_true", help="write the note under benchmarks/results")
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    comparison = Comparison(args)
+    try:
+        if not args.table:
+            comparison.work()
+    except (RuntimeError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    summary = summarise(comparison)
+    text = report(comparison, summary)
+    print(text)
+    if args.write:
+        (RESULTS / f"balancing_quality_{args.recipe}_{platform.machine()}.md").write_text(text + "\n")
+    if args.json:
+        print(json.dumps({"steps": comparison.config.steps, "rows": summary}))
+
+
+if __name__ == "__main__":
+    main()
