@@ -194,6 +194,9 @@ class Trunk(nn.Module):
         images_BCHW = self._normalise(images_BCHW, sizes_B2)
         height, width = images_BCHW.shape[-2:]
         self.grid.height, self.grid.width = height // self.stride, width // self.stride
+        if self.config.lora is not None and torch.is_grad_enabled():
+            # ZeRO-3 frees a module's weights too early in the backward pass if no input has a gradient
+            images_BCHW.requires_grad_()
         self.route.begin(task, self.training)
         tokens_BLD, pooled_BD = self.vit(images_BCHW)
         self.route.end()
