@@ -77,7 +77,9 @@ class LoraConfig:
     def _adapted(self, layer: nn.Linear, place: str) -> lora.Linear:
         smallest = min(layer.in_features, layer.out_features)
         if self.rank >= smallest:
-            raise ValueError(f"lora.rank={self.rank}: {place} has a full rank of {smallest}; give a lower one")
+            raise ValueError(
+                f"lora.rank={self.rank}: {place} has a full rank of {smallest}; give a lower one"
+            )
         # not initialised by peft: that needs whole parameters; A is drawn as torch draws a linear layer
         options = peft.LoraConfig(r=self.rank, lora_alpha=self.alpha, init_lora_weights=False)
         adapted = lora.Linear(layer, _ADAPTER, options, r=self.rank, lora_alpha=self.alpha)
