@@ -42,8 +42,8 @@ class Trunk(nn.Module):
         `img_size`: the size whose grid the position embeddings are stored for; inputs may have any other.
         `drop_path`: drop rate of the last block, rising linearly from 0. `checkpointing`: see
         `checkpoint_block`. `window`: side, in patches, of the windows that blocks attend within (0: the whole
-        image); `global_blocks` still see the whole image (None: the last block of each quarter). `lora`: freeze
-        what the tasks share and train adapters on it.
+        image); `global_blocks` still see the whole image (None: the last block of each quarter). `lora`:
+        freeze what the tasks share and train adapters on it.
         """
 
         name: str = "vit_base_patch16_224"
@@ -79,8 +79,8 @@ class Trunk(nn.Module):
                 raise ValueError(f"trunk.checkpointing={self.checkpointing!r}.{hint}")
             if self.lora is not None and isinstance(self.router, ROUTERS["token_topk"].Config):
                 raise ValueError(
-                    "trunk.lora freezes what tasks share, and router=token_topk shares its experts: they would "
-                    "stay the copies of one MLP that they start as; use router=shared, task or learned"
+                    "trunk.lora freezes what tasks share, and router=token_topk shares its experts: they "
+                    "would stay the copies of one MLP that they are; use router=shared, task or learned"
                 )
 
         def shape(self) -> dict[str, int | float | None]:
