@@ -1,4 +1,4 @@
-"""Adapters on frozen shared weights: equal to the trunk without them at step 0, trained and resumed sharded."""
+"""Adapters on frozen shared weights, trained and resumed on two ranks under ZeRO-3."""
 
 import tempfile
 from pathlib import Path
@@ -28,7 +28,7 @@ def write_pretrained(path: Path) -> Path:
 
 
 def train(mode: str, stage: int, pretrained: str) -> dict:
-    """Three steps, a checkpoint after the second; then the third again from the checkpoint in a new engine."""
+    """Three steps, a checkpoint after the second; then the third again from it in a new engine."""
     from ufo_large.distributed import zero
     from ufo_large.distributed.ds_config import complete
     from ufo_large.distributed.engine import PlainEngine
