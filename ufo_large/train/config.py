@@ -79,11 +79,6 @@ class RunConfig:
         for name in ("steps", "log_every", "save_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
-        if self.model.trunk.lora is not None and self.pretrained is None:
-            raise ValueError(
-                "model.trunk.lora trains adapters on frozen weights, which would be random here: give "
-                "pretrained, or set model.trunk.lora=none"
-            )
         if self.evaluate_every < 0:
             raise ValueError(f"evaluate_every={self.evaluate_every}: must be 0 (off) or positive")
         if self.evaluate_split not in EVALUATED:
