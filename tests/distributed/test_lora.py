@@ -62,7 +62,7 @@ def train(mode: str, stage: int, pretrained: str) -> dict:
         return gram
 
     def whole(engine) -> dict:
-        return {n: v.numpy() for n, v in engine.full_parameters()}
+        return {n: v.numpy().copy() for n, v in engine.full_parameters()}
 
     first = engine(fresh=True)
     start = whole(first)
