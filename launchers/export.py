@@ -2,7 +2,7 @@
 
 --to timm         OUT/model.safetensors and config.json, which timm.create_model('local-dir:OUT') loads;
                   a linear classifier goes along, other heads stay behind
---to safetensors  OUT/model.safetensors: everything, all tasks
+--to safetensors  OUT/model.safetensors: everything, all tasks; adapters merged into their weights
 --to onnx         OUT/<task>.onnx, checked with onnxruntime; linear classification and dense segmentation
 """
 
@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from ufo_large.config import did_you_mean
 from ufo_large.evaluation.run import load_model
 from ufo_large.models.extract import write_timm_folder
+from ufo_large.models.lora import merge_lora
 from ufo_large.models.onnx_export import check_onnx, export_onnx
 from ufo_large.train.run_folder import RunFolder
 
@@ -48,6 +49,7 @@ def export(arguments: argparse.Namespace) -> None:
     if (arguments.to == "onnx") != (arguments.size is not None):
         raise ValueError("--size H W belongs to --to onnx, which needs it")
     model = load_model(saved.config.model, saved.tasks, folder.weights, torch.device("cpu")).eval()
+    merge_lora(model)
     out = arguments.out or arguments.workdir / "export"
     out.mkdir(parents=True, exist_ok=True)
     if arguments.to == "timm":

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ufo_large.models.lora import has_adapters
 from ufo_large.models.multitask import MultitaskModel
 from ufo_large.models.trunk import Trunk
 from ufo_large.tasks.classification_linear import LinearClassifier
@@ -15,9 +16,11 @@ from ufo_large.tasks.classification_linear import LinearClassifier
 def dense_trunk_state(trunk: Trunk, task: str) -> dict[str, Tensor]:
     """Return the state dict of timm's dense model that equals the routed trunk for `task`.
 
-    Raises ValueError where no such model exists: experts mixed token by token, windowed attention,
-    a stem that timm does not know.
+    Raises ValueError where no such model exists: experts mixed token by token, windowed attention, a stem
+    that timm does not know, adapters that are not merged.
     """
+    if has_adapters(trunk):
+        raise ValueError("timm has no adapters: call merge_lora on the model first")
     if trunk.config.window:
         raise ValueError("timm has no windowed attention: its model would differ from this one; export ONNX")
     if trunk.config.stem != "patch":

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from ufo_large.config import choice, did_you_mean
 from ufo_large.models.checkpointing import CHECKPOINTING, Checkpointing, checkpoint_block
 from ufo_large.models.expert_banks import banks_of, graft_banks, units_of
+from ufo_large.models.lora import LoraConfig, has_adapters
 from ufo_large.models.stem import GradientPatchEmbed
 from ufo_large.models.windows import Grid, default_global_blocks, window_attention
 from ufo_large.routing import ROUTERS, ExpertBank, Route, Router
@@ -46,6 +47,7 @@ class Trunk(nn.Module):
         drop rate of the last block, rising linearly from 0. `checkpointing`: see `checkpoint_block`.
         `window`: side, in patches, of the windows that blocks attend within (0: the whole
         image); `global_blocks` still see the whole image (None: the last block of each quarter).
+        `lora`: freeze what the tasks share and train adapters on it.
         """
 
         name: str = "vit_base_patch16_224"
@@ -62,6 +64,7 @@ class Trunk(nn.Module):
         window: int = 0
         global_blocks: tuple[int, ...] | None = None
         router: Router.Config = choice(ROUTERS, "shared")
+        lora: LoraConfig | None = None
 
         def __post_init__(self):
             if not timm.is_model(self.name.split(".")[0]):
@@ -81,6 +84,11 @@ class Trunk(nn.Module):
             if self.checkpointing not in CHECKPOINTING:
                 hint = did_you_mean(self.checkpointing, CHECKPOINTING)
                 raise ValueError(f"trunk.checkpointing={self.checkpointing!r}.{hint}")
+            if self.lora is not None and isinstance(self.router, ROUTERS["token_topk"].Config):
+                raise ValueError(
+                    "trunk.lora freezes what tasks share, and router=token_topk shares its experts: they "
+                    "would stay the copies of one MLP that they are; use router=shared, task or learned"
+                )
 
         def shape(self) -> dict[str, int | float | None]:
             """Return the fields that override timm's shape, under timm's names."""
@@ -129,6 +137,8 @@ class Trunk(nn.Module):
         if config.window:
             self._restrict_attention()
         graft_banks(self.vit, self.router, config.name)
+        if config.lora is not None:
+            config.lora.adapt(self.vit)
         for block in self.vit.blocks:
             checkpoint_block(block, config.checkpointing)
         self.vit.__class__ = _with_trunk_forward(type(self.vit))
@@ -175,6 +185,8 @@ class Trunk(nn.Module):
         """Add a task to a trained trunk; what it computes for the others does not change by one bit."""
         if task in self.tasks:
             raise ValueError(f"the model has the task {task!r} already")
+        if has_adapters(self.vit):
+            raise ValueError("new experts grow from dense modules: call merge_lora on the model first")
         for bank in self.banks().values():
             bank.add_task(task)
         self.tasks = (*self.tasks, task)
@@ -190,6 +202,9 @@ class Trunk(nn.Module):
         images_BCHW = self._normalise(images_BCHW, sizes_B2)
         height, width = images_BCHW.shape[-2:]
         self.grid.height, self.grid.width = height // self.stride, width // self.stride
+        if self.config.lora is not None and torch.is_grad_enabled():
+            # ZeRO-3 frees a module's weights too early in the backward pass if no input has a gradient
+            images_BCHW.requires_grad_()
         self.route.begin(task, self.training)
         tokens_BLD, pooled_BD = self.vit(images_BCHW)
         self.route.end()

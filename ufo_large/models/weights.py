@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ufo_large.config import Problems
 from ufo_large.models.dense_values import PretrainedValues, RandomValues
+from ufo_large.models.lora import dense_name, fresh_adapter, is_adapter
 from ufo_large.models.multitask import MultitaskModel, build_head
 from ufo_large.models.trunk import Trunk
 
@@ -46,19 +47,21 @@ def trunk_values(trunk: Trunk, dense: Callable[[str], Tensor], seed: int) -> Ite
         else:
             place, inner = _split(name, banks)
             generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
-            yield name, banks[place].fresh(inner, shapes[name], generator)
+            fresh = fresh_adapter if is_adapter(name) else banks[place].fresh
+            yield name, fresh(inner, shapes[name], generator)
 
 
 def dense_names(trunk: Trunk) -> dict[str, str | None]:
     """Map each of the trunk's parameters to the parameter of timm's dense model it starts from.
 
-    None where it starts from none: gates and choices of the routing.
+    None where it starts from none: gates and choices of the routing, adapters.
     """
     banks = trunk.banks()
     names: dict[str, str | None] = {}
     for name, _ in trunk.named_parameters():
         place, inner = _split(name, banks)
         source = banks[place].source_of(inner) if place in banks else inner
+        source = source if source is None else dense_name(source)
         names[name] = f"{place}.{source}" if place in banks and source is not None else source
     return names
 

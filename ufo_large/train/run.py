@@ -119,6 +119,11 @@ def check(
         except ValueError as error:
             problems.add(str(error))
     check_evaluation(config, tasks, shards, problems)
+    if config.model.trunk.lora is not None and config.pretrained is None:
+        problems.add(
+            "model.trunk.lora trains adapters on frozen weights, which would be random here: give "
+            "--set pretrained=FILE, or --set model.trunk.lora=none"
+        )
     if ds is None and comm.world_size() > 1:
         problems.add("--ds none trains in one process; start it without the deepspeed launcher")
     if ds is not None and not torch.distributed.is_initialized():
