@@ -31,6 +31,7 @@ def make_head(kind, name, **options):
     [
         ("classification", "linear", {"dropout": 1.0}, "dropout=1.0"),
         ("classification", "linear", {"label_smoothing": -0.1}, "label_smoothing"),
+        ("classification", "grid", {"rows": 0}, "rows=0"),
         ("classification", "arcface", {"margin": 2.0}, "radians"),
         ("classification", "arcface", {"scale": 0.0}, "scale"),
         ("detection", "fcos", {"strides": (8, 4)}, "finest first"),

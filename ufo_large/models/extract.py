@@ -5,19 +5,23 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from ufo_large.models.multitask import MultitaskModel
 from ufo_large.models.trunk import Trunk
+from ufo_large.tasks.classification_linear import LinearClassifier
 
 
 def dense_trunk_state(trunk: Trunk, task: str) -> dict[str, Tensor]:
     """Return the state dict of timm's dense model that equals the routed trunk for `task`.
 
-    Raises ValueError where no such model exists: experts mixed token by token, windowed attention.
+    Raises ValueError where no such model exists: experts mixed token by token, windowed attention,
+    a stem that timm does not know.
     """
     if trunk.config.window:
         raise ValueError("timm has no windowed attention: its model would differ from this one; export ONNX")
+    if trunk.config.stem != "patch":
+        raise ValueError("timm has no stem of gradients: its model would differ from this one; export ONNX")
     banks = {f"{place}.": bank for place, bank in trunk.banks().items()}
     state = {n: v for n, v in trunk.vit.state_dict().items() if not n.startswith(tuple(banks))}
     for prefix, bank in banks.items():
@@ -50,10 +54,12 @@ def write_timm_folder(model: MultitaskModel, task: str, folder: Path) -> str:
 def single_task_state(model: MultitaskModel, task: str) -> tuple[dict[str, Tensor], int]:
     """Return (state dict, num_classes) of a timm model that equals the routed one for `task`.
 
-    A linear classifier becomes timm's `head`; any other head stays behind, and num_classes is 0.
+    A linear classifier of the pooled vector becomes timm's `head`; any other head stays behind, and
+    num_classes is 0.
     """
     state = dense_trunk_state(model.trunk, task)
-    linear = getattr(model.heads[task], "linear", None)
-    if not isinstance(linear, nn.Linear) or model.tasks[task].kind != "classification":
+    head = model.heads[task]
+    if type(head) is not LinearClassifier:
         return state, 0
+    linear = head.linear
     return {**state, "head.weight": linear.weight, "head.bias": linear.bias}, linear.out_features

@@ -5,6 +5,7 @@ Legend: B images, C channels, H W pixels of the padded input, h w patches, L tok
 
 import functools
 from dataclasses import dataclass
+from typing import Literal
 
 import timm
 import torch
@@ -16,11 +17,13 @@ from torch.nn import functional as F
 from ufo_large.config import choice, did_you_mean
 from ufo_large.models.checkpointing import CHECKPOINTING, Checkpointing, checkpoint_block
 from ufo_large.models.expert_banks import banks_of, graft_banks, units_of
+from ufo_large.models.stem import GradientPatchEmbed
 from ufo_large.models.windows import Grid, default_global_blocks, window_attention
 from ufo_large.routing import ROUTERS, ExpertBank, Route, Router
 from ufo_large.structures import Features
 
 _SHAPE_FIELDS = ("img_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "init_values")
+STEMS = {"patch": {}, "gradients": {"embed_layer": GradientPatchEmbed}}
 
 
 class Trunk(nn.Module):
@@ -39,8 +42,9 @@ class Trunk(nn.Module):
         """`name`: a timm model; `img_size` to `init_values` override its shape, None keeps timm's.
 
         `img_size`: the size whose grid the position embeddings are stored for; inputs may have any other.
-        `drop_path`: drop rate of the last block, rising linearly from 0. `checkpointing`: see
-        `checkpoint_block`. `window`: side, in patches, of the windows that blocks attend within (0: the whole
+        `stem`: timm's patch embedding, or a `GradientPatchEmbed`, for training from scratch. `drop_path`:
+        drop rate of the last block, rising linearly from 0. `checkpointing`: see `checkpoint_block`.
+        `window`: side, in patches, of the windows that blocks attend within (0: the whole
         image); `global_blocks` still see the whole image (None: the last block of each quarter).
         """
 
@@ -52,6 +56,7 @@ class Trunk(nn.Module):
         num_heads: int | None = None
         mlp_ratio: float | None = None
         init_values: float | None = None
+        stem: Literal["patch", "gradients"] = "patch"
         drop_path: float = 0.0
         checkpointing: Checkpointing = "none"
         window: int = 0
@@ -71,6 +76,8 @@ class Trunk(nn.Module):
                     f"trunk.window={self.window}: must be 0 (off) or positive; "
                     "trunk.global_blocks has an effect with windows only"
                 )
+            if self.stem not in STEMS:
+                raise ValueError(f"trunk.stem={self.stem!r}.{did_you_mean(self.stem, STEMS)}")
             if self.checkpointing not in CHECKPOINTING:
                 hint = did_you_mean(self.checkpointing, CHECKPOINTING)
                 raise ValueError(f"trunk.checkpointing={self.checkpointing!r}.{hint}")
@@ -82,6 +89,7 @@ class Trunk(nn.Module):
         def build_vit(self, **changes) -> VisionTransformer | Eva:
             """Return timm's own dense model of this shape, without classifier; `changes` override fields."""
             options = {k: v for k, v in {**self.shape(), **changes}.items() if v is not None}
+            options |= STEMS[self.stem]
             try:
                 vit = timm.create_model(
                     self.name, num_classes=0, dynamic_img_size=True, drop_path_rate=self.drop_path, **options

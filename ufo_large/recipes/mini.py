@@ -12,6 +12,7 @@ too short, the losses were still falling; the full length has not been measured.
 from ufo_large.balancing import METHODS
 from ufo_large.data.loader import LoaderConfig
 from ufo_large.data.transforms import TRANSFORMS
+from ufo_large.distributed.ema import ShardedEma
 from ufo_large.models.multitask import MultitaskModel
 from ufo_large.models.trunk import Trunk
 from ufo_large.routing import ROUTERS
@@ -28,21 +29,22 @@ def recipe() -> RunConfig:
         name="vit_tiny_patch16_224",
         img_size=96,
         patch_size=8,
-        embed_dim=192,
+        embed_dim=128,
         depth=4,
-        num_heads=3,
+        num_heads=4,
+        stem="gradients",
         drop_path=0.05,
         router=ROUTERS["task"].Config(),
     )
     heads = {
-        "classification": HEADS["classification"]["linear"].Config(),
+        "classification": HEADS["classification"]["grid"].Config(rows=4, columns=6, dropout=0.2),
         "detection": HEADS["detection"]["fcos"].Config(strides=(8, 16), num_convs=1),
         "segmentation": HEADS["segmentation"]["dense"].Config(strides=(4, 8), dice_weight=0.5),
     }
     tasks = {
         "classification": TaskConfig(
             loader=LoaderConfig(
-                micro_batch=24,
+                micro_batch=40,
                 image_size=(64, 96),
                 transform=TRANSFORMS["classification"].Config(scale=(0.5, 1.0), mixup=0.2),
                 workers=1,
@@ -67,14 +69,15 @@ def recipe() -> RunConfig:
     }
     return RunConfig(
         name="mini",
-        steps=620,
+        steps=1000,
         model=MultitaskModel.Config(trunk=trunk, heads=heads, pyramid_width=64),
         tasks=tasks,
-        optimizer=OptimizerConfig(learning_rate=1e-3, weight_decay=0.05),
+        optimizer=OptimizerConfig(learning_rate=1.5e-3, weight_decay=0.05),
         schedule=Schedule(warmup_steps=20),
         balancer=METHODS["tbgn"].Config(),
+        ema=ShardedEma.Config(decay=0.99),
         tracking=Tracker.Config(wandb="offline"),
-        save_every=200,
+        save_every=500,
         keep_checkpoints=1,
         ds="zero3_fp32",
     )

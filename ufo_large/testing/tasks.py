@@ -98,7 +98,9 @@ def check_gradients(head: TaskHead, batch: TaskBatch, dtype: torch.dtype = torch
     sum(losses.values()).backward()
     for name, parameter in head.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), f"gradient of {name}"
-    read = features.pyramid.values() if head.strides else (features.pooled_BD,)
+    whole = [f for f in (features.pooled_BD, features.map_BDHW) if f.grad is not None]
+    read = list(features.pyramid.values()) if head.strides else whole
+    assert read, "the head reads no features"
     empty_masks = isinstance(batch.targets, MaskTargets) and (batch.targets.masks_BHW == IGNORE_INDEX).all()
     for map_BPHW in read:
         assert map_BPHW.grad is not None and map_BPHW.grad.isfinite().all()
