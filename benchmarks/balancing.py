@@ -100,7 +100,7 @@ def plain_step(runner: StepRunner, rates: list[float]) -> None:
     losses = {}
     for task, count in runner.mix.next(0).items():
         if count:
-            losses |= runner._run_task(task, count)
+            losses |= runner._run_task(0, task, count)
     comm.all_reduce_mean(torch.stack([v.double() for v in losses.values()])).tolist()
     runner.gradients.store.finish()
     runner.engine.step(rates)

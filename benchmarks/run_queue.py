@@ -5,6 +5,7 @@ An interrupted training goes on from its last checkpoint, so the same command ca
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -31,7 +32,7 @@ class Run:
     @property
     def folder(self) -> Path:
         """Where it goes, below the comparison's folder."""
-        return Path(self.label.replace(" ", "_").replace(":", "-")) / f"seed{self.seed}"
+        return Path(re.sub(r"[^\w.]+", "-", self.label).strip("-")) / f"seed{self.seed}"
 
     @property
     def plan(self) -> dict[str, Any]:

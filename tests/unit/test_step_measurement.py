@@ -1,55 +1,20 @@
 """A step measures inner products of task gradients only where the balancer or the log reads them."""
 
-from dataclasses import dataclass
-from types import SimpleNamespace
-
 import pytest
 import torch
-from torch import Tensor
 
 from ufo_large.balancing import METHODS, Balancer
 from ufo_large.distributed.engine import PlainEngine
-from ufo_large.testing.tiny import WIDTH, TinyMultitask
+from ufo_large.testing.tiny_steps import TinyStepModel, TinyStream
 from ufo_large.train.steps import Feed, StepRunner
 
 TASKS = ("a", "b", "c")
 
 
-@dataclass
-class Batch:
-    task: str
-    x_BD: Tensor
-
-    def to(self, device: torch.device) -> "Batch":
-        return self
-
-
-class Stream:
-    """A loader of random batches of one task, the same in every run."""
-
-    def __init__(self, task: str):
-        self.task = task
-        self.generator = torch.Generator().manual_seed(TASKS.index(task))
-
-    def __next__(self) -> Batch:
-        return Batch(self.task, torch.randn(4, WIDTH, generator=self.generator))
-
-
-class Model(TinyMultitask):
-    """The tiny model behind the interface that the training step knows."""
-
-    def __init__(self):
-        super().__init__(TASKS)
-        self.trunk = SimpleNamespace(route=SimpleNamespace(statistics={}))
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        return {"loss": super().forward(batch.x_BD, batch.task)}
-
-
-def run_steps(config: Balancer.Config, steps: int, log_every: int = 1) -> tuple[list[dict], Model]:
-    model = Model()
+def run_steps(config: Balancer.Config, steps: int, log_every: int = 1) -> tuple[list[dict], TinyStepModel]:
+    model = TinyStepModel(TASKS)
     engine = PlainEngine(model, torch.optim.SGD(model.parameters(), lr=0.1), torch.device("cpu"))
-    feeds = {task: Feed(loader=Stream(task)) for task in TASKS}
+    feeds = {task: Feed(loader=TinyStream(task, k)) for k, task in enumerate(TASKS)}
     runner = StepRunner(engine, feeds, config.build(TASKS, 0), steps, log_every)
     return [runner.run(step, [0.1]) for step in range(steps)], model
 
@@ -96,9 +61,9 @@ def test_measuring_changes_no_update_and_norms_agree():
 
 
 def test_a_gradient_that_is_not_finite_stops_a_step_without_measurement():
-    model = Model()
+    model = TinyStepModel(TASKS)
     engine = PlainEngine(model, torch.optim.SGD(model.parameters(), lr=0.1), torch.device("cpu"))
-    feeds = {task: Feed(loader=Stream(task)) for task in TASKS}
+    feeds = {task: Feed(loader=TinyStream(task, k)) for k, task in enumerate(TASKS)}
     runner = StepRunner(engine, feeds, METHODS["mgda"].Config(every_k_steps=5).build(TASKS, 0), 5)
     runner.run(0, [0.1])
     before = [p.clone() for p in model.parameters()]

@@ -63,8 +63,6 @@ ALLOWED_ZERO = {
     "zero_quantized_weights",
     "zero_quantized_nontrainable_weights",
     "zero_quantized_gradients",
-    "mics_shard_size",
-    "mics_hierarchical_params_gather",
     "memory_efficient_linear",
     "load_from_fp32_weights",
     "use_multi_rank_bucket_allreduce",
@@ -100,7 +98,12 @@ def check(config: dict[str, Any], source: str) -> None:
         )
         zero = {}
     for key in zero:
-        if key not in ALLOWED_ZERO:
+        if key.startswith("mics_"):
+            problems.add(
+                f"{key!r}: MiCS merges the gradients of its groups once a step, when the tasks are no longer "
+                "apart, and this DeepSpeed has dropped it; use stage 3 with 'zero_hpz_partition_size'"
+            )
+        elif key not in ALLOWED_ZERO:
             problems.add(f"unknown key 'zero_optimization.{key}'.{did_you_mean(key, ALLOWED_ZERO)}")
     if zero.get("zero_quantized_gradients"):
         problems.add(

@@ -13,6 +13,7 @@ from ufo_large.distributed import comm
 from ufo_large.distributed.engine import Engine
 from ufo_large.distributed.task_gradients import Measurement, TaskGradients
 from ufo_large.routing import Route
+from ufo_large.structures import TaskBatch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +53,7 @@ class StepRunner:
         self.counts = self.mix.next(step)
         for task, count in self.counts.items():
             if count:
-                losses |= self._run_task(task, count)
+                losses |= self._run_task(step, task, count)
         names, values = list(losses), torch.stack([v.double() for v in losses.values()])
         measured = self.gradients.measure(values, self._wants_pairs(step))
         logged = dict(zip(names, measured.extra.tolist(), strict=True))
@@ -72,12 +73,12 @@ class StepRunner:
         seen = self.balancer.needs_gram or self.log_every == 1 or (step + 1) % self.log_every == 0
         return seen and self.balancer.needs_measurement(step, self.gradients.tasks)
 
-    def _run_task(self, task: str, count: int) -> dict[str, Tensor]:
+    def _run_task(self, step: int, task: str, count: int) -> dict[str, Tensor]:
         sums: dict[str, Tensor] = {}
         self.gradients.begin_task(task)
         for _ in range(count):
             batch = next(self.feeds[task].loader).to(self.engine.device)
-            losses = self.engine(batch)
+            losses = self._losses(step, task, batch)
             total = torch.stack([v.float() for v in losses.values()]).sum() / count
             self.engine.backward(total)
             self.gradients.after_backward()
@@ -88,6 +89,18 @@ class StepRunner:
                 sums[key] = sums.get(key, 0) + value.detach() / count
         self.gradients.end_task()
         return sums
+
+    def _losses(self, step: int, task: str, batch: TaskBatch) -> dict[str, Tensor]:
+        """Run the forward pass. A rank whose losses are refused stops all ranks, before any goes on alone."""
+        losses, error = {}, None
+        try:
+            losses = self.engine(batch)
+        except ValueError as refused:
+            error = ValueError(f"step {step}, task {task!r}: {refused}")
+        failed = torch.tensor(float(error is not None), device=self.engine.device)
+        if comm.all_reduce_sum(failed):
+            comm.raise_together(error)
+        return losses
 
     def _signals(self, step: int, logged: Mapping[str, float], gram_MM: Tensor | None) -> Signals:
         tasks = self.gradients.tasks

@@ -1,0 +1,74 @@
+"""What is not finite on one rank stops all ranks together, with task and step, before a parameter moves."""
+
+import pytest
+import torch
+
+from ufo_large.testing.distributed import run_ranks
+
+TASKS = ("a", "b", "c")
+RANKS = 2
+
+
+class Poison(torch.autograd.Function):
+    """Pass a tensor on; give it a gradient that is not a number."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * float("nan")
+
+
+def take_steps(stage: int, kind: str) -> dict:
+    """Step 0 goes well; in step 1 task b goes wrong on rank 1 alone. Return what this rank raised."""
+    from ufo_large.balancing import METHODS
+    from ufo_large.distributed import comm, ds_config, zero
+    from ufo_large.testing.tiny_steps import TinyStepModel, TinyStream
+    from ufo_large.train.steps import Feed, StepRunner
+
+    class Failing(TinyStepModel):
+        calls = 0
+
+        def forward(self, batch):
+            losses = super().forward(batch)
+            self.calls += batch.task == "b"
+            if comm.rank() == 1 and batch.task == "b" and self.calls == 2:
+                if kind == "loss":
+                    raise ValueError("not finite: loss")
+                losses["loss"] = Poison.apply(losses["loss"])
+            return losses
+
+    zero.init_distributed()
+    model = Failing(TASKS)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    config = ds_config.complete({"zero_optimization": {"stage": stage}}, micro_batch=4, clip_norm=None)
+    engine = zero.ZeroEngine(model, optimizer, config)
+    feeds = {t: Feed(loader=TinyStream(t, 10 * comm.rank() + k)) for k, t in enumerate(TASKS)}
+    runner = StepRunner(engine, feeds, METHODS["tbgn"].Config().build(TASKS, 0), total_steps=2)
+    runner.run(0, [0.1])
+    before = {n: v.clone() for n, v in engine.full_parameters()}
+    try:
+        runner.run(1, [0.1])
+    except Exception as error:
+        message = f"{type(error).__name__}: {error}"
+    else:
+        message = ""
+    after = dict(engine.full_parameters()) if kind == "gradient" else before
+    return {"message": message, "moved": [n for n, v in after.items() if not torch.equal(v, before[n])]}
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_a_gradient_of_one_rank(stage):
+    for found in run_ranks(take_steps, RANKS, stage, "gradient"):
+        assert found["message"].startswith("FloatingPointError: step 1: the gradient or loss of b is not")
+        assert found["message"].count("ranks [") == 1
+        assert found["moved"] == []
+
+
+def test_a_loss_of_one_rank():
+    """The head of one rank refuses its loss; without agreement the other would wait in a collective."""
+    for found in run_ranks(take_steps, RANKS, 3, "loss", timeout=120):
+        assert "rank 1: ValueError: step 1, task 'b': not finite: loss" in found["message"]
+        assert "rank 0" not in found["message"]
