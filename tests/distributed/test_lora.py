@@ -56,10 +56,10 @@ def train(mode: str, stage: int, pretrained: str) -> dict:
         engine.backward(sum(engine(tiny_batch(TASKS[0])).values()))
         gradients.after_backward()
         gradients.end_task()
-        gram, _, _ = gradients.measure(torch.zeros(1, dtype=torch.float64))
+        measured = gradients.measure(torch.zeros(1, dtype=torch.float64))
         gradients.combine(torch.ones(1), False)
         engine.step([RATE])
-        return gram
+        return measured.gram_MM
 
     def whole(engine) -> dict:
         return {n: v.numpy().copy() for n, v in engine.full_parameters()}
