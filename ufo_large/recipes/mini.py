@@ -4,9 +4,17 @@
     deepspeed --num_gpus 2 launchers/train.py --recipe mini --data SHARDS --workdir RUN
     python eval/run_all.py --workdir RUN --data SHARDS --protocol standard
 
-Measured with `--set steps=210` (12 minutes on two cores, seed 0), on 30 cars, 4 signs, 11 of 19 street
-classes: top-1 8.9 % (majority 3.3 %), mAP50 14.0 % (none 0), mIoU 18.5 % (per position 17.0 %). That is far
-too short, the losses were still falling; the full length has not been measured.
+Measured with seed 0 on 720 cars of 30 classes, 469 pictures with 4 kinds of signs and 367 streets (11 of the
+19 classes occur), protocol standard, on the test split, after 25 minutes on two cores that were shared with
+other programs:
+
+                top-1 %   mAP50 %   mIoU %
+    this recipe    43.1      56.2     36.1
+    baselines      23.9       0.2     17.0    HOG + ridge; k-means prior boxes; most frequent class per position
+    before         11.1      17.9     21.2    1,050 steps with a plain patch embedding and a linear head
+
+What made the difference is the stem of oriented gradients and the head with weights for each place: the same
+run without them fits the training cars no better after 600 steps than this one after 30.
 """
 
 from ufo_large.balancing import METHODS
