@@ -14,8 +14,8 @@ other programs:
     plainer run    11.1      17.9     21.2    1,050 steps, see below
 
 The plainer run had timm's patch embedding, a linear head, 6 blocks, no averaged weights, and the dense tasks
-in every second step. Most of the difference is the stem of oriented gradients and the head with weights for each
-place: its loss on the cars was after 600 steps where this one's is after 30.
+in every second step. Most of the difference is the stem of oriented gradients and the head with weights for
+each place: its loss on the cars was after 600 steps where this one's is after 30.
 """
 
 from ufo_large.balancing import METHODS
