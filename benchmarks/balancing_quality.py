@@ -62,6 +62,9 @@ class Comparison:
         """Return the plain sum, the default as the recipe has it, and the other methods."""
         runs = self._seeds(SUM, (*self.overrides, "balancer=fixed"))
         runs += self._seeds(f"{self.default} (default)", tuple(self.overrides))
+        if self.args.heads_too:
+            scaled = (*self.overrides, "balancer.scale_private=true")
+            runs += self._seeds(f"{self.default}, heads and experts scaled too", scaled)
         for name in self.args.methods:
             runs += self._seeds(name, (*self.overrides, f"balancer={name}"))
         return runs
@@ -249,6 +252,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="optimizer steps of a joint run (default: the recipe's)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--methods", nargs="*", default=list(GRAM), choices=METHODS, metavar="METHOD")
+    parser.add_argument(
+        "--heads-too",
+        action="store_true",
+        help="also the default that scales heads and experts with the trunk",
+    )
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     parser.add_argument("--ranks", type=int, default=2, help="ranks of a training")
     parser.add_argument("--set", action="append", default=[], metavar="a.b=value", help="for all runs")

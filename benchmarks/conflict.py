@@ -12,8 +12,8 @@ the tasks alike. Training starts outside, near the corner of the small task. The
 at z = sum(s_k v_k) / sum(s_k), next to the corner of the large task, whatever optimizer finds it: there the
 small task's loss is higher than before training. That is what "fails" means below.
 
-Gradients carry noise in proportion to s_k, as from small batches. Adam makes the steps, with a cosine
-schedule. Nothing is tuned per method except where the row says so.
+Gradients carry noise in proportion to s_k, as from small batches. Adam makes the steps (SGD where the row
+says so), with a cosine schedule. Nothing is tuned per method except where the row says so.
 """
 
 import argparse
@@ -37,6 +37,7 @@ START_2 = torch.tensor([2.0, -0.9], dtype=torch.float64)
 START_OF_OWN = 0.5
 NOISE = 0.1
 LEARNING_RATE = 0.05
+SGD_RATE = 0.01  # times the largest curvature, 100: 1
 RESULTS = Path(__file__).parent / "results" / "conflict_cpu_202611.md"
 
 
@@ -65,14 +66,17 @@ def optimum_of(weights_M: Tensor) -> Tensor:
     return losses_of(torch.cat([z_2, torch.ones(3, dtype=torch.float64)]), torch.ones(3, dtype=torch.float64))
 
 
-def train(config: Balancer.Config, steps: int, seed: int, path: list[Tensor] | None = None) -> Tensor:
+def train(
+    config: Balancer.Config, steps: int, seed: int, path: list[Tensor] | None = None, sgd: bool = False
+) -> Tensor:
     """Return the three losses after training with one method; `path` collects z after each step."""
     balancer = config.build(TASKS, seed)
     generator = torch.Generator().manual_seed(seed)
     shared_5, heads_M = start()
-    optimizer = torch.optim.Adam([shared_5, heads_M], lr=LEARNING_RATE, foreach=False)
+    rate, kind = (SGD_RATE, torch.optim.SGD) if sgd else (LEARNING_RATE, torch.optim.Adam)
+    optimizer = kind([shared_5, heads_M], lr=rate, foreach=False)
     for step in range(steps):
-        optimizer.param_groups[0]["lr"] = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
+        optimizer.param_groups[0]["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / steps))
         shared_M5, private_M = gradients_of(shared_5, heads_M)
         shared_M5 = shared_M5 + NOISE * SCALES_M[:, None] * torch.randn(3, 5, generator=generator)
         private_M = private_M + NOISE * SCALES_M * torch.randn(3, generator=generator)
@@ -103,6 +107,9 @@ def contestants() -> dict[str, Balancer.Config]:
         other = not METHODS[name].scales_private
         named[f"{name}, heads {'too' if other else 'not'}"] = METHODS[name].Config(scale_private=other)
     named["tbgn, small task 1.3"] = METHODS["tbgn"].Config(shares={"small": 1.3})
+    named["SGD: fixed"] = METHODS["fixed"].Config()
+    named["SGD: tbgn, heads not"] = METHODS["tbgn"].Config()
+    named["SGD: tbgn, heads too"] = METHODS["tbgn"].Config(scale_private=True)
     return named
 
 
@@ -113,7 +120,9 @@ def compare(steps: int, seeds: int) -> list[dict]:
     rows = []
     for name, config in contestants().items():
         began = time.perf_counter()
-        runs_SM = torch.stack([train(config, steps, seed) for seed in range(seeds)])
+        runs_SM = torch.stack(
+            [train(config, steps, seed, sgd=name.startswith("SGD")) for seed in range(seeds)]
+        )
         kept_SM = runs_SM / begin_M
         rows.append(
             {

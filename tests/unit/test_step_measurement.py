@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from ufo_large.balancing import METHODS, Balancer
+from ufo_large.config import apply_overrides
 from ufo_large.distributed.engine import PlainEngine
+from ufo_large.recipes import load_recipe
 from ufo_large.testing.tiny_steps import TinyStepModel, TinyStream
 from ufo_large.train.steps import Feed, StepRunner
 
@@ -21,6 +23,17 @@ def run_steps(config: Balancer.Config, steps: int, log_every: int = 1) -> tuple[
 
 def steps_with_cosines(log: list[dict]) -> list[int]:
     return [step for step, values in enumerate(log) if "balance/conflict_rate" in values]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_by_name_takes_steps(name):
+    config = apply_overrides(load_recipe("demo"), [f"balancer={name}"]).balancer
+    log, model = run_steps(config, 3)
+    weights = [[values[f"balance/{t}/weight"] for t in TASKS] for values in log]
+    assert torch.tensor(weights).isfinite().all()
+    started = TinyStepModel(TASKS)
+    for (key, value), first in zip(model.named_parameters(), started.parameters(), strict=True):
+        assert value.isfinite().all() and not torch.equal(value, first), key
 
 
 def test_between_measurements_only_norms_are_measured():
