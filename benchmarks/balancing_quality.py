@@ -227,7 +227,8 @@ def report(comparison: Comparison, summary: list[dict]) -> str:
             "# Does balancing help on real data?",
             "",
             f"`python benchmarks/balancing_quality.py --recipe {args.recipe} --steps {steps} --seeds "
-            f"{' '.join(map(str, args.seeds))} --ranks {args.ranks}` on {found['hardware']['processor']}, "
+            f"{' '.join(map(str, args.seeds))} --ranks {args.ranks}{''.join(f' --set {s}' for s in args.set)}` "
+            f"on {found['hardware']['processor']}, "
             f"{found['hardware']['cores']} cores, commit {found['commit']['hash'][:7]}"
             f"{' and changes' if found['commit']['dirty'] else ''}; protocol {PROTOCOL}, test split.",
             "",
