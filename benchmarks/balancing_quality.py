@@ -221,13 +221,13 @@ def verdict(summary: list[dict]) -> str:
 
 def report(comparison: Comparison, summary: list[dict]) -> str:
     args, found = comparison.args, describe_environment()
-    steps = comparison.config.steps
+    steps, settings = comparison.config.steps, "".join(f" --set {s}" for s in args.set)
     return "\n".join(
         [
             "# Does balancing help on real data?",
             "",
             f"`python benchmarks/balancing_quality.py --recipe {args.recipe} --steps {steps} --seeds "
-            f"{' '.join(map(str, args.seeds))} --ranks {args.ranks}{''.join(f' --set {s}' for s in args.set)}` "
+            f"{' '.join(map(str, args.seeds))} --ranks {args.ranks}{settings}` "
             f"on {found['hardware']['processor']}, "
             f"{found['hardware']['cores']} cores, commit {found['commit']['hash'][:7]}"
             f"{' and changes' if found['commit']['dirty'] else ''}; protocol {PROTOCOL}, test split.",
