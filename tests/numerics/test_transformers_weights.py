@@ -24,20 +24,15 @@ def vit(**options):
     )
 
 
-def clip(model=hf.CLIPVisionModel, **options):
-    config = hf.CLIPVisionConfig(**SHAPE, intermediate_size=HIDDEN, image_size=64, patch_size=16, **options)
-    if model is hf.CLIPModel:
-        text = {**SHAPE, "vocab_size": 99, "intermediate_size": 64}
-        config = hf.CLIPConfig(vision_config=config.to_dict(), text_config=text)
-    return model(config)
-
-
-def siglip(model=hf.SiglipVisionModel, **options):
-    config = hf.SiglipVisionConfig(**SHAPE, intermediate_size=HIDDEN, image_size=64, patch_size=16, **options)
-    if model is hf.SiglipModel:
-        text = {**SHAPE, "vocab_size": 99, "intermediate_size": 64}
-        config = hf.SiglipConfig(vision_config=config.to_dict(), text_config=text)
-    return model(config)
+def contrastive(name, has_text=False, **options):
+    """The vision tower of CLIP or SigLIP, alone or beside its text tower."""
+    make = lambda part, **values: getattr(hf, f"{name}{part}")(**values)
+    shape = {**SHAPE, "intermediate_size": HIDDEN, "image_size": 64, "patch_size": 16}
+    vision = make("VisionConfig", **shape, **options)
+    if not has_text:
+        return make("VisionModel", config=vision)
+    text = {**SHAPE, "vocab_size": 99, "intermediate_size": 64}
+    return make("Model", config=make("Config", vision_config=vision.to_dict(), text_config=text))
 
 
 def dinov2(model=hf.Dinov2Model, **options):
@@ -52,16 +47,20 @@ def dinov3(**options):
 
 FAMILIES = {
     "ViT": (vit, {}, "vit_base_patch16_224"),
-    "CLIP": (clip, {"hidden_act": "quick_gelu"}, "vit_base_patch16_clip_quickgelu_224"),
+    "CLIP": (
+        contrastive,
+        {"name": "CLIP", "hidden_act": "quick_gelu"},
+        "vit_base_patch16_clip_quickgelu_224",
+    ),
     "CLIP with its text tower": (
-        clip,
-        {"model": hf.CLIPModel, "hidden_act": "gelu"},
+        contrastive,
+        {"name": "CLIP", "has_text": True, "hidden_act": "gelu"},
         "vit_base_patch16_clip_224",
     ),
-    "SigLIP": (siglip, {"hidden_act": "gelu"}, "vit_base_patch16_siglip_224"),
+    "SigLIP": (contrastive, {"name": "Siglip", "hidden_act": "gelu"}, "vit_base_patch16_siglip_224"),
     "SigLIP with its text tower": (
-        siglip,
-        {"model": hf.SiglipModel, "hidden_act": "gelu"},
+        contrastive,
+        {"name": "Siglip", "has_text": True, "hidden_act": "gelu"},
         "vit_base_patch16_siglip_224",
     ),
     "DINOv2": (dinov2, {}, "vit_small_patch14_dinov2"),

@@ -1,16 +1,15 @@
 """Low-rank adapters on the path that all tasks share; the pretrained weights there stay as they are.
 
 LoRA (Hu et al. 2021, arXiv:2106.09685): y = W x + alpha / rank * B A x with W frozen, A [rank, in] random and
-B [out, rank] zero at first. The layers are peft's own. Experts, heads and pyramids train whole, as without.
+B [out, rank] zero at first. The layers are peft's own, imported only where adapters are made or merged: that
+takes a second. Experts, heads and pyramids train whole, as without.
 """
 
 import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import peft
 import torch
-from peft.tuners import lora
 from torch import Tensor, nn
 
 from ufo_large.config import did_you_mean
@@ -74,7 +73,10 @@ class LoraConfig:
             if isinstance(layer, nn.Linear) and role_of(layer.weight).kind == "shared"
         ]
 
-    def _adapted(self, layer: nn.Linear, place: str) -> lora.Linear:
+    def _adapted(self, layer: nn.Linear, place: str) -> nn.Module:
+        import peft
+        from peft.tuners import lora
+
         smallest = min(layer.in_features, layer.out_features)
         if self.rank >= smallest:
             raise ValueError(
@@ -88,7 +90,7 @@ class LoraConfig:
 
 
 def has_adapters(module: nn.Module) -> bool:
-    return any(isinstance(m, lora.Linear) for m in module.modules())
+    return any(is_adapter(name) for name, _ in module.named_parameters())
 
 
 def merge_lora(module: nn.Module) -> None:
@@ -96,6 +98,10 @@ def merge_lora(module: nn.Module) -> None:
 
     Raises ValueError where the merged weight is not finite.
     """
+    if not has_adapters(module):
+        return
+    from peft.tuners import lora
+
     for place, layer in [(n, m) for n, m in module.named_modules() if isinstance(m, lora.Linear)]:
         layer.merge(safe_merge=True)
         module.set_submodule(place, layer.get_base_layer())

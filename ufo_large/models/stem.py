@@ -32,15 +32,15 @@ class GradientPatchEmbed(PatchEmbed):
                 f"trunk.stem=gradients needs square patches of a multiple of 4 pixels, not {self.patch_size}"
             )
         self.proj = _PatchesAndGradients(
-            self.proj.in_channels, self.proj.out_channels, side, side, bias=self.proj.bias is not None
+            self.proj.in_channels, self.proj.out_channels, side, bias=self.proj.bias is not None
         )
 
 
 class _PatchesAndGradients(nn.Conv2d):
     """A convolution on the pixels, under its usual names, plus one on the cells of their gradients."""
 
-    def __init__(self, in_channels: int, width: int, side: int, stride: int, bias: bool):
-        super().__init__(in_channels, width, side, stride, bias=bias)
+    def __init__(self, in_channels: int, width: int, side: int, bias: bool):
+        super().__init__(in_channels, width, side, stride=side, bias=bias)
         self.gradients = nn.Conv2d(_CHANNELS, width, 2, 2)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
