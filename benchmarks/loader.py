@@ -78,8 +78,9 @@ def make_files(data: Path, folder: Path) -> Path:
     root = folder / "train_data"
     write_cars(data, root)
     write_signs(data, root)
-    make_shards([root], folder / "shards", ShardingOptions())
-    make_shards([root], folder / "small", ShardingOptions(transcode=Transcode(short_side=256)))
+    make_shards([root], folder / "shards", ShardingOptions(transcode=Transcode(seekable=True)))
+    make_shards([root], folder / "as_they_are", ShardingOptions())
+    make_shards([root], folder / "small", ShardingOptions(transcode=Transcode(short_side=256, seekable=True)))
     return folder
 
 
@@ -188,6 +189,7 @@ def rivals_224(root: Path) -> dict[str, Batches]:
             (on_tensor(tensor_from(s["jpg"])) for s in web(root, "cls", decode=False)), 32
         ),
         "ours": lambda: ours("shards"),
+        "ours, files without restart markers": lambda: ours("as_they_are"),
         "ours, shards of short side 256": lambda: ours("small"),
     }
 

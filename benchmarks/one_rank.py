@@ -16,6 +16,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ufo_large.models import Trunk
 from ufo_large.structures import role_of
 from ufo_large.train.steps import StepRunner
 
@@ -45,16 +46,14 @@ def join_fake_world(world_size: int) -> None:
     dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=world_size)
 
 
-def measure(
-    preset: str, router: str, ds_name: str, mode: str, world: int, side: int, steps: int, **shape
-) -> dict:
+def measure(trunk: Trunk.Config, ds: dict, world: int, side: int, steps: int) -> dict:
     """Build a routed model sharded over `world` ranks, take `steps` optimizer steps; return what it saw.
 
-    Images are `side` pixels square, one a task: parameters, gradients and states are real, work is small.
+    `ds`: a complete DeepSpeed config. Images are `side` pixels square, one a task: parameters, gradients and
+    states are real, work is small.
     """
     join_fake_world(world)
-    ds, marks = workload.read_ds(ds_name), {}
-    model_config = workload.model_config(workload.trunk_config(preset, router, mode, **shape))
+    marks, model_config = {}, workload.model_config(trunk)
     marks["imports"] = lap(None)
     model = workload.build_model(model_config, ds)
     marks["model"] = lap(marks["imports"])
@@ -67,10 +66,6 @@ def measure(
             logged = runner.run(step, rates)
     marks["steps"] = lap(marks["engine"])
     return {
-        "preset": preset,
-        "router": router,
-        "ds": ds_name,
-        "checkpointing": mode,
         "world": world,
         "side": side,
         "steps": steps,
@@ -78,6 +73,7 @@ def measure(
         "peak_gib": {k: mark["peak_gib"] for k, mark in marks.items()},
         "numel": numel_by_role(model),
         "held_bytes": held_bytes(runner),
+        "between_steps_gib": workload.resident_gib(),
         "collectives": {k: [n, seen.bytes[k]] for k, n in sorted(seen.calls.items())},
         "used_bytes": sum(used_bytes(model, info.name) for info in workload.TASKS),
         "loss": {k: v for k, v in logged.items() if k.endswith("/total")},

@@ -108,8 +108,17 @@ def reset_peak() -> None:
 
 def peak_gib() -> float:
     """Return the highest resident memory of this process since `reset_peak`, GiB."""
+    return _status_gib("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def resident_gib() -> float:
+    """Return this process's resident memory now, GiB; 0 where the kernel does not tell."""
+    return _status_gib("VmRSS")
+
+
+def _status_gib(name: str) -> float:
     status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    if not status.exists():
+        return 0.0
+    line = next(line for line in status.read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) / 2**20

@@ -32,6 +32,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--quality", type=int, default=90, help="JPEG quality of scaled pictures")
     parser.add_argument(
+        "--seekable",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="put restart markers into train and val JPEGs, so that crops decode faster; no pixel changes",
+    )
+    parser.add_argument(
         "--classes",
         nargs="*",
         default=[],
@@ -47,7 +53,7 @@ def main() -> None:
     options = ShardingOptions(
         jobs=args.jobs,
         shard_megabytes=args.shard_size,
-        transcode=Transcode(short_side=args.short_side, quality=args.quality),
+        transcode=Transcode(short_side=args.short_side, quality=args.quality, seekable=args.seekable),
         counts=parse_class_counts(args.classes),
         known=read_dataset(args.like).tasks if args.like else {},
     )

@@ -64,6 +64,7 @@ class Case:
     schedule: tuple[tuple[str, ...], ...] = (TASKS, TASKS)  # the tasks of each step
     cured: bool = True
     clip: float | None = None
+    sub_group: int | None = None  # elements of a rank's shard that the optimizer takes at a time
 
 
 def train_all(cases: list[dict]) -> list[dict]:
@@ -111,6 +112,8 @@ def ds_json(case: Case) -> dict:
     zero_config = {"stage": case.stage}
     if case.stage == 3:
         zero_config["stage3_param_persistence_threshold"] = 0
+    if case.sub_group:
+        zero_config["sub_group_size"] = case.sub_group
     if case.offload:
         zero_config["offload_optimizer"] = {"device": "cpu"}
     return {"zero_optimization": zero_config} | ({"bf16": {"enabled": True}} if case.bf16 else {})
@@ -136,6 +139,8 @@ EXACT = [
     Case(3, 3, "nonreentrant", scale_private=True),
     Case(2, 2, offload=True),
     Case(3, 2, scale_private=True, offload=True),
+    Case(3, 2, scale_private=True, sub_group=100),
+    Case(3, 3, offload=True, sub_group=100),
 ]
 CLIPPED = [
     Case(0, 1, clip=0.5),

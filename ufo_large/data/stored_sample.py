@@ -15,16 +15,22 @@ from ufo_large.data.pictures import (
     encode_mask,
     is_plain_mask,
 )
+from ufo_large.data.seekable import make_seekable
 
 FULL_SIZE_QUALITY = 95
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Transcode:
-    """Scale pictures down to `short_side` pixels and store them as JPEG; None keeps the user's own bytes."""
+    """Scale pictures down to `short_side` pixels and store them as JPEG; None keeps their size.
+
+    `seekable`: put restart markers into JPEGs, so that training decodes no more than a crop of them; no pixel
+    changes. Without both the user's own bytes are stored.
+    """
 
     short_side: int | None = None
     quality: int = 90
+    seekable: bool = False
 
     def __post_init__(self):
         if self.short_side is not None and self.short_side < 16:
@@ -51,6 +57,8 @@ def store(example: Example, facts: FileFacts, transcode: Transcode) -> StoredSam
     data = example.image.read_bytes()
     mask = None if example.mask is None else example.mask.read_bytes()
     sample = _encode_picture(example, data, facts, transcode)
+    if transcode.seekable:
+        sample.image = make_seekable(sample.image)
     if mask is not None:
         sample.mask, sample.pixels = _encode_mask(example, mask, (sample.height, sample.width))
     return sample

@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torchvision import tv_tensors
 
-from ufo_large.data.decode import BadSample, decode_image, decode_mask, shrink_for
+from ufo_large.data.decode import BadSample, decode_mask, decode_part, shrink_for
 from ufo_large.data.shards import RawSample
 from ufo_large.data.transforms.base import Example
 
 MIN_BOX_PX = 1.0
 SCRATCH_BYTES = 16 << 20
+MOST_SKIPPED, MOST_AVERAGED = 2, 4
 _LOCAL = threading.local()
 
 
@@ -76,14 +77,18 @@ def _aligned(window: Window, raw: RawSample) -> tuple[Window, int]:
 
 def _load_image(raw: RawSample, window: Window, shrink: int) -> tv_tensors.Image:
     """Decode, crop and resize."""
-    pixels = decode_image(raw.image, shrink, _scratch())
     full = (raw.sample.height, raw.sample.width)
-    if pixels.shape[:2] == full:
+    wanted = (window.top, window.left, window.height, window.width)
+    pixels, (top, left), stated = decode_part(raw.image, wanted, shrink, _scratch())
+    if stated is None and pixels.shape[:2] == full:
         shrink = 1
-    elif pixels.shape[:2] != (-(-full[0] // shrink), -(-full[1] // shrink)):
-        raise BadSample(f"image is {pixels.shape[0]}x{pixels.shape[1]}, the index says {full[0]}x{full[1]}")
+    elif stated is None and pixels.shape[:2] != (-(-full[0] // shrink), -(-full[1] // shrink)):
+        stated = pixels.shape[:2]
+    if stated not in (None, full):
+        raise BadSample(f"image is {stated[0]}x{stated[1]}, the index says {full[0]}x{full[1]}")
     bottom, right = -(-(window.top + window.height) // shrink), -(-(window.left + window.width) // shrink)
-    part = pixels[window.top // shrink : bottom, window.left // shrink : right]
+    top, left = top // shrink, left // shrink
+    part = pixels[window.top // shrink - top : bottom - top, window.left // shrink - left : right - left]
     resized = resize_hwc(part, window.out_height, window.out_width)
     return as_image(resized.copy() if resized is part else resized)
 
@@ -96,11 +101,21 @@ def _scratch() -> np.ndarray:
 
 
 def resize_hwc(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize linearly; by area where more than two pixels fall on one, so that none is skipped."""
+    """Resize linearly; where more than two pixels fall on one, in two steps, so that none is skipped.
+
+    The first step is linear, to a small multiple of the size, the second averages. On photographs that is as
+    near to PIL's linear filter as OpenCV's INTER_AREA and four times as fast.
+    """
     if pixels.shape[:2] == (height, width):
         return pixels
-    coarse = pixels.shape[0] > 2 * height or pixels.shape[1] > 2 * width
-    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if coarse else cv2.INTER_LINEAR)
+    multiple = -(-max(pixels.shape[0] / height, pixels.shape[1] / width) // MOST_SKIPPED)
+    if multiple > MOST_AVERAGED:
+        return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    if multiple > 1:
+        larger = (int(multiple) * width, int(multiple) * height)
+        pixels = cv2.resize(pixels, larger, interpolation=cv2.INTER_LINEAR)
+        return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def as_image(pixels_hwc: np.ndarray) -> tv_tensors.Image:
