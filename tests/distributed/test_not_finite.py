@@ -25,18 +25,23 @@ def take_steps(stage: int, kind: str) -> dict:
     """Step 0 goes well; in step 1 task b goes wrong on rank 1 alone. Return what this rank raised."""
     from ufo_large.balancing import METHODS
     from ufo_large.distributed import comm, ds_config, zero
+    from ufo_large.tasks.finite import FiniteWatch
     from ufo_large.testing.tiny_steps import TinyStepModel, TinyStream
     from ufo_large.train.steps import Feed, StepRunner
 
     class Failing(TinyStepModel):
         calls = 0
+        watch = FiniteWatch()
+
+        def not_finite(self):
+            return {"b": self.watch.not_finite()} if self.watch.not_finite() else {}
 
         def forward(self, batch):
             losses = super().forward(batch)
             self.calls += batch.task == "b"
             if comm.rank() == 1 and batch.task == "b" and self.calls == 2:
                 if kind == "loss":
-                    raise ValueError("not finite: loss")
+                    return self.watch.losses({"loss": losses["loss"] * float("inf")})
                 losses["loss"] = Poison.apply(losses["loss"])
             return losses
 
@@ -55,7 +60,7 @@ def take_steps(stage: int, kind: str) -> dict:
         message = f"{type(error).__name__}: {error}"
     else:
         message = ""
-    after = dict(engine.full_parameters()) if kind == "gradient" else before
+    after = dict(engine.full_parameters())
     return {"message": message, "moved": [n for n, v in after.items() if not torch.equal(v, before[n])]}
 
 
@@ -67,8 +72,10 @@ def test_a_gradient_of_one_rank(stage):
         assert found["moved"] == []
 
 
-def test_a_loss_of_one_rank():
-    """The head of one rank refuses its loss; without agreement the other would wait in a collective."""
-    for found in run_ranks(take_steps, RANKS, 3, "loss", timeout=120):
-        assert "rank 1: ValueError: step 1, task 'b': not finite: loss" in found["message"]
-        assert "rank 0" not in found["message"]
+@pytest.mark.parametrize("stage", [2, 3])
+def test_a_loss_of_one_rank(stage):
+    """One head sees a loss that is not finite; both ranks stop, and both name it."""
+    for found in run_ranks(take_steps, RANKS, stage, "loss", timeout=120):
+        assert found["message"].startswith("FloatingPointError: step 1: the gradient or loss of b is not")
+        assert "by the heads of rank 1, b: loss)" in found["message"]
+        assert found["moved"] == []

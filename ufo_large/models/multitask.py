@@ -94,6 +94,11 @@ class MultitaskModel(nn.Module):
         routing = {f"routing_{name}": loss for name, loss in self.trunk.route.losses.items()}
         return {**head.losses(outputs, batch), **routing}
 
+    def not_finite(self) -> dict[str, list[str]]:
+        """Return, by task, what its head saw that was not finite; waits for the device."""
+        found = {task: head.watch.not_finite() for task, head in self.heads.items()}
+        return {task: names for task, names in found.items() if names}
+
     def outputs(self, batch: TaskBatch) -> dict[str, Any]:
         """Return the raw outputs of the batch's head."""
         features = self.trunk(batch.images_BCHW, batch.sizes_B2, batch.task)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from ufo_large.structures import Features, Kind, Prediction, TaskBatch, TaskInfo
+from ufo_large.tasks.finite import FiniteWatch
 
 
 class TaskHead(nn.Module, ABC):
@@ -33,6 +34,7 @@ class TaskHead(nn.Module, ABC):
     def __init__(self, info: TaskInfo):
         super().__init__()
         self.info = info
+        self.watch = FiniteWatch()
 
     @abstractmethod
     def forward(self, features: Features) -> dict[str, Any]:
@@ -43,7 +45,8 @@ class TaskHead(nn.Module, ABC):
         """Return named scalar losses, already weighted; their sum is the task's loss.
 
         Names are short (`cross_entropy`, `boxes`); the trainer prefixes the task. Empty targets give
-        finite losses that still reach every parameter of the head.
+        finite losses that still reach every parameter of the head. Numbers that are not finite make the
+        losses NaN by way of `watch`, because raising on one rank would leave the others waiting.
         """
 
     @abstractmethod

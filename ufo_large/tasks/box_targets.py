@@ -1,15 +1,23 @@
 """Boxes between the network's input and the stored image: what the detection heads share."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from torchvision.ops import box_area
 
 from ufo_large.structures import BoxPrediction, SampleInfo, TaskBatch
+from ufo_large.tasks.finite import FiniteWatch
 
 
-def boxes_by_image(batch: TaskBatch) -> list[dict[str, Tensor]]:
-    """Return {"boxes" (xyxy, [n, 4]), "labels" [n]} an image, as torchvision's losses read them."""
-    images = [batch.targets.of_image(i) for i in range(len(batch))]
+def boxes_by_image(batch: TaskBatch, watch: FiniteWatch) -> list[dict[str, Tensor]]:
+    """Return {"boxes" (xyxy, [n, 4]), "labels" [n]} an image, as torchvision's losses read them.
+
+    `watch` notes boxes that are not finite; zeros take their place.
+    """
+    boxes = watch.cleaned({"box targets": batch.targets.boxes_xyxy_N4})["box targets"]
+    targets = replace(batch.targets, boxes_xyxy_N4=boxes)
+    images = [targets.of_image(i) for i in range(len(batch))]
     return [{"boxes": boxes.float(), "labels": labels} for boxes, labels in images]
 
 

@@ -12,7 +12,6 @@ from ufo_large.losses import additive_angular_margin
 from ufo_large.structures import ClassPrediction, Features, Role, TaskBatch, TaskInfo, set_role
 from ufo_large.tasks.base import TaskHead
 from ufo_large.tasks.class_targets import class_predictions, class_probabilities
-from ufo_large.tasks.finite import require_finite
 
 
 class ArcFaceClassifier(TaskHead):
@@ -56,8 +55,7 @@ class ArcFaceClassifier(TaskHead):
         targets_BK = class_probabilities(batch.targets, self.info.num_classes)
         logits_BK = additive_angular_margin(outputs["cosine_BK"].float(), targets_BK, self.config.margin)
         loss = F.cross_entropy(self.config.scale * logits_BK, targets_BK)
-        require_finite(self.info.name, {"cross_entropy": loss})
-        return {"cross_entropy": loss}
+        return self.watch.losses({"cross_entropy": loss})
 
     def predict(self, outputs: dict[str, Tensor], batch: TaskBatch) -> list[ClassPrediction]:
         return class_predictions(self.config.scale * outputs["cosine_BK"].float(), batch)

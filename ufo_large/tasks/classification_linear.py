@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from ufo_large.structures import ClassPrediction, Features, Role, TaskBatch, TaskInfo, set_role
 from ufo_large.tasks.base import TaskHead
 from ufo_large.tasks.class_targets import class_predictions, class_probabilities
-from ufo_large.tasks.finite import require_finite
 
 
 class LinearClassifier(TaskHead):
@@ -55,8 +54,7 @@ class LinearClassifier(TaskHead):
             class_probabilities(batch.targets, self.info.num_classes),
             label_smoothing=0.0 if mixed else self.config.label_smoothing,
         )
-        require_finite(self.info.name, {"cross_entropy": loss})
-        return {"cross_entropy": loss}
+        return self.watch.losses({"cross_entropy": loss})
 
     def predict(self, outputs: dict[str, Tensor], batch: TaskBatch) -> list[ClassPrediction]:
         return class_predictions(outputs["logits_BK"], batch)

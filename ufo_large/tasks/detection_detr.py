@@ -18,7 +18,6 @@ from torchvision.ops import box_convert
 from ufo_large.structures import BoxPrediction, Features, Role, TaskBatch, TaskInfo, set_role
 from ufo_large.tasks.base import TaskHead
 from ufo_large.tasks.box_targets import box_prediction, boxes_by_image, covered_pixels
-from ufo_large.tasks.finite import require_finite
 
 _LOSS_NAMES = {"loss_vfl": "class", "loss_bbox": "box", "loss_giou": "giou"}
 
@@ -105,10 +104,13 @@ class DETRDetector(TaskHead):
         """Return `class`, `box` and `giou`. Every group is matched on its own, as if it were an image."""
         from transformers.loss.loss_rt_detr import RTDetrForObjectDetectionLoss
 
-        outputs = {name: out.float() for name, out in outputs.items()}
-        require_finite(self.info.name, {"box targets": batch.targets.boxes_xyxy_N4, **outputs})
+        outputs = self.watch.cleaned({name: out.float() for name, out in outputs.items()})
         groups = len(outputs["logits"]) // len(batch)
-        labels = [target for target in _shares(batch, outputs["extent"]) for _ in range(groups)]
+        labels = [
+            target
+            for target in _shares(boxes_by_image(batch, self.watch), outputs["extent"])
+            for _ in range(groups)
+        ]
         _, by_layer, _ = RTDetrForObjectDetectionLoss(
             outputs["logits"][:, -1],
             labels,
@@ -124,8 +126,7 @@ class DETRDetector(TaskHead):
             short: sum(loss for name, loss in by_layer.items() if name.startswith(long))
             for long, short in _LOSS_NAMES.items()
         }
-        require_finite(self.info.name, losses)
-        return losses
+        return self.watch.losses(losses)
 
     @torch.no_grad()
     def predict(self, outputs: dict[str, Tensor], batch: TaskBatch) -> list[BoxPrediction]:
@@ -145,12 +146,12 @@ class DETRDetector(TaskHead):
         ]
 
 
-def _shares(batch: TaskBatch, extent: Tensor) -> list[dict[str, Any]]:
+def _shares(targets: list[dict[str, Tensor]], extent: Tensor) -> list[dict[str, Any]]:
     """Return labels and boxes as transformers' losses read them."""
     return [
         {
             "class_labels": target["labels"],
             "boxes": box_convert(target["boxes"], "xyxy", "cxcywh") / extent,
         }
-        for target in boxes_by_image(batch)
+        for target in targets
     ]

@@ -20,7 +20,6 @@ from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSHead, 
 from ufo_large.structures import BoxPrediction, Features, Role, TaskBatch, TaskInfo, set_role
 from ufo_large.tasks.base import TaskHead
 from ufo_large.tasks.box_targets import box_prediction, boxes_by_image
-from ufo_large.tasks.finite import require_finite
 
 _LOSS_NAMES = {"classification": "class", "bbox_regression": "box", "bbox_ctrness": "centerness"}
 _INITIAL_REACH = 1.5  # first guess of the distance from a cell to each side of its box, in strides
@@ -102,14 +101,11 @@ class FCOSDetector(TaskHead):
 
     def losses(self, outputs: dict[str, Any], batch: TaskBatch) -> dict[str, Tensor]:
         """Return `class`, `box` and `centerness`."""
-        require_finite(self.info.name, {"box targets": batch.targets.boxes_xyxy_N4})
         cells, cells_per_level = self._cells(outputs)
         found = self.fcos.compute_loss(
-            boxes_by_image(batch), _float_outputs(outputs), [cells] * len(batch), cells_per_level
+            boxes_by_image(batch, self.watch), _float_outputs(outputs), [cells] * len(batch), cells_per_level
         )
-        losses = {_LOSS_NAMES[name]: loss for name, loss in found.items()}
-        require_finite(self.info.name, losses)
-        return losses
+        return self.watch.losses({_LOSS_NAMES[name]: loss for name, loss in found.items()})
 
     @torch.no_grad()
     def predict(self, outputs: dict[str, Any], batch: TaskBatch) -> list[BoxPrediction]:

@@ -19,7 +19,6 @@ from ufo_large.structures import (
     set_role,
 )
 from ufo_large.tasks.base import TaskHead
-from ufo_large.tasks.finite import require_finite
 from ufo_large.tasks.mask_resize import check_label_range, mask_predictions
 from ufo_large.tasks.pyramid_fusion import PyramidFusion, enlarge
 
@@ -81,7 +80,7 @@ class DenseSegmenter(TaskHead):
     def losses(self, outputs: dict[str, Tensor], batch: TaskBatch) -> dict[str, Tensor]:
         """Return `cross_entropy`, and `dice` if it has a weight."""
         masks_BHW = batch.targets.masks_BHW
-        require_finite(self.info.name, {"logits": outputs["logits_BKHW"]})
+        self.watch.note({"logits": outputs["logits_BKHW"]})
         height, width = masks_BHW.shape[-2:]
         logits_BKHW = enlarge(outputs["logits_BKHW"].float(), self.strides[0])[..., :height, :width]
         weights = self.config.class_weights
@@ -89,8 +88,7 @@ class DenseSegmenter(TaskHead):
         losses = {"cross_entropy": pixel_cross_entropy(logits_BKHW, masks_BHW, IGNORE_INDEX, weights_K)}
         if self.config.dice_weight:
             losses["dice"] = self.config.dice_weight * multiclass_dice(logits_BKHW, masks_BHW, IGNORE_INDEX)
-        require_finite(self.info.name, losses)
-        return losses
+        return self.watch.losses(losses)
 
     @torch.no_grad()
     def predict(self, outputs: dict[str, Tensor], batch: TaskBatch) -> list[MaskPrediction]:

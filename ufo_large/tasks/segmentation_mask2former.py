@@ -23,7 +23,6 @@ from ufo_large.structures import (
     set_role,
 )
 from ufo_large.tasks.base import TaskHead
-from ufo_large.tasks.finite import require_finite
 from ufo_large.tasks.mask_resize import check_label_range, mask_predictions
 from ufo_large.tasks.pyramid_fusion import PyramidFusion
 
@@ -102,8 +101,7 @@ class Mask2FormerSegmenter(TaskHead):
 
     def losses(self, outputs: dict[str, Tensor], batch: TaskBatch) -> dict[str, Tensor]:
         """Return `class`, `mask` and `dice`."""
-        outputs = {name: out.float() for name, out in outputs.items()}
-        require_finite(self.info.name, outputs)
+        outputs = self.watch.cleaned({name: out.float() for name, out in outputs.items()})
         predictions = [
             {"masks_queries_logits": masks, "class_queries_logits": classes}
             for masks, classes in zip(
@@ -119,8 +117,7 @@ class Mask2FormerSegmenter(TaskHead):
             * sum(loss for name, loss in by_layer.items() if name.startswith(long))
             for long, short in _LOSS_NAMES.items()
         }
-        require_finite(self.info.name, losses)
-        return losses
+        return self.watch.losses(losses)
 
     @torch.no_grad()
     def predict(self, outputs: dict[str, Tensor], batch: TaskBatch) -> list[MaskPrediction]:

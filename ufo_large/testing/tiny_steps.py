@@ -36,5 +36,8 @@ class TinyStepModel(TinyMultitask):
         super().__init__(tasks)
         self.trunk = SimpleNamespace(route=SimpleNamespace(statistics={}))
 
+    def not_finite(self) -> dict[str, list[str]]:
+        return {}
+
     def forward(self, batch: TinyBatch) -> dict[str, Tensor]:
         return {"loss": super().forward(batch.x_BD, batch.task)}

@@ -13,7 +13,6 @@ from ufo_large.distributed import comm
 from ufo_large.distributed.engine import Engine
 from ufo_large.distributed.task_gradients import Measurement, TaskGradients
 from ufo_large.routing import Route
-from ufo_large.structures import TaskBatch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +77,7 @@ class StepRunner:
         self.gradients.begin_task(task)
         for _ in range(count):
             batch = next(self.feeds[task].loader).to(self.engine.device)
-            losses = self._losses(step, task, batch)
+            losses = self.engine(batch)
             total = torch.stack([v.float() for v in losses.values()]).sum() / count
             self.engine.backward(total)
             self.gradients.after_backward()
@@ -89,18 +88,6 @@ class StepRunner:
                 sums[key] = sums.get(key, 0) + value.detach() / count
         self.gradients.end_task()
         return sums
-
-    def _losses(self, step: int, task: str, batch: TaskBatch) -> dict[str, Tensor]:
-        """Run the forward pass. A rank whose losses are refused stops all ranks, before any goes on alone."""
-        losses, error = {}, None
-        try:
-            losses = self.engine(batch)
-        except ValueError as refused:
-            error = ValueError(f"step {step}, task {task!r}: {refused}")
-        failed = torch.tensor(float(error is not None), device=self.engine.device)
-        if comm.all_reduce_sum(failed):
-            comm.raise_together(error)
-        return losses
 
     def _signals(self, step: int, logged: Mapping[str, float], gram_MM: Tensor | None) -> Signals:
         tasks = self.gradients.tasks
@@ -116,13 +103,19 @@ class StepRunner:
         if bool(finite_M.all()):
             return
         bad = [t for t, ok in zip(signals.tasks, finite_M.tolist(), strict=True) if not ok]
-        ranks = [
-            r for r, ok in enumerate(comm.all_gather_objects(self.gradients.rows_are_finite())) if not ok
+        mine = self.gradients.rows_are_finite(), self.engine.module.not_finite()
+        by_rank = comm.all_gather_objects(mine)
+        ranks = [rank for rank, (finite, _) in enumerate(by_rank) if not finite]
+        seen = [
+            f"rank {rank}, {task}: {', '.join(names)}"
+            for rank, (_, found) in enumerate(by_rank)
+            for task, names in found.items()
         ]
         raise FloatingPointError(
             f"step {signals.step}: the gradient or loss of {', '.join(bad)} is not finite "
-            f"(seen in the gradient shards of ranks {ranks}); no parameter was moved. Lower the "
-            "learning rate, or look at that task's data with data_sharding/check_data.py"
+            f"(seen in the gradient shards of ranks {ranks}; by the heads of {'; '.join(seen) or 'none'}); "
+            "no parameter was moved. Lower the learning rate, or look at that task's data with "
+            "data_sharding/check_data.py"
         )
 
 
