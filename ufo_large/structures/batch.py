@@ -3,9 +3,11 @@
 Legend: B images, C channels, H W padded height and width, N boxes of the whole batch, K classes.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -82,19 +84,20 @@ class TaskBatch:
         return _to(self, device)
 
     def pin_memory(self) -> "TaskBatch":
-        return _map_tensors(self, lambda t: t.pin_memory())
+        return map_arrays(self, lambda t: t.pin_memory())
 
 
 def _to(value: Any, device: torch.device | str) -> Any:
-    return _map_tensors(value, lambda t: t.to(device, non_blocking=True))
+    return map_arrays(value, lambda t: t.to(device, non_blocking=True))
 
 
-def _map_tensors(value: Any, function) -> Any:
+def map_arrays(value: Any, function: Callable[[Any], Any]) -> Any:
+    """Return a batch, or its targets, with `function` done to every tensor or array in it."""
     changes = {}
     for field in fields(value):
         item = getattr(value, field.name)
-        if isinstance(item, Tensor):
+        if isinstance(item, (Tensor, np.ndarray)):
             changes[field.name] = function(item)
         elif isinstance(item, Targets):
-            changes[field.name] = _map_tensors(item, function)
+            changes[field.name] = map_arrays(item, function)
     return replace(value, **changes)
