@@ -46,7 +46,7 @@ def test_dense_loss_is_torchs_cross_entropy_at_full_size():
     outputs = head(scene_features(head.strides))
     assert outputs["logits_BKHW"].shape == (3, 3, PADDED[0] // 4, PADDED[1] // 4)
     enlarged = F.interpolate(outputs["logits_BKHW"], size=PADDED, mode="bilinear", align_corners=False)
-    expected = F.cross_entropy(enlarged, batch.targets.masks_BHW, ignore_index=IGNORE_INDEX)
+    expected = F.cross_entropy(enlarged, batch.targets.masks_BHW.long(), ignore_index=IGNORE_INDEX)
     torch.testing.assert_close(head.losses(outputs, batch)["cross_entropy"], expected)
 
 
@@ -84,7 +84,7 @@ def test_mask2former_loss_is_transformers_own():
     """Their model's loss function with their weights, on the same outputs and the same random points."""
     head, batch = make_mask2former(), scene_batch("segmentation")
     outputs = head(scene_features(head.strides[:4]))
-    masks, labels = head._binary_masks(outputs["mask_logits"], batch.targets.masks_BHW)
+    masks, labels = head._binary_masks(outputs["mask_logits"], batch.targets.masks_BHW.long())
     torch.manual_seed(5)
     ours = head.losses(outputs, batch)
     torch.manual_seed(5)
@@ -129,11 +129,11 @@ def test_mask2former_predicts_what_transformers_predicts():
 
 def test_mask2former_binary_masks():
     head, batch = make_mask2former(), scene_batch("segmentation")
-    masks, labels = head._binary_masks(torch.zeros(3, 1, 8, 16, 24), batch.targets.masks_BHW)
+    masks, labels = head._binary_masks(torch.zeros(3, 1, 8, 16, 24), batch.targets.masks_BHW.long())
     assert [label.tolist() for label in labels] == [[0, 2], [0, 1], []]
     assert masks[0].shape == (2, *PADDED) and masks[0][1].sum() == 16 * 32
     assert masks[1].sum() == VALID[0] * VALID[1] and masks[2].shape == (0, *PADDED)
-    wider, _ = head._binary_masks(torch.zeros(3, 1, 8, 17, 26), batch.targets.masks_BHW)
+    wider, _ = head._binary_masks(torch.zeros(3, 1, 8, 17, 26), batch.targets.masks_BHW.long())
     assert wider[0].shape == (2, 68, 104) and wider[0].sum() == masks[0].sum()
 
 

@@ -88,7 +88,7 @@ def right_detr(head, features, batch):
 
 
 def _one_hot_quarter(batch):
-    masks = batch.targets.masks_BHW[:, 2::4, 2::4]
+    masks = batch.targets.masks_BHW[:, 2::4, 2::4].long()
     return F.one_hot(torch.where(masks == IGNORE_INDEX, 0, masks), 3).movedim(-1, 1), masks
 
 

@@ -59,7 +59,7 @@ def _targets(kind: str, examples: Sequence[Example], canvas: tuple[int, int]) ->
             labels_N=torch.cat([e.labels for e in examples]),
             image_index_N=torch.repeat_interleave(torch.arange(len(examples)), counts),
         )
-    masks = torch.full((len(examples), *canvas), IGNORE_INDEX, dtype=torch.int64)
+    masks = torch.full((len(examples), *canvas), IGNORE_INDEX, dtype=torch.uint8)
     for mask, example in zip(masks, examples, strict=True):
         height, width = example.size
         mask[:height, :width] = example.mask

@@ -53,7 +53,7 @@ class BoxTargets:
 
 @dataclass(slots=True)
 class MaskTargets:
-    """`masks_BHW`: int64 class per pixel of the padded input; 255 = ignore, also in the padding."""
+    """`masks_BHW`: uint8 class per pixel of the padded input; 255 = ignore, also in the padding."""
 
     masks_BHW: Tensor
 

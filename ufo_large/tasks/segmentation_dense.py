@@ -79,7 +79,7 @@ class DenseSegmenter(TaskHead):
 
     def losses(self, outputs: dict[str, Tensor], batch: TaskBatch) -> dict[str, Tensor]:
         """Return `cross_entropy`, and `dice` if it has a weight."""
-        masks_BHW = batch.targets.masks_BHW
+        masks_BHW = batch.targets.masks_BHW.long()
         self.watch.note({"logits": outputs["logits_BKHW"]})
         height, width = masks_BHW.shape[-2:]
         logits_BKHW = enlarge(outputs["logits_BKHW"].float(), self.strides[0])[..., :height, :width]

@@ -108,7 +108,7 @@ class Mask2FormerSegmenter(TaskHead):
                 outputs["mask_logits"].unbind(1), outputs["class_logits"].unbind(1), strict=True
             )
         ]
-        masks, labels = self._binary_masks(outputs["mask_logits"], batch.targets.masks_BHW)
+        masks, labels = self._binary_masks(outputs["mask_logits"], batch.targets.masks_BHW.long())
         by_layer = self.decoder.criterion(masks[0].device)(
             **predictions[-1], mask_labels=masks, class_labels=labels, auxiliary_predictions=predictions[:-1]
         )

@@ -80,7 +80,7 @@ def _targets(info: TaskInfo, num_images: int, size: int, generator: torch.Genera
     if info.kind == "classification":
         return ClassTargets(labels_B=labels(num_images))
     if info.kind == "segmentation":
-        return MaskTargets(masks_BHW=labels(num_images, size, size))
+        return MaskTargets(masks_BHW=labels(num_images, size, size).to(torch.uint8))
     corner_N2 = torch.rand(num_images, 2, generator=generator) * size / 2
     boxes_N4 = torch.cat([corner_N2, corner_N2 + size / 4], dim=1)
     return BoxTargets(

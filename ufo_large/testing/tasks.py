@@ -194,7 +194,7 @@ def _targets(kind: Kind) -> ClassTargets | BoxTargets | MaskTargets:
         centres = torch.tensor([[22.0, 14.0], [62.0, 34.0], [42.0, 22.0]])
         boxes = torch.cat([centres - 2.5, centres + 2.5], dim=1)
         return BoxTargets(boxes, torch.tensor([2, 0, 1]), torch.tensor([0, 0, 1]))
-    masks_BHW = torch.full((3, *PADDED), IGNORE_INDEX)
+    masks_BHW = torch.full((3, *PADDED), IGNORE_INDEX, dtype=torch.uint8)
     masks_BHW[0, : VALID[0], : VALID[1]] = 0
     masks_BHW[0, 16:32, 32:64] = 2
     masks_BHW[1, : VALID[0], : VALID[1]] = 1
