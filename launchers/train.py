@@ -1,4 +1,4 @@
-"""Train a recipe: deepspeed --num_gpus 8 launchers/train.py --recipe NAME --data SHARDS --workdir RUN."""
+"""Train a recipe: deepspeed --num_gpus 8 launchers/train.py --data SHARDS [--recipe NAME] [--workdir RUN]."""
 
 import argparse
 import dataclasses
@@ -16,9 +16,9 @@ DS_CONFIGS = Path(__file__).resolve().parent.parent / "ds_configs"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", required=True, help="name of a file in ufo_large/recipes")
+    parser.add_argument("--recipe", default="vit_g", help="name of a file in ufo_large/recipes (vit_g)")
     parser.add_argument("--data", required=True, help="folder or address of the shards")
-    parser.add_argument("--workdir", required=True, type=Path, help="where the run goes")
+    parser.add_argument("--workdir", type=Path, help="where the run goes (runs/ and the recipe's name)")
     parser.add_argument("--ds", help="DeepSpeed JSON: a path, a name in ds_configs, or none (one process)")
     parser.add_argument("--resume", default="none", help="none, auto, or a checkpoint folder")
     parser.add_argument("--set", action="append", default=[], metavar="a.b=value", help="override one field")
@@ -28,7 +28,8 @@ def main() -> None:
         config = apply_overrides(load_recipe(arguments.recipe), arguments.set)
         if arguments.ds:
             config = dataclasses.replace(config, ds=arguments.ds)
-        train(config, arguments.data, arguments.workdir, read_ds(config.ds), arguments.resume)
+        workdir = arguments.workdir or Path("runs") / config.name
+        train(config, arguments.data, workdir, read_ds(config.ds), arguments.resume)
     except ValueError as error:
         if getattr(error, "__notes__", None):  # raised while training: the rank that saw it tells all
             raise

@@ -1,0 +1,27 @@
+"""Every recipe builds its whole model, on the meta device; the large ones have the size they name."""
+
+import pytest
+import torch
+
+from ufo_large.planning.sizes import count
+from ufo_large.recipes import known_recipes, load_recipe
+from ufo_large.testing.models import task_info
+
+TASKS = (
+    task_info("cls", "classification", 196),
+    task_info("dec", "detection", 45),
+    task_info("seg", "segmentation", 19),
+)
+MLPS = {"vit_g": 20 * (2 * 1408 * 6144 + 1408 + 6144), "vit_gigantic": 24 * (2 * 1664 * 8192 + 1664 + 8192)}
+DENSE = {"vit_g": 1.01e9, "vit_gigantic": 1.84e9}  # as published
+
+
+@pytest.mark.parametrize("name", known_recipes())
+def test_model_of_a_recipe(name):
+    config = load_recipe(name)
+    with torch.device("meta"):
+        model = config.model.build(TASKS)
+    assert set(model.heads) == {"cls", "dec", "seg"}
+    if name in MLPS:  # two more copies of each MLP of the later half
+        assert count(model.trunk) == pytest.approx(DENSE[name] + 2 * MLPS[name], rel=0.003)
+        print(f"{name}: {count(model.trunk) / 1e9:.3f} B in the trunk, {count(model) / 1e9:.3f} B in all")
