@@ -18,6 +18,7 @@ import platform
 import statistics
 import sys
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 
 from run_queue import PROTOCOL, Run, RunQueue
@@ -279,7 +280,8 @@ def main() -> None:
     text = report(comparison, summary)
     print(text)
     if args.write:
-        (RESULTS / f"balancing_quality_{args.recipe}_{platform.machine()}.md").write_text(text + "\n")
+        name = f"balancing_quality_{args.recipe}_{platform.machine()}_{date.today():%Y%m}.md"
+        (RESULTS / name).write_text(text + "\n")
     if args.json:
         print(json.dumps({"steps": comparison.config.steps, "rows": summary}))
 
