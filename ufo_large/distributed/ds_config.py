@@ -30,7 +30,6 @@ ALLOWED = {
     "communication_data_type",
     "prescale_gradients",
     "gradient_predivide_factor",
-    "sparse_gradients",
     "aio",
     "comms_logger",
     "wall_clock_breakdown",
@@ -56,16 +55,19 @@ ALLOWED_ZERO = {
     "stage3_model_persistence_threshold",
     "stage3_max_live_parameters",
     "stage3_max_reuse_distance",
-    "stage3_module_granularity_threshold",
     "stage3_use_all_reduce_for_fetch_params",
     "stage3_gather_16bit_weights_on_model_save",
     "zero_hpz_partition_size",
     "zero_quantized_weights",
     "zero_quantized_nontrainable_weights",
-    "zero_quantized_gradients",
     "memory_efficient_linear",
     "load_from_fp32_weights",
     "use_multi_rank_bucket_allreduce",
+}
+REFUSED_ZERO = {
+    "zero_quantized_gradients": "it rounds gradients, so task gradients would not be exact; drop it",
+    "stage3_module_granularity_threshold": "blocks are gathered whole already; with it parameters "
+    "of a module that has children too are not whole when used; drop it",
 }
 
 
@@ -103,12 +105,10 @@ def check(config: dict[str, Any], source: str) -> None:
                 f"{key!r}: MiCS merges the gradients of its groups once a step, when the tasks are no longer "
                 "apart, and this DeepSpeed has dropped it; use stage 3 with 'zero_hpz_partition_size'"
             )
+        elif key in REFUSED_ZERO:
+            problems.add(f"{key!r}: {REFUSED_ZERO[key]}")
         elif key not in ALLOWED_ZERO:
             problems.add(f"unknown key 'zero_optimization.{key}'.{did_you_mean(key, ALLOWED_ZERO)}")
-    if zero.get("zero_quantized_gradients"):
-        problems.add(
-            "'zero_quantized_gradients' rounds gradients, so task gradients would not be exact; drop it"
-        )
     if (
         zero.get("stage") == 1
         and config.get("data_types", {}).get("grad_accum_dtype") == "fp32"
