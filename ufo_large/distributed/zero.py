@@ -126,7 +126,7 @@ class Zero3Gradients:
 
     def begin_task(self, task: str) -> None:
         self._orders.use(task)
-        if not self._shared_is_zero:
+        if self._shared and not self._shared_is_zero:
             torch._foreach_zero_(self._shared)
         self._shared_is_zero = False
         self._optimizer.zero_grad()
@@ -135,16 +135,17 @@ class Zero3Gradients:
         """Nothing to do: DeepSpeed has reduced and added."""
 
     def read_shared(self, out_S: Tensor) -> None:
-        torch._foreach_copy_(list(out_S.split(self._sizes)), self._shared)
+        if self._shared:
+            torch._foreach_copy_(list(out_S.split(self._sizes)), self._shared)
 
     def private_square_norm(self, task: str) -> Tensor:
-        norms = torch._foreach_norm(self._private.get(task, []))
-        if not norms:
+        if task not in self._private:  # frozen
             return torch.zeros((), dtype=torch.float64, device=self.device)
-        return torch.stack(norms).double().square().sum()
+        return torch.stack(torch._foreach_norm(self._private[task])).double().square().sum()
 
     def write_shared(self, combined_S: Tensor) -> None:
-        torch._foreach_copy_(self._shared, list(combined_S.split(self._sizes)))
+        if self._shared:
+            torch._foreach_copy_(self._shared, list(combined_S.split(self._sizes)))
 
     def scale_private(self, task: str, factor: float) -> None:
         if task in self._private:
