@@ -9,7 +9,12 @@ from ufo_large.config import Problems, did_you_mean, to_dict
 from ufo_large.data.mixing import TaskMix
 from ufo_large.data.shards import ShardSet
 from ufo_large.distributed import comm, ds_config, zero
-from ufo_large.distributed.checkpoint import complete_checkpoints, load_checkpoint, save_weights
+from ufo_large.distributed.checkpoint import (
+    complete_checkpoints,
+    is_sharded_alike,
+    load_checkpoint,
+    save_weights,
+)
 from ufo_large.distributed.engine import Engine, PlainEngine
 from ufo_large.evaluation.evaluator import Evaluator
 from ufo_large.models.multitask import MultitaskModel
@@ -39,7 +44,9 @@ def train(
     if comm.is_main():
         folder.write(config, tasks, shards.fingerprint, data, ds)
         save_environment(workdir)
-    trainer = build(config, tasks, shards, ds, device, fresh=checkpoint is None)
+    kind = "plain" if ds is None else f"zero{ds['zero_optimization']['stage']}"
+    fresh = checkpoint is None or not is_sharded_alike(checkpoint, kind)
+    trainer = build(config, tasks, shards, ds, device, fresh)
     if checkpoint is not None:
         trainer.load_state_dict(*load_checkpoint(checkpoint, trainer.runner.engine))
     else:
@@ -169,7 +176,7 @@ def build(
 ) -> Trainer:
     """Build model, engine, loaders and balancer; equal on all ranks.
 
-    `fresh`: give the model its initial weights (not needed where a checkpoint follows).
+    `fresh`: give the model its initial weights (not needed where a checkpoint of the same ranks follows).
     """
     if ds is not None:
         largest = max(t.loader.micro_batch for t in config.tasks.values())
