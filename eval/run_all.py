@@ -59,9 +59,8 @@ def evaluate(args: argparse.Namespace) -> dict | None:
     from ufo_large.train.run_folder import RunFolder
 
     device = zero.init_distributed()
-    shards = ShardSet.open(args.data)
     folder = RunFolder(args.workdir)
-    saved = folder.read()
+    shards, saved = comm.agreed(lambda: (ShardSet.open(args.data), folder.read()))
     check_tasks(saved.tasks, shards)
     model = load_model(saved.config.model, saved.tasks, folder.weights, device)
     loaders = saved.test_feeds(args.set)
