@@ -17,6 +17,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ufo_large.data.errors import DataError
 from ufo_large.evaluation.protocols import PROTOCOLS
 from ufo_large.evaluation.score import score_submission
 from ufo_large.evaluation.table import result_line, results_table, warnings_of
@@ -89,6 +90,8 @@ def main() -> None:
             show(result)
         elif os.environ.get("RANK", "0") == "0":
             print(f"{args.workdir}/submission.json: written; {args.data} has no ground truth to score it")
+    except DataError as error:  # perhaps of one rank alone
+        sys.exit(f"error: {error}")
     except ValueError as error:
         if os.environ.get("RANK", "0") == "0":
             print(f"error: {error}", file=sys.stderr)
