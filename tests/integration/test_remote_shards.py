@@ -195,3 +195,15 @@ def test_s3(folder, tmp_path, s3_url):
     assert contents(ShardSet.open(s3_url, cache=tmp_path, retry=QUICK)) == contents(ShardSet.open(folder))
     with pytest.raises(FetchError, match="s3://road/other/dataset.json: .*NoSuchKey.*check the address"):
         ShardSet.open("s3://road/other", cache=tmp_path, retry=QUICK)
+
+
+def test_s3_without_credentials_is_not_tried_again(monkeypatch, tmp_path):
+    boto3 = pytest.importorskip("boto3")
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # remembers credentials
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(FetchError, match="s3://road/a/dataset.json: Unable to locate credentials; check"):
+        ShardSet.open("s3://road/a", cache=tmp_path, retry=QUICK)

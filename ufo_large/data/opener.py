@@ -27,7 +27,9 @@ from ufo_large.data.errors import DataError
 
 CHUNK = 1 << 20
 REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
-PERMANENT = re.compile(r"error: 40[134]|\(40[134]\)|NoSuchKey|NoSuchBucket|AccessDenied")
+PERMANENT = re.compile(
+    r"error: 40[134]|\(40[134]\)|NoSuchKey|NoSuchBucket|AccessDenied|locate credentials|InvalidAccessKeyId"
+)
 
 
 class FetchError(DataError):
