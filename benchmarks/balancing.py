@@ -30,7 +30,7 @@ from ufo_large.distributed.task_gradients import GradientStore, TaskGradients
 from ufo_large.recipes import load_recipe
 from ufo_large.structures import TaskBatch
 from ufo_large.tracking.environment import describe_environment
-from ufo_large.train.run import build, trained_tasks
+from ufo_large.train.run import build, train_readers, trained_tasks
 from ufo_large.train.steps import Feed, StepRunner
 
 ROOT = Path(__file__).resolve().parent
@@ -181,7 +181,7 @@ def main() -> None:
     device, shards = zero.init_distributed(), ShardSet.open(args.data)
     tasks = trained_tasks(shards)
     ds = ds_config.read(ROOT.parent / "ds_configs" / f"{args.ds}.json")
-    trainer = build(config, tasks, shards, ds, device)
+    trainer = build(config, tasks, train_readers(shards, tasks), ds, device)
     trainer.model.train()
     rates = [config.optimizer.learning_rate * s for s in trainer.rate_scales]
     frozen = {

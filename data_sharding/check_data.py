@@ -45,3 +45,5 @@ if __name__ == "__main__":
         sys.exit(main())
     except ValueError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; nothing was written")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ufo_large.data.errors import DataError
 from ufo_large.evaluation.protocols import PROTOCOLS
 from ufo_large.evaluation.score import score_submission
 from ufo_large.evaluation.table import result_line, results_table, warnings_of
@@ -59,9 +60,8 @@ def evaluate(args: argparse.Namespace) -> dict | None:
     from ufo_large.train.run_folder import RunFolder
 
     device = zero.init_distributed()
-    shards = ShardSet.open(args.data)
     folder = RunFolder(args.workdir)
-    saved = folder.read()
+    shards, saved = comm.agreed(lambda: (ShardSet.open(args.data), folder.read()))
     check_tasks(saved.tasks, shards)
     model = load_model(saved.config.model, saved.tasks, folder.weights, device)
     loaders = saved.test_feeds(args.set)
@@ -90,6 +90,8 @@ def main() -> None:
             show(result)
         elif os.environ.get("RANK", "0") == "0":
             print(f"{args.workdir}/submission.json: written; {args.data} has no ground truth to score it")
+    except DataError as error:  # perhaps of one rank alone
+        sys.exit(f"error: {error}")
     except ValueError as error:
         if os.environ.get("RANK", "0") == "0":
             print(f"error: {error}", file=sys.stderr)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from ufo_large.config import apply_overrides
+from ufo_large.data.errors import DataError
 from ufo_large.distributed import ds_config
 from ufo_large.recipes import load_recipe
 from ufo_large.train.run import train
@@ -30,6 +31,8 @@ def main() -> None:
             config = dataclasses.replace(config, ds=arguments.ds)
         workdir = arguments.workdir or Path("runs") / config.name
         train(config, arguments.data, workdir, read_ds(config.ds), arguments.resume)
+    except DataError as error:
+        sys.exit("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]))
     except ValueError as error:
         if getattr(error, "__notes__", None):  # raised while training: the rank that saw it tells all
             raise

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -91,6 +92,64 @@ def test_ten_steps_equal_five_and_five(tiny_shards, tmp_path):
     again = read_weights(tmp_path / "whole")
     assert all(torch.equal(value, again[name]) for name, value in averaged.items())
     assert any((averaged[name].numpy() != value).any() for name, value in whole["weights"].items())
+
+
+def everything_after(
+    shards: str, workdir: str, ds: str, options: tuple[str, ...], micro_batches: int, resume: str
+):
+    """Train; return every parameter's weight, moments and average whole, by our layout, and the log."""
+    from ufo_large.distributed import comm, ds_config
+    from ufo_large.recipes import load_recipe
+    from ufo_large.tracking import read_metrics
+    from ufo_large.train.run import train
+
+    config = apply_overrides(load_recipe("demo"), [*SMALL, *options])
+    tasks = {k: dataclasses.replace(t, micro_batches=micro_batches) for k, t in config.tasks.items()}
+    ds_json = None if ds == "none" else ds_config.read(ROOT / "ds_configs" / f"{ds}.json")
+    trainer = train(dataclasses.replace(config, tasks=tasks), shards, Path(workdir), ds_json, resume)
+    engine = trainer.runner.engine
+    kinds = {"master": engine.master_shards(), "average": trainer.ema.state_dict()["average"]}
+    for name in ("exp_avg", "exp_avg_sq"):
+        kinds[name] = [state[name] for state in engine.optimizer_states()]
+    mine = [
+        (kind, piece.name, piece.start, shard.view(-1)[piece.offset : piece.offset + piece.count].numpy())
+        for kind, own in kinds.items()
+        for pieces, shard in zip(engine.layout(), own, strict=True)
+        for piece in pieces
+    ]
+    parts: dict = {}
+    for kind, name, start, values in (x for rank in comm.all_gather_objects(mine) for x in rank):
+        parts.setdefault((kind, name), {})[start, len(values)] = values
+    whole = {key: np.concatenate([own[at] for at in sorted(own)]) for key, own in parts.items()}
+    weights = {("weight", n): v.flatten().numpy() for n, v in engine.full_parameters()}
+    return {"whole": whole | weights, "log": read_metrics(Path(workdir) / "metrics.jsonl")}
+
+
+def test_resume_on_other_ranks_and_stages_carries_everything_over(tiny_shards, tmp_path):
+    """Weights, moments and average bitwise; then the losses of a run that was never stopped (below 1e-3)."""
+    shards = str(tiny_shards)
+    options = ("save_every=3", "ema.decay=0.8", "keep_checkpoints=9")
+    start = (shards, str(tmp_path / "run"), "zero3_fp32", ("steps=3", *options), 1, "none")
+    before = run_ranks(everything_after, 2, *start)[0]["whole"]
+    assert all((before["weight", n] == v).all() for (kind, n), v in before.items() if kind == "master")
+    for ds, ranks in (("zero3_fp32", 3), ("zero2_fp32", 3), ("zero1_fp32", 2), ("none", 1)):
+        resumed = (shards, str(tmp_path / "run"), ds, ("steps=3", *options), 1, "auto")
+        after = run_ranks(everything_after, ranks, *resumed)[0]["whole"]
+        assert after.keys() == before.keys()
+        assert all((after[key] == value).all() for key, value in before.items()), (ds, ranks)
+    through = (shards, str(tmp_path / "through"), "none", ("steps=6", *options), 2, "none")
+    expected = losses_of(run_ranks(everything_after, 1, *through)[0])
+    chain = (("none", 1, 2, 6), ("zero2_fp32", 2, 1, 9), ("zero3_fp32", 3, 1, 10))
+    for ds, ranks, micro_batches, steps in chain:  # each starts from what the one before it saved
+        more = (shards, str(tmp_path / "run"), ds, (f"steps={steps}", *options), micro_batches, "auto")
+        result = run_ranks(everything_after, ranks, *more)[0]
+        if steps == 6:
+            found = losses_of(result)
+            worst = max(abs(found[k] - v) / max(abs(v), 1e-3) for k, v in expected.items())
+            print(f"largest relative difference of a loss {worst:.1e}")
+            assert worst < 1e-3
+    epochs = [line["train/epoch/cls"] for line in result["log"]]
+    assert [8 * e / epochs[0] for e in epochs] == pytest.approx([*range(8, 80, 8), 84])  # images seen
 
 
 def read_weights(workdir: Path) -> dict[str, torch.Tensor]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ufo_large.data.opener import FetchError, Retry
+from ufo_large.data.shard_index import read_dataset
 from ufo_large.data.shards import ShardSet
 from ufo_large.testing.tiny_shards import tiny_shards
 
@@ -125,6 +126,30 @@ def test_a_dead_server_is_named(tmp_path):
         ShardSet.open(url, cache=tmp_path, retry=QUICK)
 
 
+def test_a_full_cache_is_named_and_not_asked_for_again(folder, tmp_path):
+    """/dev/full refuses every byte as a full disk does."""
+    sha256 = read_dataset(folder).split("cls", "train").shards[0].sha256
+    with serve(folder) as (url, requests):
+        reader = ShardSet.open(url, cache=tmp_path, retry=QUICK).split("cls", "train")
+        (tmp_path / sha256[:2]).mkdir(exist_ok=True)
+        (tmp_path / sha256[:2] / f"{sha256}.partial").symlink_to("/dev/full")
+        with pytest.raises(
+            FetchError, match="train-000000.tar: .*cache .*No space left.*make room .*UFO_CACHE"
+        ):
+            reader.read(0)
+        assert requests["/cls/train-000000.tar"] == 1
+        assert reader.read(0).image == ShardSet.open(folder).split("cls", "train").read(0).image
+
+
+def test_a_cache_that_cannot_be_written_is_named(folder, tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        serve(folder) as (url, _),
+        pytest.raises(FetchError, match="cache .*file.*Not a directory.*UFO_CACHE"),
+    ):
+        ShardSet.open(url, cache=tmp_path / "file", retry=QUICK).split("cls", "train")
+
+
 def test_pipe(folder, tmp_path):
     remote = ShardSet.open(f"pipe:cat {folder}/{{}}", cache=tmp_path, retry=QUICK)
     assert contents(remote) == contents(ShardSet.open(folder))
@@ -170,3 +195,15 @@ def test_s3(folder, tmp_path, s3_url):
     assert contents(ShardSet.open(s3_url, cache=tmp_path, retry=QUICK)) == contents(ShardSet.open(folder))
     with pytest.raises(FetchError, match="s3://road/other/dataset.json: .*NoSuchKey.*check the address"):
         ShardSet.open("s3://road/other", cache=tmp_path, retry=QUICK)
+
+
+def test_s3_without_credentials_is_not_tried_again(monkeypatch, tmp_path):
+    boto3 = pytest.importorskip("boto3")
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # remembers credentials
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(FetchError, match="s3://road/a/dataset.json: Unable to locate credentials; check"):
+        ShardSet.open("s3://road/a", cache=tmp_path, retry=QUICK)

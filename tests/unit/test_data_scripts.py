@@ -47,6 +47,7 @@ def test_from_painting_to_verified_shards(script, tmp_path, capsys):
 def test_errors_are_one_clean_message(script, tmp_path):
     script("make_synthetic.py", "--out", tmp_path / "world", *SIZES)
     (tmp_path / "world/track1_train_data/cls/train.txt").write_text("00001.jpg\n")
+    (tmp_path / "x.txt").write_text("")
     make = ("make_shards.py", "--jobs", "1", "--out", tmp_path / "o", "--data")
     world = tmp_path / "world"
     for arguments, wanted in (
@@ -56,6 +57,7 @@ def test_errors_are_one_clean_message(script, tmp_path):
         ((*make, world, "--classes", "dec=9"), "--classes dec=9 has no effect: its files say 6"),
         ((*make, world, "--classes", "pose=9"), "has no effect: there are only cls, dec, seg"),
         ((*make, world, "--short-side", "3"), "--short-side 3: at least 16"),
+        (("make_shards.py", "--data", world, "--out", tmp_path / "x.txt/o"), "Not a directory; choose"),
         (("verify_shards.py", world), "not a finished shard folder"),
         (("make_synthetic.py", "--out", tmp_path), "not empty; choose a new folder"),
     ):

@@ -112,13 +112,14 @@ def test_fix_shards_without_touching_the_source(sick, tmp_path):
     listed = "\n".join(done)
     assert (tmp_path / "fixed/changes.txt").read_text().splitlines() == done
     for part in (
-        "dropped image " + str(sick / TRAIN / "cls/train/00001.jpg"),
-        "dropped image " + str(sick / TRAIN / "cls/train/00003.jpg"),  # the leak leaves train, not test
-        "dropped image " + str(sick / TRAIN / "seg/images/train/street00002.jpg"),
+        "dropped image " + str(sick / TRAIN / "cls/train/00001.jpg") + ": picture",
+        "dropped image " + str(sick / TRAIN / "cls/train/00003.jpg") + ": leak",  # not test
+        "dropped image " + str(sick / TRAIN / "seg/images/train/street00002.jpg") + ": mask",
         "sign00001.jpg: 1 box(es) clipped, 1 dropped",
         "left out while reading",
     ):
         assert part in listed, listed
+    assert "--fix" not in listed
     dataset = make_shards([tmp_path / "fixed"], tmp_path / "out", ShardingOptions())
     counts = {task: {s: i.count for s, i in splits.items()} for task, splits in dataset.splits.items()}
     assert counts["cls"] == {"train": 37, "val": 8, "test": 8}
@@ -126,6 +127,14 @@ def test_fix_shards_without_touching_the_source(sick, tmp_path):
     boxes = read_shard_index(tmp_path / "out/dec/train-000000.index.npz").boxes_xyxy
     assert boxes[0].tolist() == [0, 10, 30, 30]
     assert diagnose([tmp_path / "fixed"]).errors == []
+
+
+def test_fix_is_not_written_among_the_users_pictures(painted):
+    before = snapshot(painted)
+    for out in (painted, painted / TRAIN / "cls"):
+        with pytest.raises(ValueError, match="holds your own pictures; give a new folder"):
+            write_fix(diagnose([painted]), out)
+    assert snapshot(painted) == before
 
 
 def test_fix_of_a_healthy_world_changes_nothing(painted, tmp_path):

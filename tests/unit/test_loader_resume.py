@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from ufo_large.data import shards as shards_module
 from ufo_large.data.batching import AspectBuckets, MultiScale
+from ufo_large.data.errors import DataError
 from ufo_large.data.loader import LoaderConfig
 from ufo_large.data.sampler import RepeatFactor
 from ufo_large.data.shards import ShardReplaced, ShardSet
@@ -201,6 +202,18 @@ def test_a_replaced_shard_is_named(tmp_path, monkeypatch):
     os.replace(shutil.copy(path, tmp_path / "new"), path)
     with pytest.raises(ShardReplaced, match="dec/train-000000.tar.*replaced"):
         list(itertools.islice(stream, 12))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_a_worker_finds_wrong_is_told_in_one_line(tmp_path, workers):
+    """torch's DataLoader would wrap the message into the worker's traceback."""
+    stream = loader(ShardSet.open(tiny_shards(tmp_path)), "dec", workers=workers)
+    path = stream.maker.reader.shard_of(0)
+    os.truncate(path, os.path.getsize(path) - 512)
+    with pytest.raises(DataError, match=r"^\S+dec/train-000000.tar: \d+ bytes, \d+ expected") as stop:
+        list(itertools.islice(stream, 12))
+    assert "Traceback" not in str(stop.value)
+    stream.close()
 
 
 def test_a_rewritten_shard_is_named(tmp_path):

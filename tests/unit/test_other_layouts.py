@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ufo_large.data.datasets.base import Findings
+from ufo_large.data.datasets.base import Example, Findings, joined
 from ufo_large.data.datasets.sources import read_sources
 from ufo_large.data.pictures import decode_mask
 from ufo_large.data.shard_index import read_shard_index
@@ -222,7 +222,24 @@ def test_two_sources_share_classes_by_name(tmp_path):
     assert dataset.tasks["dec"].class_ids == (5, 9, 10)
     index = read_shard_index(tmp_path / "out/dec/train-000000.index.npz")
     assert index.labels.tolist() == [1, 2]  # "limit" of the first, "yield" of the second
-    assert index.image_ids.tolist() == [70, 8, 140, 78]  # the second's ids would collide and moved
+    # ids and names of the second would collide and moved
+    assert index.image_ids.tolist() == [70, 8, 133, 71]
+    names = index.file_names.tolist()
+    assert names[2:] == [f"2/{name}" for name in names[:2]]
+    third = check_dataset([first, second, coco(tmp_path / "three")], tmp_path / "all")
+    assert third.split("dec", "train").count == 6
+    again = read_shard_index(tmp_path / "all/dec/train-000000.index.npz")
+    assert len(set(again.image_ids.tolist())) == len(set(again.file_names.tolist())) == 6
+    assert again.file_names.tolist()[4:] == [f"3/{name}" for name in names[:2]]
+
+
+def test_ids_from_zero_move_aside_too():
+    def examples(*ids: int) -> list[Example]:
+        return [Example(image=Path("x"), file_name=f"{i}.jpg", image_id=i, where="") for i in ids]
+
+    both = joined(examples(0, 1, 2), examples(0, 1))
+    assert [e.image_id for e in both] == [0, 1, 2, 3, 4]
+    assert [e.file_name for e in both[3:]] == ["2/0.jpg", "2/1.jpg"]
 
 
 def test_task_may_be_named(tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ufo_large.data.checking import check_tasks, files_of, inspect_files
-from ufo_large.data.datasets.base import Example, Finding, Findings, SourceTask
+from ufo_large.data.datasets.base import FIX_REMEDY, Example, Finding, Findings, SourceTask
 from ufo_large.data.datasets.fixed import write_fixed_index
 from ufo_large.data.datasets.sources import read_sources
 from ufo_large.data.duplicates import find_duplicates, leaked_copies
@@ -123,12 +123,15 @@ def write_fix(diagnosis: Diagnosis, out: Path) -> list[str]:
 
     The user's files stay as they are: the index only points at them.
     """
-    done = [f"left out while reading: {f.message}" for f in diagnosis.errors if f.kind in READING_KINDS]
+    _refuse_source(out, diagnosis.tasks)
+    reading = [f.message.removesuffix(f"; {FIX_REMEDY}") for f in diagnosis.errors if f.kind in READING_KINDS]
+    done = [f"left out while reading: {message}" for message in reading]
+    reasons = {f.path: f.kind for f in (*diagnosis.warnings, *diagnosis.errors) if f.kind in DROPPING_KINDS}
     for before, after in zip(diagnosis.tasks, diagnosis.healthy, strict=True):
         for split, examples in before.splits.items():
             kept = {e.image: e for e in after.splits[split]}
             for example in examples:
-                done += _changes(example, kept.get(example.image))
+                done += _changes(example, kept.get(example.image), reasons)
     healthy = [replace_empty(task) for task in diagnosis.healthy]
     write_fixed_index(out, healthy)
     (out / "changes.txt").write_text("".join(f"{line}\n" for line in done), encoding="utf-8")
@@ -139,9 +142,22 @@ def write_fix(diagnosis: Diagnosis, out: Path) -> list[str]:
 READING_KINDS = ("json", "annotation", "label", "duplicate", "missing", "classes")
 
 
-def _changes(before: Example, after: Example | None) -> list[str]:
+# for which a whole image goes
+DROPPING_KINDS = ("picture", "size", "mask", "leak")
+
+
+def _refuse_source(out: Path, tasks: list[SourceTask]) -> None:
+    """The index would stand among the user's files, and hide them from the next reading."""
+    for task in tasks:
+        for example in (e for split in task.splits.values() for e in split):
+            if out.resolve() in example.image.resolve().parents:
+                raise ValueError(f"--fix {out}: holds your own pictures; give a new folder")
+
+
+def _changes(before: Example, after: Example | None, reasons: Mapping[str, str]) -> list[str]:
     if after is None:
-        return [f"dropped image {before.image}"]
+        reason = reasons.get(str(before.image)) or reasons.get(str(before.mask))
+        return [f"dropped image {before.image}: {reason}"]
     if before.boxes is None or before.boxes == after.boxes:
         return []
     dropped = len(before.boxes) - len(after.boxes)

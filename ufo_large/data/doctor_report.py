@@ -12,10 +12,11 @@ from rich.table import Table
 
 from ufo_large.data.datasets.base import Example, Finding
 from ufo_large.data.doctor import Diagnosis
-from ufo_large.data.pictures import decode_rgb, encode_jpeg
+from ufo_large.data.pictures import decode_mask, decode_rgb, encode_jpeg
 
 THUMBNAILS_PER_KIND = 12
 THUMBNAIL_SIDE = 200
+COLOUR_STEP = 37
 GOOD_BOX, BAD_BOX = (40, 180, 60), (230, 30, 30)
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Data check</title>
@@ -41,7 +42,8 @@ def print_tables(diagnosis: Diagnosis, console: Console | None = None) -> None:
             table.add_row(*place, str(len(examples)), str(errors), str(warnings))
     console.print(table)
     if diagnosis.errors or diagnosis.warnings:
-        table = Table("", "kind", "count", "for instance", title="findings")
+        table = Table("", "kind", "count", title="findings")
+        table.add_column("for instance", overflow="fold")
         for severity, kind, found in _kinds(diagnosis):
             table.add_row(severity, kind, str(len(found)), html_free(found[0].message))
         console.print(table)
@@ -97,7 +99,7 @@ def _class_table(task: str, classes: dict[str, int]) -> str:
 
 def _figure(finding: Finding, examples: dict[Path, Example]) -> str:
     path = Path(finding.path)
-    picture = _thumbnail(path, examples.get(path)) if finding.path else None
+    picture = _thumbnail(path, examples.get(path), finding.kind == "mask") if finding.path else None
     shown = '<div class="none">no picture</div>'
     if picture is not None:
         data = base64.b64encode(encode_jpeg(picture, 80)).decode()
@@ -105,10 +107,16 @@ def _figure(finding: Finding, examples: dict[Path, Example]) -> str:
     return f"<figure>{shown}<figcaption>{html.escape(finding.message)}</figcaption></figure>"
 
 
-def _thumbnail(path: Path, example: Example | None) -> np.ndarray | None:
+def _as_colours(mask: Path) -> np.ndarray:
+    """Show class numbers, which would look black, as colours far apart; RGB, uint8 [H, W, 3]."""
+    values, _ = decode_mask(mask.read_bytes())
+    return cv2.applyColorMap((values * COLOUR_STEP % 256).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
+
+
+def _thumbnail(path: Path, example: Example | None, is_mask: bool) -> np.ndarray | None:
     """Return a small picture with its boxes, the empty and outside ones in red; None if unreadable."""
     try:
-        rgb = decode_rgb(path.read_bytes())
+        rgb = _as_colours(path) if is_mask else decode_rgb(path.read_bytes())
     except (OSError, ValueError, SyntaxError):
         return None
     height, width = rgb.shape[:2]

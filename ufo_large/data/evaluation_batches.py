@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ufo_large.data.collate import collate
 from ufo_large.data.decode import BadSample
+from ufo_large.data.errors import DataError
 from ufo_large.data.loader import as_is, quiet_worker
 from ufo_large.data.shards import SplitReader
 from ufo_large.data.tiles import Tiling, tiles_of
@@ -33,11 +34,11 @@ def evaluation_batches(
     All ranks yield the same number of batches, as collective operations need. When the samples do not
     suffice for that, a rank's last batch has one black image and no `samples`: run the model on it and drop
     the output. Tiles of an image stay on one rank, carry `TileSample`s and no targets; join their boxes
-    with `merge_tiles`. Raises ValueError naming the file for an unreadable sample.
+    with `merge_tiles`. Raises DataError naming the file for an unreadable sample.
     """
     per_image = 1 if tiles is None else len(tiles_of(reader.sample(0), tiles)) if len(reader) else 1
     chunks = rank_chunks(len(reader), max(1, micro_batch // per_image), rank, world_size)
-    yield from DataLoader(
+    found = DataLoader(
         _Batches(reader, info, chunks, image_size, tiles, keep_aspect),
         batch_size=None,
         num_workers=workers,
@@ -46,6 +47,10 @@ def evaluation_batches(
         generator=torch.Generator(),
         pin_memory=torch.cuda.is_available(),
     )
+    for batch in found:
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch
 
 
 def rank_chunks(count: int, chunk: int, rank: int, world_size: int) -> list[range]:
@@ -71,12 +76,15 @@ class _Batches(Dataset):
     def __len__(self) -> int:
         return len(self.chunks)
 
-    def __getitem__(self, position: int) -> TaskBatch:
+    def __getitem__(self, position: int) -> TaskBatch | DataError:
         if position >= len(self.chunks):
             raise IndexError(position)
         if not len(self.chunks[position]):
             return _filler(self.info, self.canvas)
-        loaded = [pair for index in self.chunks[position] for pair in self._load(index)]
+        try:
+            loaded = [pair for index in self.chunks[position] for pair in self._load(index)]
+        except DataError as error:
+            return error
         examples, samples = zip(*loaded, strict=True)
         return collate(self.info, examples, samples, self.canvas)
 
@@ -86,7 +94,7 @@ class _Batches(Dataset):
         try:
             loaded = [(load(raw, self._window(view), self.info.kind), view) for view in views]
         except BadSample as error:
-            raise ValueError(
+            raise DataError(
                 f"{raw.sample.file_name} in {self.reader.shard_of(index)}: {error}; "
                 "evaluation skips nothing: repair the file and make the shards again"
             ) from None

@@ -23,6 +23,7 @@ from ufo_large.config import choice
 from ufo_large.data.batching import BATCH_SHAPES, BatchShape, BatchShapes
 from ufo_large.data.collate import collate
 from ufo_large.data.decode import BadSample
+from ufo_large.data.errors import DataError
 from ufo_large.data.sampler import SAMPLINGS, Draw, Position, SampleStream, seed_of
 from ufo_large.data.shards import SplitReader
 from ufo_large.data.tiles import Tiling
@@ -104,11 +105,14 @@ class BatchMaker(Dataset):
     def __init__(self, reader: SplitReader, info: TaskInfo, transform: Transform, part_of: np.ndarray):
         self.reader, self.info, self.transform, self.part_of = reader, info, transform, part_of
 
-    def __getitem__(self, request: BatchRequest) -> tuple[TaskBatch, dict[int, str]]:
+    def __getitem__(self, request: BatchRequest) -> tuple[TaskBatch | DataError, dict[int, str]]:
         """Return the batch and what was wrong with the samples that were replaced, by index."""
         bad: dict[int, str] = {}
         pairs = zip(request.draws, request.seeds, strict=True)
-        loaded = [self._load(draw.index, seed, request.canvas, bad) for draw, seed in pairs]
+        try:
+            loaded = [self._load(draw.index, seed, request.canvas, bad) for draw, seed in pairs]
+        except DataError as error:
+            return error, bad
         examples, samples = zip(*loaded, strict=True)
         batch = collate(self.info, examples, samples, request.canvas)
         with hermetic(request.mix_seed):
@@ -129,7 +133,7 @@ class BatchMaker(Dataset):
                 )
                 peers = np.flatnonzero(self.part_of == self.part_of[index])
                 index = int(peers[seed_of(seed, "replace", attempt) % len(peers)])
-        raise ValueError(
+        raise DataError(
             f"task {self.info.name!r}: {REPLACEMENT_ATTEMPTS} samples in a row are unreadable; "
             f"check the data with data_sharding/check_data.py. The last: {list(bad.values())[-1]}"
         )
@@ -168,6 +172,8 @@ class TaskLoader:
             batches = iter(self._data_loader())
             self._batches = OneAhead(batches) if self.config.workers else batches
         batch, bad = next(self._batches)
+        if isinstance(batch, DataError):
+            raise batch
         self.position = self._after.popleft()
         self.wait_s += time.perf_counter() - started
         self._note(bad)
@@ -259,7 +265,7 @@ class TaskLoader:
             warnings.warn(f"skipped a broken sample of {self.maker.info.name}: {bad[index]}", stacklevel=3)
         if len(self._bad) > self.config.max_bad_samples:
             listed = "\n  ".join(list(self._bad.values())[:20])
-            raise ValueError(
+            raise DataError(
                 f"task {self.maker.info.name!r}: {len(self._bad)} broken samples, "
                 f"max_bad_samples allows {self.config.max_bad_samples}. Repair them "
                 f"(data_sharding/check_data.py finds them all) or raise the limit:\n  {listed}"
@@ -302,9 +308,9 @@ class Parcel:
         return _unpacked, (map_arrays(self._batch, _inline_if_small),)
 
 
-def parcelled(item: tuple[TaskBatch, dict[int, str]]) -> tuple[Parcel, dict[int, str]]:
-    batch, bad = item
-    return Parcel(batch), bad
+def parcelled(item: tuple[TaskBatch | DataError, dict[int, str]]) -> tuple[Any, dict[int, str]]:
+    found, bad = item
+    return (found if isinstance(found, DataError) else Parcel(found)), bad
 
 
 def _unpacked(batch: TaskBatch) -> TaskBatch:

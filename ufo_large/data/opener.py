@@ -6,6 +6,7 @@ states, so a file in the cache is known to be whole, and two data sets never mix
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import importlib.util
@@ -22,11 +23,16 @@ from typing import IO, Any
 
 from webdataset.gopen import gopen
 
+from ufo_large.data.errors import DataError
+
 CHUNK = 1 << 20
-PERMANENT = re.compile(r"error: 40[134]|\(40[134]\)|NoSuchKey|NoSuchBucket|AccessDenied")
+REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+PERMANENT = re.compile(
+    r"error: 40[134]|\(40[134]\)|NoSuchKey|NoSuchBucket|AccessDenied|locate credentials|InvalidAccessKeyId"
+)
 
 
-class FetchError(ValueError):
+class FetchError(DataError):
     """A remote file could not be had; the message names it, the reason and the remedy."""
 
 
@@ -77,16 +83,25 @@ def fetch_to_cache(url: str, sha256: str, cache: Path, retry: Retry) -> Path:
     target = cache / sha256[:2] / sha256
     if target.is_file():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _exclusive(target.with_suffix(".lock")):
-        if not target.is_file():
-            partial = target.with_suffix(".partial")
-            try:
-                _fetch_with_retry(url, partial, sha256, retry)
-                os.replace(partial, target)
-            finally:
-                partial.unlink(missing_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _exclusive(target.with_suffix(".lock")):
+            if not target.is_file():
+                _fetch_whole(url, target, sha256, retry)
+    except OSError as error:
+        told = f"{url}: cannot be kept in the cache {cache}: {error.strerror}"
+        raise FetchError(f"{told}; make room there, or set UFO_CACHE to another folder") from error
     return target
+
+
+def _fetch_whole(url: str, target: Path, sha256: str, retry: Retry) -> None:
+    """Fetch under another name and rename when whole."""
+    partial = target.with_suffix(".partial")
+    try:
+        _fetch_with_retry(url, partial, sha256, retry)
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -102,6 +117,8 @@ def _fetch_with_retry(url: str, target: Path, sha256: str | None, retry: Retry) 
             _fetch_once(url, target, sha256)
             return
         except OSError as error:
+            if error.errno in REFUSED:  # by this machine's disk
+                raise
             if PERMANENT.search(str(error)):
                 raise FetchError(f"{url}: {error}; check the address and the rights to read it") from error
             if attempt == retry.attempts:

@@ -84,7 +84,10 @@ def _prepare(out: Path) -> Path:
     known = (DATASET_FILE, JOURNAL_FILE, FACTS_FILE)
     if out.is_dir() and any(out.iterdir()) and not any((out / name).is_file() for name in known):
         raise ValueError(f"{out}: holds files that are not shards; choose a new or empty folder for --out")
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{out}: {error.strerror}; choose another --out") from None
     return out
 
 

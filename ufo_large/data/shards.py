@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from ufo_large.data.errors import DataError
 from ufo_large.data.opener import Retry, default_cache, fetch_bytes, fetch_to_cache, is_remote, join_url
 from ufo_large.data.shard_index import (
     DATASET_FILE,
@@ -40,7 +41,7 @@ ROWS = (
 )
 
 
-class ShardReplaced(ValueError):
+class ShardReplaced(DataError):
     """A shard is not the file that the index describes, or changed while it was being read."""
 
 

@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ufo_large.distributed import comm
-from ufo_large.distributed.engine import Engine
+from ufo_large.distributed.engine import Engine, Layout
+from ufo_large.distributed.resharding import Spread, load_mapped, read_saved, reshard
 
 COMPLETE = "complete.json"
 INDEX = "model.safetensors.index.json"
@@ -32,30 +33,61 @@ def save_checkpoint(root: Path, step: int, engine: Engine, state: dict[str, Any]
         folder.mkdir(parents=True)
     comm.barrier()
     engine.save(folder)
-    torch.save({"step": step, "state": state, "rng": rng_state()}, folder / f"rank-{comm.rank()}.pt")
+    own = {"step": step, "state": state, "rng": rng_state(), "layout": engine.layout()}
+    own["buffers"] = _persistent_buffers(engine) if comm.is_main() else {}
+    torch.save(own, folder / f"rank-{comm.rank()}.pt")
     comm.barrier()
     if comm.is_main():
-        (folder / COMPLETE).write_text(json.dumps({"step": step, "world_size": comm.world_size()}))
+        written = {"step": step, "world_size": comm.world_size(), "engine": engine.kind}
+        (folder / COMPLETE).write_text(json.dumps(written))
         for old in complete_checkpoints(root)[:-keep]:
             shutil.rmtree(old)
     return folder
 
 
+def is_sharded_alike(folder: Path, kind: str) -> bool:
+    """Whether the checkpoint comes from this number of ranks and this kind of engine."""
+    written = json.loads((folder / COMPLETE).read_text())
+    return (written["world_size"], written["engine"]) == (comm.world_size(), kind)
+
+
 def load_checkpoint(folder: Path, engine: Engine) -> tuple[int, dict[str, Any]]:
     """Restore engine and random generators; return (finished steps, this rank's state).
 
-    Raises ValueError when the checkpoint was written on another number of ranks.
+    A checkpoint from the same number of ranks continues bitwise. From another number, or another ZeRO stage,
+    weights, moments and average are carried over exactly and frozen weights stay as they are; what ranks draw
+    for themselves (dropped paths) goes on from rank 0's generators, apart.
     """
+    if is_sharded_alike(folder, engine.kind):
+        engine.load(folder)
+        saved = torch.load(folder / f"rank-{comm.rank()}.pt", map_location="cpu", weights_only=False)
+        set_rng_state(saved["rng"])
+        return saved["step"], saved["state"]
     written = json.loads((folder / COMPLETE).read_text())
-    if written["world_size"] != comm.world_size():
-        raise ValueError(
-            f"{folder}: written on {written['world_size']} ranks, now there are {comm.world_size()}; "
-            f"start with --num_gpus {written['world_size']}"
-        )
-    engine.load(folder)
-    saved = torch.load(folder / f"rank-{comm.rank()}.pt", map_location="cpu", weights_only=False)
-    set_rng_state(saved["rng"])
-    return saved["step"], saved["state"]
+    ranks = [load_mapped(folder / f"rank-{r}.pt") for r in range(written["world_size"])]
+    layouts = [rank["layout"] for rank in ranks]
+    reshard(engine, [read_saved(folder, written["engine"], r, layout) for r, layout in enumerate(layouts)])
+    engine.module.load_state_dict(ranks[0]["buffers"], strict=False)
+    set_rng_state(ranks[0]["rng"])
+    torch.manual_seed(int(torch.randint(1 << 62, ())) + comm.rank())
+    own = ranks[comm.rank() if comm.rank() < len(ranks) else 0]
+    return own["step"], own["state"] | {"ema": _resharded_average(ranks, layouts, engine)}
+
+
+def _resharded_average(
+    ranks: list[dict[str, Any]], layouts: list[Layout], engine: Engine
+) -> dict[str, list[Tensor]] | None:
+    if ranks[0]["state"]["ema"] is None:
+        return None
+    average = [torch.zeros_like(shard, device="cpu") for shard in engine.master_shards()]
+    spread = Spread(layouts, [rank["state"]["ema"]["average"] for rank in ranks])
+    spread.copy_into(engine.layout(), average)
+    return {"average": average}
+
+
+def _persistent_buffers(engine: Engine) -> dict[str, Tensor]:
+    kept = engine.module.state_dict().keys()
+    return {name: buffer.cpu() for name, buffer in engine.module.named_buffers() if name in kept}
 
 
 def complete_checkpoints(root: Path) -> list[Path]:

@@ -1,10 +1,13 @@
 """The few collectives we use, which also work in a process that stands alone."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def rank() -> int:
@@ -52,6 +55,24 @@ def all_gather_objects(value: Any) -> list[Any]:
     values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def agreed(action: Callable[[], T]) -> T:
+    """Return `action()`; a ValueError on any rank is raised on all, with the first rank's words.
+
+    So rank 0 can tell it, no rank waits for one that gave up, and what follows starts together.
+    """
+    value, error = None, None
+    try:
+        value = action()
+    except ValueError as problem:
+        error = problem
+    errors = all_gather_objects(None if error is None else str(error))
+    failed = [r for r, text in enumerate(errors) if text is not None]
+    if failed:
+        where = "" if len(failed) == len(errors) else f" (on rank {', '.join(map(str, failed))})"
+        raise ValueError(f"{errors[failed[0]]}{where}") from error
+    return value
 
 
 def raise_together(error: Exception | None) -> None:

@@ -1,6 +1,7 @@
 """What the trainer needs of a backend, and the backend without DeepSpeed: one process, plain torch."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,9 +12,25 @@ from ufo_large.distributed.local_gradients import LocalGradients
 from ufo_large.distributed.task_gradients import GradientStore
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """`count` elements of the flattened parameter `name`, from `start` on, at `offset` of a flat shard."""
+
+    name: str
+    start: int
+    offset: int
+    count: int
+
+
+Layout = tuple[tuple[Piece, ...], ...]
+"""The pieces of each of a rank's shards."""
+
+
 class Engine(Protocol):
     """A model with its optimizer, sharded in some way. Every method is called on all ranks."""
 
+    kind: str
+    """`plain`, `zero1`, `zero2` or `zero3`."""
     module: nn.Module
     device: torch.device
     gradients: GradientStore
@@ -41,12 +58,20 @@ class Engine(Protocol):
     def master_shards(self) -> list[Tensor]:
         """Return this rank's part of the float32 weights that the optimizer moves: live, in a fixed order."""
 
+    def layout(self) -> Layout:
+        """Return what lies where in each of `master_shards`."""
+
+    def optimizer_states(self) -> list[dict[str, Any]]:
+        """Return the optimizer's state of each of `master_shards`: live, empty before the first step."""
+
     def publish_masters(self) -> None:
         """Make the model compute with what `master_shards` hold, after they were written to."""
 
 
 class PlainEngine:
     """One process, no sharding: the reference that every ZeRO stage must agree with."""
+
+    kind = "plain"
 
     def __init__(
         self,
@@ -96,6 +121,13 @@ class PlainEngine:
 
     def master_shards(self) -> list[Tensor]:
         return [p.detach() for p in self._parameters]
+
+    def layout(self) -> Layout:
+        names = {p: name for name, p in self.module.named_parameters()}
+        return tuple((Piece(names[p], 0, 0, p.numel()),) for p in self._parameters)
+
+    def optimizer_states(self) -> list[dict[str, Any]]:
+        return [self.optimizer.state[p] for p in self._parameters]
 
     def publish_masters(self) -> None:
         """Nothing to do: the model computes with the optimizer's own weights."""

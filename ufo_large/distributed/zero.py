@@ -19,6 +19,7 @@ from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedPara
 from torch import Tensor, nn
 
 from ufo_large.distributed import comm
+from ufo_large.distributed.engine import Layout, Piece
 from ufo_large.distributed.local_gradients import LocalGradients
 from ufo_large.structures import role_of
 
@@ -173,6 +174,7 @@ class ZeroEngine:
         for unit in units:
             deepspeed.utils.set_z3_leaf_module(unit, True)
         self.stage = ds_config["zero_optimization"]["stage"]
+        self.kind = f"zero{self.stage}"
         managed = self.stage != 3
         config = {**ds_config, "managed_gradient_accumulation": managed}
         self._engine, self._optimizer, *_ = deepspeed.initialize(
@@ -216,13 +218,40 @@ class ZeroEngine:
                 yield name, tensor.detach().float().cpu().clone() if comm.is_main() else torch.empty(0)
 
     def master_shards(self) -> list[Tensor]:
+        return [shard.detach() for shard in self._masters()]
+
+    def optimizer_states(self) -> list[dict[str, Any]]:
+        return [self._optimizer.optimizer.state[shard] for shard in self._masters()]
+
+    def _masters(self) -> list[Tensor]:
         if getattr(self._optimizer, "swap_optimizer", False):
             raise ValueError(
                 "an average of the weights needs them in memory, but 'offload_optimizer' moves them to "
                 "NVMe; use its device cpu, or --set ema=none"
             )
         attribute = "fp32_partitioned_groups_flat" if self.stage == 3 else "single_partition_of_fp32_groups"
-        return [shard.detach() for shard in getattr(self._optimizer, attribute)]
+        return list(getattr(self._optimizer, attribute))
+
+    def layout(self) -> Layout:
+        names = {p: name for name, p in self.module.named_parameters()}
+        pieces = self._pieces_of_stage_3 if self.stage == 3 else self._pieces_of_group
+        groups = self._optimizer.fp16_groups if self.stage == 3 else self._optimizer.params_in_partition
+        return tuple(tuple(pieces(group, members, names)) for group, members in enumerate(groups))
+
+    def _pieces_of_stage_3(self, group: int, members: list, names: dict) -> Iterator[Piece]:
+        """Every parameter is cut into equal parts, one a rank; the last parts may be short or empty."""
+        offset = 0
+        for parameter in members:
+            size = parameter.partition_numel()
+            start = min(comm.rank() * size, parameter.ds_numel)
+            yield Piece(names[parameter], start, offset, min(size, parameter.ds_numel - start))
+            offset += size
+
+    def _pieces_of_group(self, group: int, members: list, names: dict) -> Iterator[Piece]:
+        """The parameters of a group lie one after another, and that row is cut into equal parts."""
+        length = self._optimizer.single_partition_of_fp32_groups[group].numel()
+        for parameter in members:
+            yield Piece(names[parameter], *_place(self._optimizer, group, parameter, length))
 
     def publish_masters(self) -> None:
         optimizer = self._optimizer
@@ -256,20 +285,26 @@ class _CoalescedGradients(LocalGradients):
         for group, members in enumerate(optimizer.params_in_partition):
             partition = optimizer._build_compact_grad_partition_buffer(group)
             flat = partition.flat_partition
-            rank = torch.distributed.get_rank(group=optimizer.real_dp_process_group[group])
             for parameter in members:
-                key = optimizer.get_param_id(parameter)
-                source = optimizer.grad_start_offset[group][rank][key]
-                start = optimizer.grad_partition_insertion_offset[group][rank][key]
-                count = min(parameter.numel() - source, flat.numel() - start)
-                piece = by_parameter[parameter].flatten()[source : source + count]
-                flat[start : start + count].copy_(piece)
+                start, offset, count = _place(optimizer, group, parameter, flat.numel())
+                piece = by_parameter[parameter].flatten()[start : start + count]
+                flat[offset : offset + count].copy_(piece)
                 if optimizer.cpu_offload:
+                    key = optimizer.get_param_id(parameter)
                     optimizer.norm_for_param_grads[key] = piece.double().norm()
             if optimizer.cpu_offload:
                 optimizer.single_partition_of_fp32_groups[group].grad.view(-1).copy_(flat)
             else:
                 optimizer.averaged_gradients[group] = partition
+
+
+def _place(optimizer: Any, group: int, parameter: nn.Parameter, length: int) -> tuple[int, int, int]:
+    """Return (start in the parameter, offset in this rank's partition of `length`, count), stages 1 and 2."""
+    rank = torch.distributed.get_rank(group=optimizer.real_dp_process_group[group])
+    key = optimizer.get_param_id(parameter)
+    start = optimizer.grad_start_offset[group][rank][key]
+    offset = optimizer.grad_partition_insertion_offset[group][rank][key]
+    return start, offset, min(parameter.numel() - start, length - offset)
 
 
 def is_whole(parameter: nn.Parameter) -> bool:

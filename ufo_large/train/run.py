@@ -1,5 +1,6 @@
 """Put a run together from its config, its data and its DeepSpeed config; train it; leave the weights."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,14 @@ import torch
 
 from ufo_large.config import Problems, did_you_mean, to_dict
 from ufo_large.data.mixing import TaskMix
-from ufo_large.data.shards import ShardSet
+from ufo_large.data.shards import ShardSet, SplitReader
 from ufo_large.distributed import comm, ds_config, zero
-from ufo_large.distributed.checkpoint import complete_checkpoints, load_checkpoint, save_weights
+from ufo_large.distributed.checkpoint import (
+    complete_checkpoints,
+    is_sharded_alike,
+    load_checkpoint,
+    save_weights,
+)
 from ufo_large.distributed.engine import Engine, PlainEngine
 from ufo_large.evaluation.evaluator import Evaluator
 from ufo_large.models.multitask import MultitaskModel
@@ -32,14 +38,14 @@ def train(
     ValueError, before training, for whatever does not fit together.
     """
     device = zero.init_distributed()
-    shards, folder = ShardSet.open(data), RunFolder(workdir)
-    tasks = trained_tasks(shards)
-    checkpoint = choose_checkpoint(folder, resume)
-    check(config, tasks, shards, folder, checkpoint, ds)
+    folder = RunFolder(workdir)
+    shards, tasks, readers, checkpoint = comm.agreed(lambda: prepare(config, data, folder, ds, resume))
     if comm.is_main():
         folder.write(config, tasks, shards.fingerprint, data, ds)
         save_environment(workdir)
-    trainer = build(config, tasks, shards, ds, device, fresh=checkpoint is None)
+    kind = "plain" if ds is None else f"zero{ds['zero_optimization']['stage']}"
+    fresh = checkpoint is None or not is_sharded_alike(checkpoint, kind)
+    trainer = build(config, tasks, readers, ds, device, fresh)
     if checkpoint is not None:
         trainer.load_state_dict(*load_checkpoint(checkpoint, trainer.runner.engine))
     else:
@@ -63,6 +69,21 @@ def train(
     with trainer.averaged():
         save_weights(folder.weights, trainer.runner.engine)
     return trainer
+
+
+def prepare(
+    config: RunConfig, data: str, folder: RunFolder, ds: dict[str, Any] | None, resume: str
+) -> tuple[ShardSet, tuple[TaskInfo, ...], dict[str, SplitReader], Path | None]:
+    """Open and check everything; write nothing. Returns (shards, tasks, their train readers, checkpoint)."""
+    shards = ShardSet.open(data)
+    tasks = trained_tasks(shards)
+    checkpoint = choose_checkpoint(folder, resume)
+    check(config, tasks, shards, folder, checkpoint, ds)
+    return shards, tasks, train_readers(shards, tasks), checkpoint
+
+
+def train_readers(shards: ShardSet, tasks: tuple[TaskInfo, ...]) -> dict[str, SplitReader]:
+    return {task.name: shards.split(task.name, "train") for task in tasks}
 
 
 def validator(config: RunConfig, shards: ShardSet, device: torch.device) -> Evaluator:
@@ -162,14 +183,14 @@ def check_evaluation(
 def build(
     config: RunConfig,
     tasks: tuple[TaskInfo, ...],
-    shards: ShardSet,
+    readers: Mapping[str, SplitReader],
     ds: dict[str, Any] | None,
     device: torch.device,
     fresh: bool = True,
 ) -> Trainer:
     """Build model, engine, loaders and balancer; equal on all ranks.
 
-    `fresh`: give the model its initial weights (not needed where a checkpoint follows).
+    `fresh`: give the model its initial weights (not needed where a checkpoint of the same ranks follows).
     """
     if ds is not None:
         largest = max(t.loader.micro_batch for t in config.tasks.values())
@@ -184,8 +205,7 @@ def build(
     feeds = {}
     for task in tasks:
         feed = config.task(task)
-        reader = shards.split(task.name, "train")
-        loader = feed.loader.build(reader, task, comm.rank(), comm.world_size(), config.seed)
+        loader = feed.loader.build(readers[task.name], task, comm.rank(), comm.world_size(), config.seed)
         feeds[task.name] = Feed(loader=loader, stages=feed.stages)
     balancer = config.balancer.build(tuple(t.name for t in tasks), config.seed)
     runner = StepRunner(engine, feeds, balancer, config.steps, config.log_every)

@@ -1,7 +1,8 @@
 """What every reader of a user's folder returns: examples by task and split, labels already the model's."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 
 from ufo_large.config import Problems
@@ -131,6 +132,21 @@ def numbered_info(name: str, kind: Kind, names_by_id: dict[int, str]) -> TaskInf
     """Return a TaskInfo whose labels 0..K-1 follow the user's ids in rising order."""
     ids = tuple(sorted(names_by_id))
     return TaskInfo(name=name, kind=kind, class_names=tuple(names_by_id[i] for i in ids), class_ids=ids)
+
+
+def joined(first: list[Example], second: list[Example]) -> list[Example]:
+    """Append the examples of a second source; its ids and names move aside where any would collide.
+
+    Names tell answers apart at evaluation: "a.jpg" of the second source becomes "2/a.jpg", and so on.
+    """
+    ids, names = {e.image_id for e in first}, {e.file_name for e in first}
+    if any(e.image_id in ids for e in second):
+        shift = max(ids) + 1 - min(e.image_id for e in second)
+        second = [replace(e, image_id=e.image_id + shift) for e in second]
+    if any(e.file_name in names for e in second):
+        free = next(n for n in count(2) if all(f"{n}/{e.file_name}" not in names for e in second))
+        second = [replace(e, file_name=f"{free}/{e.file_name}") for e in second]
+    return first + second
 
 
 def list_images(folder: Path) -> dict[str, Path]:

@@ -18,6 +18,7 @@ from ufo_large.data.datasets.base import (
     MaskCoding,
     Reporter,
     SourceTask,
+    joined,
     numbered_info,
     read_class_names,
 )
@@ -98,5 +99,5 @@ def _read_seg(
                 report = findings.at("seg", split)
                 labels = by_stem(masks, report) if masks.is_dir() or split != "test" else None
                 found = pair_masks(by_stem(images, report), labels, coding, report)
-                splits[split] = splits.get(split, []) + found
+                splits[split] = joined(splits.get(split, []), found)
     return SourceTask(info, splits)

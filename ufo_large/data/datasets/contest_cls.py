@@ -4,7 +4,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ufo_large.data.datasets.base import Example, Findings, Reporter, SourceTask, list_images, numbered_info
+from ufo_large.data.datasets.base import (
+    Example,
+    Findings,
+    Reporter,
+    SourceTask,
+    joined,
+    list_images,
+    numbered_info,
+)
 from ufo_large.data.datasets.listing import numbered_lines, read_image_list
 from ufo_large.data.shard_index import SPLITS
 from ufo_large.structures import TaskInfo
@@ -19,7 +27,7 @@ def read_contest_cls(
         for split in SPLITS:
             if (folder / split).is_dir() or (folder / f"{split}.txt").is_file():
                 found = _read_split(folder, split, findings.at("cls", split))
-                splits[split] = splits.get(split, []) + found
+                splits[split] = joined(splits.get(split, []), found)
     info = known or _infer_info(splits, names, folders[0], findings.at("cls"))
     labels = {number: label for label, number in enumerate(info.class_ids)}
     for split, examples in splits.items():

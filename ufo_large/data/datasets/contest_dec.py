@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from ufo_large.data.datasets.base import Example, Findings, Reporter, SourceTask, numbered_info
+from ufo_large.data.datasets.base import Example, Findings, Reporter, SourceTask, joined, numbered_info
 from ufo_large.data.datasets.coco import Coco, CocoReader, load_coco, read_categories
 from ufo_large.data.datasets.listing import numbered_lines, read_image_list
 from ufo_large.data.shard_index import SPLITS
@@ -23,7 +23,7 @@ def read_contest_dec(folders: list[Path], findings: Findings, known: TaskInfo | 
         for split in SPLITS:
             if (folder / split).is_dir():
                 found = _read_split(folder, split, cocos, labels, findings.at("dec", split))
-                splits[split] = splits.get(split, []) + found
+                splits[split] = joined(splits.get(split, []), found)
     return SourceTask(info, splits)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ufo_large.data.datasets.base import Example, SourceTask
+from ufo_large.data.datasets.base import Example, SourceTask, joined
 from ufo_large.structures import TaskInfo
 
 
@@ -24,7 +24,7 @@ def _merge(first: SourceTask, second: SourceTask) -> SourceTask:
     splits = {split: list(examples) for split, examples in first.splits.items()}
     for split, examples in second.splits.items():
         moved = [_relabel(example, new_labels) for example in examples]
-        splits[split] = _append(splits.get(split, []), moved)
+        splits[split] = joined(splits.get(split, []), moved)
     return SourceTask(info, splits)
 
 
@@ -71,12 +71,3 @@ def _relabel(example: Example, new_labels: list[int]) -> Example:
         else tuple(replace(box, label=new_labels[box.label]) for box in example.boxes),
         mask_coding=None if example.mask_coding is None else example.mask_coding.renumbered(new_labels),
     )
-
-
-def _append(first: list[Example], second: list[Example]) -> list[Example]:
-    """Append; ids of the second source move past the first's where they would collide."""
-    taken = {example.image_id for example in first}
-    if any(example.image_id in taken for example in second):
-        shift = max(taken)
-        second = [replace(example, image_id=example.image_id + shift) for example in second]
-    return first + second
