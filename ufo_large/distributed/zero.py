@@ -8,6 +8,7 @@ no gradient keeps its old one there, and the next step applies it again: we zero
 import contextlib
 import importlib
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,17 @@ from ufo_large.distributed import comm
 from ufo_large.distributed.engine import Layout, Piece
 from ufo_large.distributed.local_gradients import LocalGradients
 from ufo_large.structures import role_of
+
+INTERNALS = {
+    1: ("params_in_partition", "grad_start_offset", "grad_partition_insertion_offset", "averaged_gradients"),
+    3: (
+        "fp16_groups",
+        "grad_partitions_flat_buffer",
+        "_DeepSpeedZeroOptimizer_Stage3__param_id_to_grad_partition",
+        "_offload_boundary_param_ids",
+    ),
+}
+"""Where DeepSpeed's optimizers keep gradients; stage 2 is as stage 1."""
 
 # A C++ extension that only DeepSpeed's CPU inference uses; it would be compiled at the first start.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -71,7 +83,8 @@ class _FetchOrders:
     DeepSpeed learns in two passes in which order modules run; from then on it fetches ahead, many parameters
     at once, and keeps what is needed again soon. A pass of another order makes it forget: with tasks in turn,
     each with its own experts and head, it would learn for ever. So each task has a coordinator of its own.
-    They share the registry of gathers under way, and DeepSpeed frees every parameter before it steps.
+    They share the registry of gathers under way, and DeepSpeed frees every parameter before it steps. Where a
+    DeepSpeed is built otherwise, all share its one coordinator, which is slower and as right.
     """
 
     def __init__(self, offload: Any):
@@ -81,8 +94,19 @@ class _FetchOrders:
     def use(self, task: str | None) -> None:
         """Follow the order of `task` (None: of predicting) from the next forward pass on."""
         if task not in self._by_task:
-            self._by_task[task] = self._untaught()
+            self._by_task[task] = self._untaught_or_shared()
         self._offload.param_coordinator = self._by_task[task]
+
+    def _untaught_or_shared(self) -> PartitionedParameterCoordinator:
+        try:
+            return self._untaught()
+        except (AttributeError, TypeError) as error:
+            warnings.warn(
+                f"DeepSpeed {deepspeed.__version__} fetches parameters in a way not known here ({error}): "
+                "with tasks in turn it gathers them one by one; deepspeed 0.19.8 fetches ahead",
+                stacklevel=3,
+            )
+            return self._by_task[None]
 
     def _untaught(self) -> PartitionedParameterCoordinator:
         offload = self._offload
@@ -180,6 +204,7 @@ class ZeroEngine:
         self._engine, self._optimizer, *_ = deepspeed.initialize(
             model=module, optimizer=optimizer, config=config
         )
+        require_internals(self._optimizer, self.stage)
         self.module = self._engine.module
         self.device = torch.device(self._engine.device)
         self.grad_norm = 0.0
@@ -264,6 +289,16 @@ class ZeroEngine:
         if optimizer.persistent_parameters:  # small ones that stay whole on every rank
             optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)
         optimizer.invalidate_secondary_tensor()
+
+
+def require_internals(optimizer: Any, stage: int) -> None:
+    """Raise RuntimeError, with the remedy, where this DeepSpeed keeps gradients elsewhere."""
+    missing = [name for name in INTERNALS[3 if stage == 3 else 1] if not hasattr(optimizer, name)]
+    if missing:
+        raise RuntimeError(
+            f"DeepSpeed {deepspeed.__version__}, ZeRO stage {stage}: its {type(optimizer).__name__} has no "
+            f"{', '.join(missing)}, where task gradients are read; install deepspeed==0.19.8"
+        )
 
 
 class _CoalescedGradients(LocalGradients):
