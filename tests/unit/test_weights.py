@@ -98,6 +98,17 @@ def test_a_file_that_is_no_weights_is_named(tmp_path):
             next(initial_state(model, seed=0, pretrained=path))
 
 
+def test_a_file_of_something_else_is_named(tmp_path):
+    """Whole modules, lists, and a model whose positions timm cannot resample to ours: its width differs."""
+    other = theirs("vit_giant_patch14_reg4_dinov2", patch_size=14, img_size=98, embed_dim=60)
+    held = {"model.pth": theirs(), "list.pth": [torch.zeros(3)], "dinov2.pth": other.state_dict()}
+    said = (r"model\.pth: holds other obj", r"list\.pth: holds a list", r"dinov2\.pth .* cannot convert it")
+    for (name, content), message in zip(held.items(), said, strict=True):
+        torch.save(content, tmp_path / name)
+        with pytest.raises(ValueError, match=message):
+            next(initial_state(ours(), seed=0, pretrained=tmp_path / name))
+
+
 def test_fill_lists_what_is_missing_unknown_or_of_another_shape():
     model = ours()
     state = dict(initial_state(model, seed=0))

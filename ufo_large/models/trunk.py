@@ -103,7 +103,10 @@ class Trunk(nn.Module):
                     self.name, num_classes=0, dynamic_img_size=True, drop_path_rate=self.drop_path, **options
                 )
             except TypeError as error:
-                raise ValueError(f"trunk.name={self.name!r} cannot be the trunk: {error}") from error
+                raise ValueError(
+                    f"trunk.name={self.name!r} cannot be the trunk: {error}; it must be a plain ViT: "
+                    "a timm VisionTransformer or Eva model"
+                ) from error
             except RuntimeError as error:
                 raise ValueError(
                     f"trunk.name={self.name!r} cannot be built here ({error}); a hybrid stem runs while "
