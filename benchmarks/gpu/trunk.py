@@ -1,14 +1,13 @@
 """Training steps of the trunk alone: images a second, MFU and peak memory by size and checkpointing mode.
 
-One JSON line for each (mode, size). A size that does not fit is written down as failed.
+One JSON line for each size. One that fails, for want of memory or otherwise, says so and is the last.
 """
 
 import argparse
-import gc
-import json
 import os
 import socket
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 
 import clock
 import timm
@@ -17,9 +16,11 @@ import workload
 from torch import Tensor, nn
 
 from ufo_large.distributed import zero
+from ufo_large.models.checkpointing import CHECKPOINTING
 from ufo_large.planning.sizes import PRESETS, trunk_size
 
 SIDES = {224: 96, 448: 24, 1022: 5}  # pixels: images, about 25,000 tokens
+TOY_SIDES = {28: 2, 42: 1}
 TOY = {"img_size": 28, "embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_ratio": 4.0}
 TASKS = ("a", "b", "c")
 
@@ -27,22 +28,32 @@ TASKS = ("a", "b", "c")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=("ours", "timm"), default="ours")
-    parser.add_argument("--modes", default="none", help="checkpointing, with commas between")
+    parser.add_argument("--mode", choices=CHECKPOINTING, default="none", help="checkpointing")
     parser.add_argument("--router", choices=("shared", "task"), default="shared")
     parser.add_argument("--zero3", action="store_true")
     parser.add_argument("--compile", action="store_true", help="each block, or unit of a block, by itself")
+    parser.add_argument("--skip", type=int, default=0, help="leave out so many sizes")
     parser.add_argument("--toy", action="store_true")
+    parser.add_argument("--wait", action="store_true", help="begin when standard input closes")
     args = parser.parse_args()
+    if args.wait:
+        sys.stdin.read()
     if args.zero3:
         join_world_of_one()
-    for mode in args.modes.split(","):
-        step = build(args, mode)
-        for side, images in ({28: 2} if args.toy else SIDES).items():
-            print(json.dumps(measure(step, args, mode, side, images)), flush=True)
-        del step
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+    step = None
+    for side, images in list(sizes(args))[args.skip :]:
+        with clock.row(side=side, images=images) as found:
+            step = step or build(args)
+            measure(found, step, args.toy)
+        if "failed" in found:
+            return  # what it left half done must not reach the next size
+        clock.free()
+
+
+def sizes(args: argparse.Namespace) -> Iterable[tuple[int, int]]:
+    """Return (pixels, images); compiled, two are enough, for each is compiled anew."""
+    every = TOY_SIDES if args.toy else SIDES
+    return [(side, images) for side, images in every.items() if not (args.compile and side == 448)]
 
 
 def join_world_of_one() -> None:
@@ -54,32 +65,28 @@ def join_world_of_one() -> None:
     zero.init_distributed()
 
 
-def measure(
-    step: Callable[[Tensor], None], args: argparse.Namespace, mode: str, side: int, images: int
-) -> dict:
-    found = {"mode": mode, "side": side, "images": images}
+def measure(found: dict, step: Callable[[Tensor], None], toy: bool) -> None:
+    """Fill a row with the seconds and memory of a step on random images of its side."""
+    side, images = found["side"], found["images"]
     batch = torch.randint(0, 256, (images, 3, side, side), dtype=torch.uint8, device=clock.device())
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    try:
-        seconds = clock.median_seconds(lambda: step(batch), *((1, 1) if args.toy else (4, 6)))
-    except torch.OutOfMemoryError as error:
-        return found | {"failed": str(error).split(".")[0]}
-    found |= {"seconds": seconds, "images/s": images / seconds}
+    # ZeRO-3 learns its order in two steps and fetches ahead from the third on
+    seconds = clock.median_seconds(lambda: step(batch), *((1, 1) if toy else (3, 5)))
+    found.update({"seconds": seconds, "images/s": images / seconds})
     if torch.cuda.is_available():
         found["peak GiB"] = torch.cuda.max_memory_allocated() / 2**30
-    if clock.peak() and not args.toy:
+    if clock.peak():
         forward = trunk_size("ViT-g/14", {"cls": (side, side)}).forward_flops["cls"]
         found["MFU"] = 3 * forward * images / seconds / clock.peak()
-    return found
 
 
-def build(args: argparse.Namespace, mode: str) -> Callable[[Tensor], None]:
+def build(args: argparse.Namespace) -> Callable[[Tensor], None]:
     """Return a training step on a batch of uint8 images."""
     shape = TOY if args.toy else {}
     if args.model == "timm":
         return timm_step(args, shape)
-    config = workload.trunk_config("ViT-g/14", args.router, mode, **shape)
+    config = workload.trunk_config("ViT-g/14", args.router, args.mode, **shape)
     ds = workload.read_ds("zero3_bf16") if args.zero3 else None
     with zero.sharded_construction(ds), torch.device(clock.device() if ds is None else "cpu"):
         trunk = config.build(TASKS).train()
