@@ -7,8 +7,10 @@ While one measures, the next imports what it needs and waits.
 """
 
 import argparse
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -70,7 +72,7 @@ def measure(cases: list[str], toy: bool, end: float) -> Iterator[dict]:
                 job = job.rest()
     finally:
         for job in jobs:
-            job.process.kill()
+            job.kill()
 
 
 class Job:
@@ -84,21 +86,32 @@ class Job:
         self._did_not_fit = False
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            start_new_session=True,
         )
+
+    def kill(self) -> None:
+        """End the process and what it started: the compiler's workers would hold its output open."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
 
     def rows(self, seconds: float) -> Iterator[dict]:
         """Yield the rows; a last one says why there are no more, where the process failed or was ended."""
         head = {"case": self.case, **({} if self.mode is None else {"mode": self.mode})}
         if seconds < 10:
-            self.process.kill()
+            self.kill()
             yield {**head, "skipped": "no time was left"}
             return
         late = threading.Event()
-        timer = threading.Timer(min(seconds, LONGEST), lambda: (late.set(), self.process.kill()))
+        timer = threading.Timer(min(seconds, LONGEST), lambda: (late.set(), self.kill()))
         timer.start()
         try:
-            self.process.stdin.close()  # begin
+            with contextlib.suppress(BrokenPipeError), self.process.stdin as begin:
+                begin.write("begin\n")
             for line in self.process.stdout:
                 if line.startswith("{"):
                     row = json.loads(line)
@@ -108,7 +121,7 @@ class Job:
             code = self.process.wait()
         finally:
             timer.cancel()
-            self.process.kill()
+            self.kill()
         if late.is_set():
             yield {**head, "skipped": "the time ran out here"}
         elif code:

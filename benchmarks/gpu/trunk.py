@@ -6,7 +6,6 @@ One JSON line for each size. One that fails, for want of memory or otherwise, sa
 import argparse
 import os
 import socket
-import sys
 from collections.abc import Callable, Iterable
 
 import clock
@@ -34,10 +33,10 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="each block, or unit of a block, by itself")
     parser.add_argument("--skip", type=int, default=0, help="leave out so many sizes")
     parser.add_argument("--toy", action="store_true")
-    parser.add_argument("--wait", action="store_true", help="begin when standard input closes")
+    parser.add_argument("--wait", action="store_true", help="begin when standard input says so")
     args = parser.parse_args()
     if args.wait:
-        sys.stdin.read()
+        clock.wait()
     if args.zero3:
         join_world_of_one()
     step = None
