@@ -73,9 +73,11 @@ def test_train_evaluate_report(tiny_shards, tmp_path, script):
         (("--recipe", "demo", "--ds", "zero4_fp32"), "no such DeepSpeed config"),
         (("--recipe", "demo", "--ds", "none", "--data", "nowhere"), "nowhere"),
         (("--recipe", "demo", "--set", "balancer=pcgard"), "Did you mean 'pcgrad'"),
+        (("--ds", "none", "--data", "SHARDS", "--set", "model.trunk.lora.rank=4"), "would be random here"),
     ],
 )
-def test_bad_input_stops_before_training(arguments, message, tmp_path, script):
+def test_bad_input_stops_before_training(arguments, message, tiny_shards, tmp_path, script):
+    arguments = [tiny_shards if a == "SHARDS" else a for a in arguments]
     data = () if "--data" in arguments else ("--data", tmp_path)
     done = script("launchers/train.py", *arguments, *data, "--workdir", tmp_path / "run")
     assert done.returncode == 2, done.stderr
