@@ -84,3 +84,20 @@ def test_bad_input_stops_before_training(arguments, message, tiny_shards, tmp_pa
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_diverges_ends_with_one_line(tiny_shards, tmp_path):
+    changes = (
+        *SMALL,
+        "steps=9",
+        "schedule.warmup_steps=0",
+        "optimizer.learning_rate=1e30",
+        "optimizer.clip_norm=0",
+    )
+    overrides = [x for change in changes for x in ("--set", change)]
+    done = deepspeed(
+        "launchers/train.py", "--recipe", "demo", "--data", tiny_shards, "--workdir", tmp_path, *overrides
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("error: step 1: the gradient or loss of") == 1
+    assert "no parameter was moved" in done.stderr and "Traceback" not in done.stderr
