@@ -14,7 +14,7 @@ from PIL import ExifTags, Image
 from ufo_large.data.datasets.base import Findings
 from ufo_large.data.datasets.sources import read_sources
 from ufo_large.data.doctor import diagnose, write_fix, write_json
-from ufo_large.data.doctor_report import print_tables, write_html
+from ufo_large.data.doctor_report import _as_colours, print_tables, write_html
 from ufo_large.data.duplicates import near_pairs
 from ufo_large.data.pictures import FileFacts, encode_jpeg, picture_facts
 from ufo_large.data.scenes import render_street
@@ -155,6 +155,14 @@ def test_reports_show_the_worst(sick, tmp_path, capsys):
     page = (tmp_path / "r/report.html").read_text()
     assert "error: box" in page and "data:image/jpeg;base64," in page and "no picture" in page
     assert "http" not in page.replace("http://www.w3.org", "")
+
+
+def test_masks_are_shown_in_colours(tmp_path):
+    """The classes of a street are numbers below 20: as grey they would all look black."""
+    cv2.imwrite(str(tmp_path / "mask.png"), np.repeat(np.arange(9, dtype=np.uint8)[None], 4, axis=0))
+    shown = _as_colours(tmp_path / "mask.png")[0].astype(int)
+    apart = np.abs(shown[:, None] - shown[None]).sum(-1) + 999 * np.eye(9, dtype=int)
+    assert apart.min() > 60  # of 765
 
 
 @pytest.mark.parametrize("text", ["{", '{"format": "other"}'])

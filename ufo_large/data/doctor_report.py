@@ -16,7 +16,7 @@ from ufo_large.data.pictures import decode_mask, decode_rgb, encode_jpeg
 
 THUMBNAILS_PER_KIND = 12
 THUMBNAIL_SIDE = 200
-COLOUR_STEP = 37
+COLOUR_STEP, TURBO = 158, cv2.COLORMAP_TURBO
 GOOD_BOX, BAD_BOX = (40, 180, 60), (230, 30, 30)
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Data check</title>
@@ -110,7 +110,7 @@ def _figure(finding: Finding, examples: dict[Path, Example]) -> str:
 def _as_colours(mask: Path) -> np.ndarray:
     """Show class numbers, which would look black, as colours far apart; RGB, uint8 [H, W, 3]."""
     values, _ = decode_mask(mask.read_bytes())
-    return cv2.applyColorMap((values * COLOUR_STEP % 256).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
+    return cv2.applyColorMap((values.astype(np.int64) * COLOUR_STEP % 256).astype(np.uint8), TURBO)[..., ::-1]
 
 
 def _thumbnail(path: Path, example: Example | None, is_mask: bool) -> np.ndarray | None:
