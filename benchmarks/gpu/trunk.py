@@ -1,9 +1,11 @@
 """Training steps of the trunk alone: images a second, MFU and peak memory by size and checkpointing mode.
 
-One JSON line for each (mode, size). A size that does not fit is written down as failed.
+One JSON line for each (mode, size). A size that does not fit, or fails otherwise, is written down as failed;
+the next gets a new model, for what ZeRO-3 holds after an error is not to be relied on.
 """
 
 import argparse
+import functools
 import gc
 import json
 import os
@@ -19,7 +21,8 @@ from torch import Tensor, nn
 from ufo_large.distributed import zero
 from ufo_large.planning.sizes import PRESETS, trunk_size
 
-SIDES = {224: 96, 448: 24, 1022: 5}  # pixels: images, about 25,000 tokens
+SIDES = {224: 96, 448: 24, 1022: 5}  # pixels: images, about 25,000 tokens; half of that below 100 GiB
+SECONDS = 8.0  # a row, beyond its first step, where a step is slow
 TOY = {"img_size": 28, "embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_ratio": 4.0}
 TASKS = ("a", "b", "c")
 
@@ -36,13 +39,38 @@ def main() -> None:
     if args.zero3:
         join_world_of_one()
     for mode in args.modes.split(","):
-        step = build(args, mode)
-        for side, images in ({28: 2} if args.toy else SIDES).items():
-            print(json.dumps(measure(step, args, mode, side, images)), flush=True)
+        step = None
+        for side, images in sides(args.toy).items():
+            row = {"mode": mode, "side": side, "images": images}
+            try:
+                step = step or build(args, mode)
+                row |= measure(step, args.toy, side, images)
+            except Exception as error:
+                row["failed"] = (
+                    f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
+                )
+                step = None
+            print(json.dumps(row), flush=True)
+            if step is None:
+                release()
         del step
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        release()
+
+
+def sides(toy: bool) -> dict[int, int]:
+    """Return pixels: images of a step."""
+    if toy:
+        return {28: 2}
+    small = torch.cuda.is_available() and torch.cuda.get_device_properties(0).total_memory < 100 * 2**30
+    return {side: images // 2 if small else images for side, images in SIDES.items()}
+
+
+def release() -> None:
+    """Give back what a model that is gone held, compiled code included."""
+    gc.collect()
+    torch._dynamo.reset()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def join_world_of_one() -> None:
@@ -54,24 +82,23 @@ def join_world_of_one() -> None:
     zero.init_distributed()
 
 
-def measure(
-    step: Callable[[Tensor], None], args: argparse.Namespace, mode: str, side: int, images: int
-) -> dict:
-    found = {"mode": mode, "side": side, "images": images}
+def measure(step: Callable[[Tensor], None], toy: bool, side: int, images: int) -> dict:
     batch = torch.randint(0, 256, (images, 3, side, side), dtype=torch.uint8, device=clock.device())
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    try:
-        seconds = clock.median_seconds(lambda: step(batch), *((1, 1) if args.toy else (4, 6)))
-    except torch.OutOfMemoryError as error:
-        return found | {"failed": str(error).split(".")[0]}
-    found |= {"seconds": seconds, "images/s": images / seconds}
+    seconds = clock.median_seconds(lambda: step(batch), *((1, 1) if toy else (3, 6)), limit=SECONDS)
+    found = {"seconds": seconds, "images/s": images / seconds}
     if torch.cuda.is_available():
         found["peak GiB"] = torch.cuda.max_memory_allocated() / 2**30
-    if clock.peak() and not args.toy:
-        forward = trunk_size("ViT-g/14", {"cls": (side, side)}).forward_flops["cls"]
-        found["MFU"] = 3 * forward * images / seconds / clock.peak()
+    if clock.peak() and not toy:
+        found["MFU"] = 3 * forward_flops()[str(side)] * images / seconds / clock.peak()
     return found
+
+
+@functools.cache
+def forward_flops() -> dict[str, int]:
+    """Return operations of ViT-g's forward pass on one image, by side; computed once, it takes seconds."""
+    return trunk_size("ViT-g/14", {str(side): (side, side) for side in SIDES}).forward_flops
 
 
 def build(args: argparse.Namespace, mode: str) -> Callable[[Tensor], None]:
@@ -129,6 +156,8 @@ def adamw(model: nn.Module) -> torch.optim.Optimizer:
 
 
 def compile_each(modules: list[nn.Module], toy: bool) -> None:
+    # else, past a few sizes, torch leaves the modules as they are in silence, and the row says compiled
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
     for module in modules:
         module.forward = torch.compile(module.forward, dynamic=False, backend="eager" if toy else "inductor")
 
