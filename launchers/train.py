@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="a.b=value", help="override one field")
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    is_first = os.environ.get("RANK", "0") == "0"
     try:
         config = apply_overrides(load_recipe(arguments.recipe), arguments.set)
         if arguments.ds:
@@ -33,10 +34,12 @@ def main() -> None:
         train(config, arguments.data, workdir, read_ds(config.ds), arguments.resume)
     except DataError as error:
         sys.exit("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]))
+    except FloatingPointError as error:  # on all ranks together
+        sys.exit(f"error: {error}" if is_first else 1)
     except ValueError as error:
         if getattr(error, "__notes__", None):  # raised while training: the rank that saw it tells all
             raise
-        if os.environ.get("RANK", "0") == "0":
+        if is_first:
             print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 

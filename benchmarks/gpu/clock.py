@@ -10,8 +10,15 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-PEAKS = {"H100 PCIe": 756e12, "H100 NVL": 835e12, "H200": 989e12, "H100": 989e12, "A100": 312e12}
-"""Dense bf16 operations a second on paper; the first name that a card's name holds counts."""
+PEAKS = {
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H200 NVL": 835e12,
+    "H200": 989e12,
+    "H100": 989e12,
+    "A100": 312e12,
+}
+"""Dense bf16 operations a second on paper; a plain name is the SXM card's."""
 
 
 def device() -> torch.device:
@@ -32,13 +39,18 @@ def synchronise() -> None:
         torch.cuda.synchronize()
 
 
-def median_seconds(work: Callable[[], object], warm_up: int, repeats: int, calls: int = 1) -> float:
+def median_seconds(
+    work: Callable[[], object], warm_up: int, repeats: int, calls: int = 1, limit: float = float("inf")
+) -> float:
     """Return the median wall-clock time of `work`, the device done before and after.
 
     Short work is called `calls` times between two readings, so that the wait for the device does not count.
+    Past `limit` seconds, the first reading (which may compile) apart, it ends with two repeats or more.
     """
-    seconds = []
+    seconds: list[float] = []
     for _ in range(warm_up + repeats):
+        if sum(seconds[1:]) * calls > limit and len(seconds) >= warm_up + 2:
+            break
         synchronise()
         start = time.perf_counter()
         for _ in range(calls):
@@ -55,8 +67,9 @@ def wait() -> None:
 
 
 def free() -> None:
-    """Give cached device memory back, so that one measurement's leaves room for the next."""
+    """Give back what is no longer used, compiled code included, so that the next measurement has room."""
     gc.collect()
+    torch._dynamo.reset()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 

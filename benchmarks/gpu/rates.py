@@ -48,7 +48,7 @@ def rate(found: dict, operations: float, seconds: float) -> None:
 def matrix(n: int, k: int, m: int) -> tuple[float, float]:
     """Return the operations of an n x k by k x m product and its seconds."""
     a, b = (torch.randn(s, device=clock.device(), dtype=torch.bfloat16) for s in ((n, k), (k, m)))
-    return 2 * n * k * m, clock.median_seconds(lambda: a @ b, 3, 10, calls=CALLS)
+    return 2 * n * k * m, clock.median_seconds(lambda: a @ b, 3, 10, calls=CALLS, limit=5.0)
 
 
 def attention(shape: tuple[int, ...], backward: bool) -> tuple[float, float]:
@@ -66,7 +66,9 @@ def attention(shape: tuple[int, ...], backward: bool) -> tuple[float, float]:
             torch.autograd.grad(out, (q, k, v), upstream)
 
     products = 7 if backward else 2
-    return products * 2.0 * images * heads * tokens**2 * size, clock.median_seconds(work, 3, 10, calls=CALLS)
+    return products * 2.0 * images * heads * tokens**2 * size, clock.median_seconds(
+        work, 3, 10, calls=CALLS, limit=5.0
+    )
 
 
 if __name__ == "__main__":

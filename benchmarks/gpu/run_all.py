@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -140,7 +141,9 @@ class Job:
 def render(rows: list[dict]) -> str:
     """Return the tables in Markdown."""
     head = next((row for row in rows if "device" in row), {})
-    lines = [f"# GPU: {head.get('device')}, torch {head.get('torch')}", ""]
+    here = {package.name: package.version for package in metadata.distributions()}
+    versions = ", ".join(f"{name} {here.get(name)}" for name in ("deepspeed", "timm"))
+    lines = [f"# GPU: {head.get('device')}, torch {head.get('torch')}, {versions}", ""]
     lines += ["`benchmarks/gpu/run_all.sh`", ""]
     lines += [
         "ViT-g unless said. A training step with AdamW on random images, bf16; medians. Plain torch: "

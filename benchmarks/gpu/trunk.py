@@ -4,9 +4,10 @@ One JSON line for each size. One that fails, for want of memory or otherwise, sa
 """
 
 import argparse
+import functools
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import clock
 import timm
@@ -18,8 +19,9 @@ from ufo_large.distributed import zero
 from ufo_large.models.checkpointing import CHECKPOINTING
 from ufo_large.planning.sizes import PRESETS, trunk_size
 
-SIDES = {224: 96, 448: 24, 1022: 5}  # pixels: images, about 25,000 tokens
+SIDES = {224: 96, 448: 24, 1022: 5}  # pixels: images, about 25,000 tokens; half of that below 100 GiB
 TOY_SIDES = {28: 2, 42: 1}
+SECONDS = 8.0  # a row, beyond its first step, where a step is slow
 TOY = {"img_size": 28, "embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_ratio": 4.0}
 TASKS = ("a", "b", "c")
 
@@ -40,7 +42,7 @@ def main() -> None:
     if args.zero3:
         join_world_of_one()
     step = None
-    for side, images in list(sizes(args))[args.skip :]:
+    for side, images in sizes(args)[args.skip :]:
         with clock.row(side=side, images=images) as found:
             step = step or build(args)
             measure(found, step, args.toy)
@@ -49,10 +51,13 @@ def main() -> None:
         clock.free()
 
 
-def sizes(args: argparse.Namespace) -> Iterable[tuple[int, int]]:
-    """Return (pixels, images); compiled, two are enough, for each is compiled anew."""
-    every = TOY_SIDES if args.toy else SIDES
-    return [(side, images) for side, images in every.items() if not (args.compile and side == 448)]
+def sizes(args: argparse.Namespace) -> list[tuple[int, int]]:
+    """Return (pixels, images of a step); compiled, two are enough, for each is compiled anew."""
+    if args.toy:
+        return list(TOY_SIDES.items())
+    small = torch.cuda.is_available() and torch.cuda.get_device_properties(0).total_memory < 100 * 2**30
+    sides = [side for side in SIDES if not (args.compile and side == 448)]
+    return [(side, SIDES[side] // 2 if small else SIDES[side]) for side in sides]
 
 
 def join_world_of_one() -> None:
@@ -71,13 +76,18 @@ def measure(found: dict, step: Callable[[Tensor], None], toy: bool) -> None:
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     # ZeRO-3 learns its order in two steps and fetches ahead from the third on
-    seconds = clock.median_seconds(lambda: step(batch), *((1, 1) if toy else (3, 5)))
+    seconds = clock.median_seconds(lambda: step(batch), *((1, 1) if toy else (3, 5)), limit=SECONDS)
     found.update({"seconds": seconds, "images/s": images / seconds})
     if torch.cuda.is_available():
         found["peak GiB"] = torch.cuda.max_memory_allocated() / 2**30
-    if clock.peak():
-        forward = trunk_size("ViT-g/14", {"cls": (side, side)}).forward_flops["cls"]
-        found["MFU"] = 3 * forward * images / seconds / clock.peak()
+    if clock.peak() and not toy:
+        found["MFU"] = 3 * forward_flops()[str(side)] * images / seconds / clock.peak()
+
+
+@functools.cache
+def forward_flops() -> dict[str, int]:
+    """Return operations of ViT-g's forward pass on one image, by side; computed once, it takes seconds."""
+    return trunk_size("ViT-g/14", {str(side): (side, side) for side in SIDES}).forward_flops
 
 
 def build(args: argparse.Namespace) -> Callable[[Tensor], None]:
@@ -135,6 +145,8 @@ def adamw(model: nn.Module) -> torch.optim.Optimizer:
 
 
 def compile_each(modules: list[nn.Module], toy: bool) -> None:
+    # else, past a few sizes, torch leaves the modules as they are in silence, and the row says compiled
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
     for module in modules:
         module.forward = torch.compile(module.forward, dynamic=False, backend="eager" if toy else "inductor")
 

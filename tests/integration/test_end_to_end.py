@@ -73,12 +73,31 @@ def test_train_evaluate_report(tiny_shards, tmp_path, script):
         (("--recipe", "demo", "--ds", "zero4_fp32"), "no such DeepSpeed config"),
         (("--recipe", "demo", "--ds", "none", "--data", "nowhere"), "nowhere"),
         (("--recipe", "demo", "--set", "balancer=pcgard"), "Did you mean 'pcgrad'"),
+        (("--ds", "none", "--data", "SHARDS", "--set", "model.trunk.lora.rank=4"), "would be random here"),
     ],
 )
-def test_bad_input_stops_before_training(arguments, message, tmp_path, script):
+def test_bad_input_stops_before_training(arguments, message, tiny_shards, tmp_path, script):
+    arguments = [tiny_shards if a == "SHARDS" else a for a in arguments]
     data = () if "--data" in arguments else ("--data", tmp_path)
     done = script("launchers/train.py", *arguments, *data, "--workdir", tmp_path / "run")
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_diverges_ends_with_one_line(tiny_shards, tmp_path):
+    changes = (
+        *SMALL,
+        "steps=9",
+        "schedule.warmup_steps=0",
+        "optimizer.learning_rate=1e30",
+        "optimizer.clip_norm=0",
+    )
+    overrides = [x for change in changes for x in ("--set", change)]
+    done = deepspeed(
+        "launchers/train.py", "--recipe", "demo", "--data", tiny_shards, "--workdir", tmp_path, *overrides
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("error: step 1: the gradient or loss of") == 1
+    assert "no parameter was moved" in done.stderr and "Traceback" not in done.stderr

@@ -1,10 +1,15 @@
 """The first GPU script at toy size on a CPU: every row is there, and one that fails costs only itself."""
 
+import argparse
+import importlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = ["matrix and attention", "timm's model, plain loop", "an expert a task, ZeRO-3"]
@@ -64,11 +69,53 @@ def test_without_time_the_rest_is_said_to_be_skipped(tmp_path):
     assert rows == [{"case": CASES[1], "mode": "none", "skipped": "no time was left"}]
 
 
-def test_peaks_are_those_of_the_card(monkeypatch):
-    """NVIDIA's data sheets, dense bf16: H100 SXM and H200 989, H100 PCIe 756, H100 NVL 835 TFLOP/s."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks/gpu"))
-    import clock
+@pytest.fixture
+def scripts(monkeypatch):
+    """Import a file of benchmarks/gpu as it imports others: from its own folder."""
+    for folder in ("benchmarks", "benchmarks/gpu"):
+        monkeypatch.syspath_prepend(str(ROOT / folder))
+    yield importlib.import_module
+    for name in ("trunk", "run_all", "clock", "workload"):
+        sys.modules.pop(name, None)
 
+
+def test_every_block_is_compiled_at_every_size_or_the_row_fails(scripts, monkeypatch):
+    """Past torch's limit of recompilations modules run uncompiled in silence: here that is an error."""
+    trunk = scripts("trunk")
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
+    monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", False)  # undone afterwards
+    args = argparse.Namespace(model="timm", compile=True, toy=True)
+    step = trunk.build(args)
+    step(torch.zeros(1, 3, 28, 28, dtype=torch.uint8))
+    with pytest.raises(Exception, match="recompile_limit"):
+        step(torch.zeros(1, 3, 42, 42, dtype=torch.uint8))
+    scripts("clock").free()
+    trunk.build(args)(torch.zeros(1, 3, 42, 42, dtype=torch.uint8))
+
+
+def test_a_case_that_hangs_is_ended_and_keeps_its_rows(scripts, monkeypatch, tmp_path):
+    run_all = scripts("run_all")
+    (tmp_path / "hang.py").write_text(
+        "import time\nprint('{\"images/s\": 1.0}', flush=True)\ntime.sleep(600)"
+    )
+    monkeypatch.setattr(run_all, "HERE", tmp_path)
+    monkeypatch.setattr(run_all, "CASES", dict.fromkeys(("hang", "next"), ("hang.py", (), (None,))))
+    monkeypatch.setattr(run_all, "LONGEST", 10)
+    monkeypatch.setattr(
+        sys, "argv", ["run_all.py", "--budget=15", "--out", str(tmp_path), "--cases", "hang", "next"]
+    )
+    run_all.main()
+    rows = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text().splitlines()]
+    assert rows == [
+        {"case": "hang", "images/s": 1.0},
+        {"case": "hang", "skipped": "the time ran out here"},
+        {"case": "next", "skipped": "no time was left"},
+    ]
+
+
+def test_peaks_are_those_of_the_card(scripts):
+    """NVIDIA's data sheets, dense bf16: H100 SXM and H200 989, H100 PCIe 756, H100 NVL 835 TFLOP/s."""
+    clock = scripts("clock")
     cards = {"NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H200": 989e12, "NVIDIA H100 PCIe": 756e12}
     assert {card: clock.peak(card) for card in cards} == cards
     assert clock.peak("NVIDIA H100 NVL") == 835e12 and clock.peak("cpu") is None

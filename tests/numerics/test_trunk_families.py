@@ -94,3 +94,25 @@ def test_a_stem_that_cannot_be_built_sharded_is_refused_with_the_remedy(monkeypa
     monkeypatch.setattr("timm.create_model", fail)
     with pytest.raises(ValueError, match="use a plain ViT, or ZeRO stage 1 or 2"):
         config.build_vit()
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "said"),
+    [
+        ("resnet50", {}, "needs a plain ViT"),
+        ("swin_tiny_patch4_window7_224", {}, "needs a plain ViT"),
+        ("samvit_base_patch16", {}, "needs a plain ViT"),
+        ("beit_base_patch16_224", {}, "needs a plain ViT"),
+        ("naflexvit_base_patch16_gap", {}, "needs a plain ViT"),
+        ("vitamin_base_224", {"embed_dim": 96}, "of a shape that it allows"),
+    ],
+)
+def test_what_is_no_plain_vit_is_refused(name, shape, said):
+    with pytest.raises(ValueError, match=f"{name}.*{said}"), torch.device("meta"):
+        Trunk.Config(name=name, **shape).build_vit()
+
+
+def test_an_unknown_name_lists_plain_vits_only():
+    with pytest.raises(ValueError, match="no timm model") as error:
+        Trunk.Config(name="vit_giant_patch14_clip_225")
+    assert "vit_giant_patch14_clip_224" in str(error.value) and "convit" not in str(error.value)

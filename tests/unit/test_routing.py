@@ -9,6 +9,7 @@ import torch
 from ufo_large.routing import ROUTERS, Route
 from ufo_large.routing.base import routed_blocks
 from ufo_large.routing.clone import clone_module
+from ufo_large.routing.learned import OWN_PATH
 from ufo_large.routing.token_topk import balance_loss, mutual_information
 from ufo_large.structures import role_of
 from ufo_large.testing.models import tiny_trunk
@@ -254,3 +255,17 @@ def test_statistics_are_scalars_averaged_over_blocks():
     for value in (1.0, 2.0, 6.0):
         route.observe("x", torch.tensor(value))
     assert route.statistics["x"] == 3.0
+
+
+def test_a_decided_choice_is_still_reported():
+    """One of two tasks in one block prefers its own path: that is its load, without entropy."""
+    trunk = tiny_trunk(ROUTERS["learned"].Config(blocks=(2,), decide_at=0.5)).build(("a", "b")).train()
+    trunk.route.progress = 0.6
+    bank = trunk.banks()["blocks.2.mlp"]
+    with torch.no_grad():
+        bank.choices["a"].logits_2[OWN_PATH] = 3.0
+    seen = {}
+    for task in ("a", "b"):
+        trunk(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.tensor([[32, 32]]), task)
+        seen[task] = {name: float(value) for name, value in trunk.route.statistics.items()}
+    assert seen == {"a": {"own_path": 1.0, "entropy": 0.0}, "b": {"own_path": 0.0, "entropy": 0.0}}

@@ -143,7 +143,7 @@ class TaskLoader:
     """Endless iterator of one rank's micro-batches, with a small state that restores the next one.
 
     `bad_samples`: different samples found unreadable on this rank. `wait_s`: seconds spent waiting for data
-    since the start.
+    since the start; `images`: how many it handed out since then.
     """
 
     def __init__(
@@ -159,6 +159,7 @@ class TaskLoader:
         self.rank, self.world_size = rank, world_size
         self.position = stream.start()
         self.wait_s = 0.0
+        self.images = 0
         self._bad: dict[int, str] = {}
         self._batches: Iterator | None = None
         self._after: deque[Position] = deque()  # of the batches asked for and not yet handed out
@@ -175,6 +176,7 @@ class TaskLoader:
         if isinstance(batch, DataError):
             raise batch
         self.position = self._after.popleft()
+        self.images += len(batch.samples)
         self.wait_s += time.perf_counter() - started
         self._note(bad)
         return batch

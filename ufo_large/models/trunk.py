@@ -68,7 +68,7 @@ class Trunk(nn.Module):
 
         def __post_init__(self):
             if not timm.is_model(self.name.split(".")[0]):
-                known = timm.list_models("*vit*") + timm.list_models("eva*")
+                known = timm.list_models(module="vision_transformer") + timm.list_models(module="eva")
                 raise ValueError(
                     f"trunk.name={self.name!r} is no timm model.{did_you_mean(self.name, known)[:400]}"
                 )
@@ -102,10 +102,10 @@ class Trunk(nn.Module):
                 vit = timm.create_model(
                     self.name, num_classes=0, dynamic_img_size=True, drop_path_rate=self.drop_path, **options
                 )
-            except TypeError as error:
+            except (TypeError, AssertionError) as error:
                 raise ValueError(
-                    f"trunk.name={self.name!r} cannot be the trunk: {error}; it must be a plain ViT: "
-                    "a timm VisionTransformer or Eva model"
+                    f"trunk.name={self.name!r} cannot be the trunk, which needs a plain ViT: a timm "
+                    f"VisionTransformer or Eva model, of a shape that it allows ({error})"
                 ) from error
             except RuntimeError as error:
                 raise ValueError(

@@ -84,6 +84,7 @@ class LearnedBank(ExpertBank):
         choice, expert = self.choices[task], self.experts[task]
         if not self.training or self.route.progress >= self.config.decide_at:
             path = choice.decide() if self.training else choice.likelier()
+            self._observe(torch.eye(2, device=x_BLD.device)[path])
             return (expert if path == OWN_PATH else self.shared)(x_BLD, **options)
         shares_2 = choice(self._noise().to(x_BLD.device), self._temperature())
         drawn_2 = F.one_hot(shares_2.argmax(), 2)

@@ -132,10 +132,13 @@ def _training(keys: Sequence[str]) -> tuple[Panel, ...]:
         "train/grad_norm": ("Gradient norm before clipping", {}),
     }
     panels = [_panel(title, [k], _last_part, **o) for k, (title, o) in known.items() if k in keys]
-    epochs = [k for k in keys if k.startswith("train/epoch/")]
-    if epochs:
-        panels.append(_panel("Epochs seen", epochs, _last_part, scale="linear"))
-    others = [k for k in keys if k.startswith("train/") and k not in known and k not in epochs]
+    per_task = {"epoch": "Epochs seen", "bad_samples": "Unreadable samples replaced"}
+    by_task = {n: [k for k in keys if k.startswith(f"train/{n}/")] for n in per_task}
+    for name, own in by_task.items():
+        if own:
+            panels.append(_panel(per_task[name], own, _last_part, scale="linear", limits=(0.0, None)))
+    drawn = [*known, *sum(by_task.values(), [])]
+    others = [k for k in keys if k.startswith("train/") and k not in drawn]
     panels += [_panel(_title(k.removeprefix("train/")), [k], _last_part) for k in others]
     return tuple(panels)
 

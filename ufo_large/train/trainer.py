@@ -51,14 +51,13 @@ class Trainer:
         config, feeds = self.config, self.runner.feeds
         self.model.trunk.route.progress = step / config.steps
         rate = config.optimizer.learning_rate * config.schedule.factor(step, config.steps)
-        waited = sum(f.loader.wait_s for f in feeds.values())
+        before = self._loaded()
         start = time.perf_counter()
         values = self.runner.run(step, [rate * scale for scale in self.rate_scales])
         if self.ema is not None:
             self.ema.update(step + 1)
         seconds = time.perf_counter() - start
-        waited = sum(f.loader.wait_s for f in feeds.values()) - waited
-        images = sum(f.loader.config.micro_batch * self.runner.counts[t] for t, f in feeds.items())
+        waited, images = (now - then for now, then in zip(self._loaded(), before, strict=True))
         return values | {
             "train/lr": rate,
             "train/step_seconds": seconds,
@@ -67,6 +66,11 @@ class Trainer:
             **{f"train/epoch/{task}": f.loader.epoch for task, f in feeds.items()},
             **{f"train/bad_samples/{task}": float(f.loader.bad_samples) for task, f in feeds.items()},
         }
+
+    def _loaded(self) -> tuple[float, int]:
+        """Return the seconds waited for data and the images it brought, so far, on this rank."""
+        loaders = [feed.loader for feed in self.runner.feeds.values()]
+        return sum(loader.wait_s for loader in loaders), sum(loader.images for loader in loaders)
 
     def state_dict(self) -> dict[str, Any]:
         return {
