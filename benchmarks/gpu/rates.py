@@ -5,7 +5,6 @@ One JSON line each. Needs torch only.
 
 import argparse
 import json
-from collections.abc import Callable
 
 import clock
 import torch
@@ -14,35 +13,42 @@ from torch.nn import functional as F
 WIDTHS = {"g": (1408, 6144), "G": (1664, 8192)}  # width, MLP
 HEADS = {64: 24, 88: 16, 104: 16}  # size of a head: heads
 TOKENS = {257: 96, 1025: 24, 5330: 5}  # tokens an image: images
-CALLS = 10  # in a row, so that starting one hides behind the one before
+CALLS = 10  # between two readings: the shortest takes a tenth of a millisecond
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--toy", action="store_true")
-    toy = parser.parse_args().toy
+    parser.add_argument("--wait", action="store_true", help="begin when standard input says so")
+    args = parser.parse_args()
+    toy = args.toy
+    if args.wait:
+        clock.wait()
     print(json.dumps({"device": clock.name(), "torch": torch.__version__, "peak": clock.peak()}), flush=True)
     rows = 64 if toy else 32768
     square = 128 if toy else 8192
-    report("matrix 8192 cubed" if not toy else "matrix 128 cubed", *matrix(square, square, square))
+    with clock.row(what=f"matrix {square} cubed") as found:
+        rate(found, *matrix(square, square, square))
     for width, hidden in WIDTHS.values():
-        report(f"matrix {rows} x {width} x {hidden}", *matrix(rows, width, hidden))
-        report(f"matrix {rows} x {width} x {3 * width}", *matrix(rows, width, 3 * width))
+        for columns in (hidden, 3 * width):
+            with clock.row(what=f"matrix {rows} x {width} x {columns}") as found:
+                rate(found, *matrix(rows, width, columns))
     for tokens, images in ({17: 1} if toy else TOKENS).items():
         for size, heads in HEADS.items():
-            shape = (images, heads, tokens, size)
-            report(f"attention {shape}, forward", *attention(shape, False))
-            report(f"attention {shape}, both ways", *attention(shape, True))
+            for backward in (False, True):
+                shape = (images, heads, tokens, size)
+                with clock.row(what=f"attention {shape}, {'both ways' if backward else 'forward'}") as found:
+                    rate(found, *attention(shape, backward))
 
 
-def report(what: str, operations: float, seconds: float) -> None:
-    print(json.dumps({"what": what, "TFLOP/s": operations / seconds / 1e12, "seconds": seconds}), flush=True)
+def rate(found: dict, operations: float, seconds: float) -> None:
+    found.update({"TFLOP/s": operations / seconds / 1e12, "seconds": seconds})
 
 
 def matrix(n: int, k: int, m: int) -> tuple[float, float]:
     """Return the operations of an n x k by k x m product and its seconds."""
     a, b = (torch.randn(s, device=clock.device(), dtype=torch.bfloat16) for s in ((n, k), (k, m)))
-    return 2 * n * k * m, seconds_a_call(lambda: a @ b)
+    return 2 * n * k * m, clock.median_seconds(lambda: a @ b, 3, 10, calls=CALLS)
 
 
 def attention(shape: tuple[int, ...], backward: bool) -> tuple[float, float]:
@@ -52,22 +58,15 @@ def attention(shape: tuple[int, ...], backward: bool) -> tuple[float, float]:
         torch.randn(shape, device=clock.device(), dtype=torch.bfloat16, requires_grad=backward)
         for _ in range(3)
     )
+    upstream = torch.randn_like(q)
 
     def work() -> None:
         out = F.scaled_dot_product_attention(q, k, v)
         if backward:
-            torch.autograd.grad(out.sum(), (q, k, v))
+            torch.autograd.grad(out, (q, k, v), upstream)
 
     products = 7 if backward else 2
-    return products * 2.0 * images * heads * tokens**2 * size, seconds_a_call(work)
-
-
-def seconds_a_call(work: Callable[[], object]) -> float:
-    def many() -> None:
-        for _ in range(CALLS):
-            work()
-
-    return clock.median_seconds(many, 2, 5, limit=5.0) / CALLS
+    return products * 2.0 * images * heads * tokens**2 * size, clock.median_seconds(work, 3, 10, calls=CALLS)
 
 
 if __name__ == "__main__":

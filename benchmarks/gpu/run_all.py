@@ -1,10 +1,13 @@
-"""Run each case in a process of its own within one time budget; write JSON lines and a table after each.
+"""Run all cases within one time budget; write JSON lines and a table after each row.
 
-A case that fails, or for which no time is left, is written down as such; the others go on. Results are
-written after every row, so a run that is cut off keeps what it had.
+A row that fails, or for which no time is left, is written down as such; the others go on. DeepSpeed does not
+give an engine's memory back, so each checkpointing mode has a process, and so have the sizes after one that
+did not fit.
+While one measures, the next imports what it needs and waits.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -14,23 +17,23 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-ALL, TWO = "none,selective,full,offload", "none,full"
-CASES = {  # most wanted first
-    "matrix and attention": ("rates.py",),
-    "timm's model, plain loop": ("trunk.py", "--model=timm", "--modes=none"),
-    "dense trunk, plain torch": ("trunk.py", f"--modes={ALL}"),
-    "dense trunk, plain torch, compiled": ("trunk.py", "--modes=none,selective", "--compile"),
-    "dense trunk, ZeRO-3": ("trunk.py", f"--modes={ALL}", "--zero3"),
-    "an expert a task, plain torch": ("trunk.py", f"--modes={TWO}", "--router=task"),
-    "an expert a task, ZeRO-3": ("trunk.py", f"--modes={TWO}", "--router=task", "--zero3"),
-    "dense trunk, ZeRO-3, compiled": ("trunk.py", "--modes=none,selective", "--zero3", "--compile"),
-    "timm's model, plain loop, compiled": ("trunk.py", "--model=timm", "--modes=none", "--compile"),
+ALL, TWO = ("none", "selective", "full", "offload"), ("none", "full")
+# Compiled blocks already recompute what is cheap; what they keep inside, `selective` cannot see.
+CASES = {  # most wanted first: script, options, checkpointing modes
+    "matrix and attention": ("rates.py", (), (None,)),
+    "timm's model, plain loop": ("trunk.py", ("--model=timm",), ("none",)),
+    "dense trunk, plain torch": ("trunk.py", (), ALL),
+    "dense trunk, ZeRO-3": ("trunk.py", ("--zero3",), ALL),
+    "dense trunk, plain torch, compiled": ("trunk.py", ("--compile",), TWO),
+    "an expert a task, plain torch": ("trunk.py", ("--router=task",), TWO),
+    "an expert a task, ZeRO-3": ("trunk.py", ("--router=task", "--zero3"), TWO),
+    "dense trunk, ZeRO-3, compiled": ("trunk.py", ("--zero3", "--compile"), ("none",)),
+    "timm's model, plain loop, compiled": ("trunk.py", ("--model=timm", "--compile"), ("none",)),
 }
-CASE_SECONDS = 130  # a case that hangs costs no more than this
+LONGEST = 120  # seconds of one process: one that hangs must not take the others' time
 RATES, TRUNKS = ("what", "TFLOP/s"), ("case", "mode", "side", "images", "images/s", "MFU", "peak GiB")
 
 
@@ -41,61 +44,108 @@ def main() -> None:
     parser.add_argument("--cases", nargs="*", default=list(CASES), help=f"some of: {'; '.join(CASES)}")
     parser.add_argument("--out", type=Path, default=os.environ.get("OUT", HERE.parent / "results"))
     args = parser.parse_args()
-    rows, end = [], time.monotonic() + args.budget
     args.out.mkdir(parents=True, exist_ok=True)
-    name = "gpu_toy" if args.toy else "gpu"
-    for case in args.cases:
-        for row in run(case, args.toy, min(end - time.monotonic(), CASE_SECONDS)):
-            print(case, row, file=sys.stderr, flush=True)
-            rows.append({"case": case, **row})
-            (args.out / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-            (args.out / f"{name}.md").write_text(render(rows))
+    name, rows = "gpu_toy" if args.toy else "gpu", []
+    for row in measure(args.cases, args.toy, time.monotonic() + args.budget):
+        rows.append(row)
+        print(row, file=sys.stderr, flush=True)
+        with (args.out / f"{name}.jsonl").open("a" if len(rows) > 1 else "w") as file:
+            file.write(json.dumps(row) + "\n")
+        (args.out / f"{name}.md").write_text(render(rows))
     print(render(rows))
     if any("error" in row for row in rows):
         sys.exit(1)
 
 
-def run(case: str, toy: bool, seconds: float) -> Iterator[dict]:
-    """Yield a case's JSON lines as they come, and last why there are no more of them."""
-    if seconds < 10:
-        yield {"skipped": "no time was left"}
-        return
-    script, *options = CASES[case]
-    command = [sys.executable, str(HERE / script), *options, *(["--toy"] if toy else [])]
-    with tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True
+def measure(cases: list[str], toy: bool, end: float) -> Iterator[dict]:
+    """Yield every row of `cases` as soon as it is there."""
+    shared = ("--toy",) if toy else ()
+    wanted = [(case, mode) for case in cases for mode in CASES[case][2]]
+    jobs = [Job(case, mode, shared) for case, mode in wanted[:1]]
+    try:
+        for following in [*wanted[1:], None]:
+            job = jobs.pop()
+            if following is not None:
+                jobs.append(Job(*following, shared))
+            while job is not None:
+                yield from job.rows(end - time.monotonic())
+                job = job.rest()
+    finally:
+        for job in jobs:
+            job.kill()
+
+
+class Job:
+    """A process that measures one case in one checkpointing mode, once it is told to begin."""
+
+    def __init__(self, case: str, mode: str | None, shared: tuple[str, ...], skip: int = 0):
+        script, options, _ = CASES[case]
+        mode_options = () if mode is None else (f"--mode={mode}", f"--skip={skip}")
+        command = [sys.executable, str(HERE / script), "--wait", *options, *mode_options, *shared]
+        self.case, self.mode, self.shared, self.done = case, mode, shared, skip
+        self._did_not_fit = False
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            start_new_session=True,
         )
+
+    def kill(self) -> None:
+        """End the process and what it started: the compiler's workers would hold its output open."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+    def rows(self, seconds: float) -> Iterator[dict]:
+        """Yield the rows; a last one says why there are no more, where the process failed or was ended."""
+        head = {"case": self.case, **({} if self.mode is None else {"mode": self.mode})}
+        if seconds < 10:
+            self.kill()
+            yield {**head, "skipped": "no time was left"}
+            return
         late = threading.Event()
-
-        def stop() -> None:
-            late.set()
-            os.killpg(process.pid, signal.SIGKILL)  # compilers that it started too
-
-        timer = threading.Timer(seconds, stop)
+        timer = threading.Timer(min(seconds, LONGEST), lambda: (late.set(), self.kill()))
         timer.start()
-        yield from (json.loads(line) for line in process.stdout if line.startswith("{"))
-        process.wait()
-        timer.cancel()
-        errors.seek(0)
-        said = errors.read()
-    if late.is_set():
-        yield {"skipped": "the time ran out here"}
-    elif process.returncode:
-        print(said[-3000:], file=sys.stderr)
-        yield {"error": (said.strip().splitlines() or ["no message"])[-1]}
+        try:
+            with contextlib.suppress(BrokenPipeError), self.process.stdin as begin:
+                begin.write("begin\n")
+            for line in self.process.stdout:
+                if line.startswith("{"):
+                    row = json.loads(line)
+                    self.done += 1
+                    self._did_not_fit = row.get("failed", "").startswith("OutOfMemoryError")
+                    yield {**head, **row}
+            code = self.process.wait()
+        finally:
+            timer.cancel()
+            self.kill()
+        if late.is_set():
+            yield {**head, "skipped": "the time ran out here"}
+        elif code:
+            self._errors.seek(0)
+            said = self._errors.read()
+            print(said[-3000:], file=sys.stderr)
+            yield {**head, "error": (said.strip().splitlines() or [f"exit code {code}"])[-1]}
+
+    def rest(self) -> "Job | None":
+        """Return a job for the sizes after one that did not fit; None where that was not so."""
+        if not self._did_not_fit or self.mode is None:
+            return None
+        return Job(self.case, self.mode, self.shared, self.done)
 
 
 def render(rows: list[dict]) -> str:
     """Return the tables in Markdown."""
     head = next((row for row in rows if "device" in row), {})
-    here = {package.name: package.version for package in metadata.distributions()}
-    versions = ", ".join(f"{name} {here.get(name)}" for name in ("deepspeed", "timm"))
-    lines = [f"# GPU: {head.get('device')}, torch {head.get('torch')}, {versions}", ""]
+    lines = [f"# GPU: {head.get('device')}, torch {head.get('torch')}", ""]
     lines += ["`benchmarks/gpu/run_all.sh`", ""]
     lines += [
         "ViT-g unless said. A training step with AdamW on random images, bf16; medians. Plain torch: "
-        "float32 weights under autocast. MFU counts model operations only, over the card's dense bf16 peak; "
+        "float32 weights under autocast (fairscale's offload computes again in float16 there). MFU counts "
+        "model operations only, over the card's dense bf16 peak; "
         "`-` where that is not known.",
     ]
     for columns, wanted in ((RATES, "what"), (TRUNKS, "images/s")):

@@ -1,16 +1,12 @@
 """Training steps of the trunk alone: images a second, MFU and peak memory by size and checkpointing mode.
 
-One JSON line for each (mode, size). A size that does not fit, or fails otherwise, is written down as failed;
-the next gets a new model, for what ZeRO-3 holds after an error is not to be relied on.
+One JSON line for each size. One that fails, for want of memory or otherwise, says so and is the last.
 """
 
 import argparse
-import functools
-import gc
-import json
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import clock
 import timm
@@ -19,10 +15,11 @@ import workload
 from torch import Tensor, nn
 
 from ufo_large.distributed import zero
+from ufo_large.models.checkpointing import CHECKPOINTING
 from ufo_large.planning.sizes import PRESETS, trunk_size
 
-SIDES = {224: 96, 448: 24, 1022: 5}  # pixels: images, about 25,000 tokens; half of that below 100 GiB
-SECONDS = 8.0  # a row, beyond its first step, where a step is slow
+SIDES = {224: 96, 448: 24, 1022: 5}  # pixels: images, about 25,000 tokens
+TOY_SIDES = {28: 2, 42: 1}
 TOY = {"img_size": 28, "embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_ratio": 4.0}
 TASKS = ("a", "b", "c")
 
@@ -30,47 +27,32 @@ TASKS = ("a", "b", "c")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=("ours", "timm"), default="ours")
-    parser.add_argument("--modes", default="none", help="checkpointing, with commas between")
+    parser.add_argument("--mode", choices=CHECKPOINTING, default="none", help="checkpointing")
     parser.add_argument("--router", choices=("shared", "task"), default="shared")
     parser.add_argument("--zero3", action="store_true")
     parser.add_argument("--compile", action="store_true", help="each block, or unit of a block, by itself")
+    parser.add_argument("--skip", type=int, default=0, help="leave out so many sizes")
     parser.add_argument("--toy", action="store_true")
+    parser.add_argument("--wait", action="store_true", help="begin when standard input says so")
     args = parser.parse_args()
+    if args.wait:
+        clock.wait()
     if args.zero3:
         join_world_of_one()
-    for mode in args.modes.split(","):
-        step = None
-        for side, images in sides(args.toy).items():
-            row = {"mode": mode, "side": side, "images": images}
-            try:
-                step = step or build(args, mode)
-                row |= measure(step, args.toy, side, images)
-            except Exception as error:
-                row["failed"] = (
-                    f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
-                )
-                step = None
-            print(json.dumps(row), flush=True)
-            if step is None:
-                release()
-        del step
-        release()
+    step = None
+    for side, images in list(sizes(args))[args.skip :]:
+        with clock.row(side=side, images=images) as found:
+            step = step or build(args)
+            measure(found, step, args.toy)
+        if "failed" in found:
+            return  # what it left half done must not reach the next size
+        clock.free()
 
 
-def sides(toy: bool) -> dict[int, int]:
-    """Return pixels: images of a step."""
-    if toy:
-        return {28: 2}
-    small = torch.cuda.is_available() and torch.cuda.get_device_properties(0).total_memory < 100 * 2**30
-    return {side: images // 2 if small else images for side, images in SIDES.items()}
-
-
-def release() -> None:
-    """Give back what a model that is gone held, compiled code included."""
-    gc.collect()
-    torch._dynamo.reset()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+def sizes(args: argparse.Namespace) -> Iterable[tuple[int, int]]:
+    """Return (pixels, images); compiled, two are enough, for each is compiled anew."""
+    every = TOY_SIDES if args.toy else SIDES
+    return [(side, images) for side, images in every.items() if not (args.compile and side == 448)]
 
 
 def join_world_of_one() -> None:
@@ -82,31 +64,28 @@ def join_world_of_one() -> None:
     zero.init_distributed()
 
 
-def measure(step: Callable[[Tensor], None], toy: bool, side: int, images: int) -> dict:
+def measure(found: dict, step: Callable[[Tensor], None], toy: bool) -> None:
+    """Fill a row with the seconds and memory of a step on random images of its side."""
+    side, images = found["side"], found["images"]
     batch = torch.randint(0, 256, (images, 3, side, side), dtype=torch.uint8, device=clock.device())
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    seconds = clock.median_seconds(lambda: step(batch), *((1, 1) if toy else (3, 6)), limit=SECONDS)
-    found = {"seconds": seconds, "images/s": images / seconds}
+    # ZeRO-3 learns its order in two steps and fetches ahead from the third on
+    seconds = clock.median_seconds(lambda: step(batch), *((1, 1) if toy else (3, 5)))
+    found.update({"seconds": seconds, "images/s": images / seconds})
     if torch.cuda.is_available():
         found["peak GiB"] = torch.cuda.max_memory_allocated() / 2**30
-    if clock.peak() and not toy:
-        found["MFU"] = 3 * forward_flops()[str(side)] * images / seconds / clock.peak()
-    return found
+    if clock.peak():
+        forward = trunk_size("ViT-g/14", {"cls": (side, side)}).forward_flops["cls"]
+        found["MFU"] = 3 * forward * images / seconds / clock.peak()
 
 
-@functools.cache
-def forward_flops() -> dict[str, int]:
-    """Return operations of ViT-g's forward pass on one image, by side; computed once, it takes seconds."""
-    return trunk_size("ViT-g/14", {str(side): (side, side) for side in SIDES}).forward_flops
-
-
-def build(args: argparse.Namespace, mode: str) -> Callable[[Tensor], None]:
+def build(args: argparse.Namespace) -> Callable[[Tensor], None]:
     """Return a training step on a batch of uint8 images."""
     shape = TOY if args.toy else {}
     if args.model == "timm":
         return timm_step(args, shape)
-    config = workload.trunk_config("ViT-g/14", args.router, mode, **shape)
+    config = workload.trunk_config("ViT-g/14", args.router, args.mode, **shape)
     ds = workload.read_ds("zero3_bf16") if args.zero3 else None
     with zero.sharded_construction(ds), torch.device(clock.device() if ds is None else "cpu"):
         trunk = config.build(TASKS).train()
@@ -156,8 +135,6 @@ def adamw(model: nn.Module) -> torch.optim.Optimizer:
 
 
 def compile_each(modules: list[nn.Module], toy: bool) -> None:
-    # else, past a few sizes, torch leaves the modules as they are in silence, and the row says compiled
-    torch._dynamo.config.fail_on_recompile_limit_hit = True
     for module in modules:
         module.forward = torch.compile(module.forward, dynamic=False, backend="eager" if toy else "inductor")
 

@@ -1,12 +1,14 @@
-"""Adapters on frozen shared weights, trained and resumed on two ranks under ZeRO-3."""
+"""Adapters on frozen shared weights: three tasks, an average of the weights and a resume, on two ranks."""
 
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from ufo_large.distributed.ema import ShardedEma
 from ufo_large.models.checkpointing import CHECKPOINTING
 from ufo_large.models.lora import LoraConfig, is_adapter
 from ufo_large.models.weights import fill, initial_state
@@ -14,7 +16,10 @@ from ufo_large.structures import role_of
 from ufo_large.testing.distributed import run_ranks
 from ufo_large.testing.models import TINY_TASKS, tiny_batch, tiny_model
 
-RATE, TASKS = 0.1, TINY_TASKS[:1]
+RATE, WEIGHTS = 0.01, (0.5, 1.0, 2.0)
+FP32 = [(mode, 3, False) for mode in CHECKPOINTING] + [("none", 1, False), ("full", 2, False)]
+BF16 = [("none", stage, True) for stage in (1, 2, 3)]  # checkpointing, ZeRO stage, bf16
+PLAIN = ("none", 0, False)
 
 
 def config(mode: str = "none", **trunk):
@@ -27,21 +32,21 @@ def write_pretrained(path: Path) -> Path:
     return path
 
 
-def train(mode: str, stage: int, pretrained: str) -> dict:
+def train(mode: str, stage: int, bf16: bool, pretrained: str) -> dict:
     """Three steps, a checkpoint after the second; then the third again from it in a new engine."""
     from ufo_large.distributed import zero
     from ufo_large.distributed.ds_config import complete
     from ufo_large.distributed.engine import PlainEngine
-    from ufo_large.distributed.task_gradients import TaskGradients
 
     device = zero.init_distributed()
-    ds = complete(
-        {"zero_optimization": {"stage": stage, "stage3_param_persistence_threshold": 0}}, 2, clip_norm=None
-    )
+    ds = {"zero_optimization": {"stage": stage}, "bf16": {"enabled": bf16}}
+    if stage == 3:
+        ds["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+    ds = complete(ds, 2, clip_norm=None)
 
     def engine(fresh: bool):
         with zero.sharded_construction(ds if stage else None):
-            model = config(mode).build(TASKS)
+            model = config(mode).build(TINY_TASKS)
         if fresh:
             fill(model, initial_state(model, 0, pretrained), lambda p: zero.gathered(p, modify=True))
         optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=RATE, momentum=0.9)
@@ -49,26 +54,15 @@ def train(mode: str, stage: int, pretrained: str) -> dict:
             return PlainEngine(model, optimizer, device)
         return zero.ZeroEngine(model, optimizer, ds, model.units())
 
-    def step(engine) -> torch.Tensor:
-        gradients = TaskGradients(engine.gradients, 1)
-        gradients.begin_step()
-        gradients.begin_task("cls")
-        engine.backward(sum(engine(tiny_batch(TASKS[0])).values()))
-        gradients.after_backward()
-        gradients.end_task()
-        measured = gradients.measure(torch.zeros(1, dtype=torch.float64))
-        gradients.combine(torch.ones(1), False)
-        engine.step([RATE])
-        return measured.gram_MM
-
-    def whole(engine) -> dict:
-        return {n: v.numpy().copy() for n, v in engine.full_parameters()}
-
     first = engine(fresh=True)
     start = whole(first)
+    ema = ShardedEma.Config(decay=0.5).build(first)
     held = sum(p.numel() for n, p in first.module.named_parameters() if "base_layer" in n)
-    grams = [step(first), step(first)]
-    folder = Path(pretrained).parent / f"{mode}-{stage}"
+    grams = []
+    for finished in (1, 2):
+        grams.append(step(first))
+        ema.update(finished)
+    folder = Path(pretrained).parent / f"{mode}-{stage}-{bf16}"
     folder.mkdir(exist_ok=True)
     first.save(folder)
     draws = first.module.trunk.route.state_dict()
@@ -77,50 +71,78 @@ def train(mode: str, stage: int, pretrained: str) -> dict:
     again.load(folder)
     again.module.trunk.route.load_state_dict(draws)
     step(again)
-    return {
-        "start": start,
-        "end": whole(first),
-        "resumed": whole(again),
-        "gram": [float(g) for g in grams],
-        "held": held,
-    }
+    with ema.swapped():
+        averaged = whole(first)
+    ends = {"end": whole(first), "resumed": whole(again)}
+    return {"start": start, "averaged": averaged, "grams": grams, "held": held, **ends}
 
 
-def train_all(modes: list[str], stage: int, pretrained: str) -> list[dict]:
-    return [train(mode, stage, pretrained) for mode in modes]
+def step(engine) -> np.ndarray:
+    """Take one step of all tasks; return their Gram matrix."""
+    from ufo_large.distributed.task_gradients import TaskGradients
+
+    gradients = TaskGradients(engine.gradients, len(TINY_TASKS))
+    gradients.begin_step()
+    for info in TINY_TASKS:
+        gradients.begin_task(info.name)
+        engine.backward(sum(engine(tiny_batch(info)).values()))
+        gradients.after_backward()
+        gradients.end_task()
+    measured = gradients.measure(torch.zeros(1, dtype=torch.float64))
+    gradients.combine(torch.tensor(WEIGHTS), False)
+    engine.step([RATE])
+    return measured.gram_MM.numpy()
+
+
+def whole(engine) -> dict:
+    return {n: v.numpy().copy() for n, v in engine.full_parameters()}
+
+
+def train_all(cases: list[tuple], pretrained: str) -> list[dict]:
+    return [train(*case, pretrained) for case in cases]
 
 
 @pytest.fixture(scope="module")
 def runs() -> dict:
     with tempfile.TemporaryDirectory() as folder:
         pretrained = str(write_pretrained(Path(folder) / "vit.safetensors"))
-        rank0, _ = run_ranks(train_all, 2, CHECKPOINTING, 3, pretrained, timeout=400)
-        return {"plain": train("none", 0, pretrained), **dict(zip(CHECKPOINTING, rank0, strict=True))}
+        rank0, _ = run_ranks(train_all, 2, [*FP32, *BF16], pretrained, timeout=600)
+        return {PLAIN: train(*PLAIN, pretrained), **dict(zip([*FP32, *BF16], rank0, strict=True))}
 
 
-@pytest.mark.parametrize("mode", CHECKPOINTING)
-def test_two_ranks_under_zero3_equal_one_process(runs, mode):
-    sharded, plain = runs[mode], runs["plain"]
-    for name, value in sharded["end"].items():
-        torch.testing.assert_close(value, plain["end"][name], atol=1e-6, rtol=0)
-    assert sharded["gram"] == pytest.approx(plain["gram"], rel=1e-5)
-    assert sharded["held"] == 0 and plain["held"] > 0
+@pytest.mark.parametrize("case", FP32, ids=str)
+def test_two_ranks_equal_one_process(runs, case):
+    sharded, plain = runs[case], runs[PLAIN]
+    for which in ("end", "averaged"):
+        for name, value in sharded[which].items():
+            np.testing.assert_allclose(value, plain[which][name], atol=1e-6, rtol=0, err_msg=name)
+    for gram, expected in zip(sharded["grams"], plain["grams"], strict=True):
+        np.testing.assert_allclose(gram, expected, rtol=1e-5, atol=1e-6 * expected.max())
+    assert (sharded["held"] == 0) == (case[1] == 3)
 
 
-@pytest.mark.parametrize("mode", ["plain", *CHECKPOINTING])
-def test_adapters_move_and_frozen_weights_do_not(runs, mode):
-    start, end = runs[mode]["start"], runs[mode]["end"]
-    model = config().build(TASKS)
+@pytest.mark.parametrize("case", BF16, ids=str)
+def test_bf16_is_close_to_one_process(runs, case):
+    for gram, expected in zip(runs[case]["grams"], runs[PLAIN]["grams"], strict=True):
+        difference = abs(gram - expected).max() / expected.max()
+        print(f"{case}: {difference:.1e}")
+        assert difference < 0.05
+
+
+@pytest.mark.parametrize("case", [PLAIN, *FP32, *BF16], ids=str)
+def test_adapters_move_and_frozen_weights_do_not(runs, case):
+    start, end, averaged = (runs[case][key] for key in ("start", "end", "averaged"))
+    model = config().build(TINY_TASKS)
     frozen = [n for n, p in model.named_parameters() if not p.requires_grad]
     adapters = [n for n, _ in model.named_parameters() if is_adapter(n)]
-    assert all((start[n] == end[n]).all() for n in frozen)
+    assert all((start[n] == end[n]).all() and (start[n] == averaged[n]).all() for n in frozen)
     # the learned choice may not take the last block's shared MLP in every step
-    still = [n for n in adapters if (start[n] == end[n]).all()]
+    still = [n for n in adapters if (start[n] == end[n]).all() or (averaged[n] == end[n]).all()]
     assert all(".mlp." in n for n in still) and len(still) < len(adapters) / 2
     assert {role_of(p).kind for n, p in model.named_parameters() if n in adapters} == {"shared"}
 
 
-@pytest.mark.parametrize("mode", ["plain", *CHECKPOINTING])
-def test_a_checkpoint_resumes_bitwise(runs, mode):
-    end, resumed = runs[mode]["end"], runs[mode]["resumed"]
+@pytest.mark.parametrize("case", [PLAIN, *FP32, *BF16], ids=str)
+def test_a_checkpoint_resumes_bitwise(runs, case):
+    end, resumed = runs[case]["end"], runs[case]["resumed"]
     assert [n for n in end if not (end[n] == resumed[n]).all()] == []

@@ -1,5 +1,7 @@
 """LoRA in one process: where adapters go, what they change, what is refused, and how they are merged away."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,9 +10,12 @@ from ufo_large.models.extract import dense_trunk_state
 from ufo_large.models.lora import LoraConfig, is_adapter, merge_lora
 from ufo_large.models.weights import dense_names, fill, trunk_values
 from ufo_large.planning.sizes import count
+from ufo_large.recipes import load_recipe
 from ufo_large.routing import ROUTERS
 from ufo_large.testing.models import TINY_TASKS, tiny_model, tiny_trunk
 from ufo_large.train.optimizer import OptimizerConfig, parameter_groups
+from ufo_large.train.run import prepare
+from ufo_large.train.run_folder import RunFolder
 
 TASKS = ("a", "b")
 FAMILIES = {
@@ -109,3 +114,12 @@ def test_senseless_combinations_are_refused():
         tiny_trunk("shared", lora=LoraConfig(rank=48)).build(TASKS)
     with pytest.raises(ValueError, match="merge_lora"):
         tiny_trunk("learned", lora=LoraConfig()).build(TASKS).add_task("c")
+
+
+def test_random_weights_are_not_frozen(tiny_shards, tmp_path):
+    config = load_recipe("demo")
+    config = replace(config, ds="none", model=replace(config.model, trunk=tiny_trunk(lora=LoraConfig())))
+    with pytest.raises(ValueError, match="would be random here: give --set pretrained=FILE"):
+        prepare(config, str(tiny_shards), RunFolder(tmp_path), None, "none")
+    given = replace(config, pretrained="vit.safetensors")
+    assert len(prepare(given, str(tiny_shards), RunFolder(tmp_path), None, "none")[1]) == 3

@@ -97,7 +97,9 @@ def test_sizes_that_are_no_multiple_of_the_patch_are_padded():
     ("change", "message"),
     [
         ({"name": "vit_bass_patch16_224"}, "Did you mean 'vit_base_patch16_224'"),
-        ({"name": "resnet50"}, "plain ViT|cannot be the trunk"),
+        ({"name": "resnet50"}, "ResNet.*it must be a plain ViT"),
+        ({"name": "naflexvit_base_patch16_gap"}, "NaFlexVit.*it must be a plain ViT"),
+        ({"name": "swin_tiny_patch4_window7_224"}, "SwinTransformer.*it must be a plain ViT"),
         ({"drop_path": 1.0}, "drop_path=1.0"),
         ({"checkpointing": "ful"}, "Did you mean 'full'"),
     ],

@@ -98,6 +98,17 @@ def test_a_file_that_is_no_weights_is_named(tmp_path):
             next(initial_state(model, seed=0, pretrained=path))
 
 
+def test_a_file_of_something_else_is_named(tmp_path):
+    """Whole modules, lists, and a model whose positions timm cannot resample to ours: its width differs."""
+    other = theirs("vit_giant_patch14_reg4_dinov2", patch_size=14, img_size=98, embed_dim=60)
+    held = {"model.pth": theirs(), "list.pth": [torch.zeros(3)], "dinov2.pth": other.state_dict()}
+    said = (r"model\.pth: holds other obj", r"list\.pth: holds a list", r"dinov2\.pth .* cannot convert it")
+    for (name, content), message in zip(held.items(), said, strict=True):
+        torch.save(content, tmp_path / name)
+        with pytest.raises(ValueError, match=message):
+            next(initial_state(ours(), seed=0, pretrained=tmp_path / name))
+
+
 def test_fill_lists_what_is_missing_unknown_or_of_another_shape():
     model = ours()
     state = dict(initial_state(model, seed=0))
@@ -175,6 +186,33 @@ def test_an_added_task_leaves_the_others_bitwise_equal(router):
     assert moved == {None, "more"}
     with pytest.raises(ValueError, match="already"):
         model.add_task(extra)
+
+
+@pytest.mark.parametrize("router", ROUTED)
+def test_the_weights_of_a_run_start_a_run_with_one_more_task(router, tmp_path):
+    """The old tasks' outputs are the run's, bitwise; the new experts are those of `add_task`."""
+    trained = ours(router=router).eval()
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.02)
+    if router.startswith("learned"):
+        next(iter(trained.trunk.banks().values())).choices["seg"].decided.fill_(1)
+    save_file(trained.state_dict(), tmp_path / "model.safetensors")
+    extra = task_info("more", "classification", 6)
+    grown = tiny_model(router).build((*TINY_TASKS, extra)).eval()
+    fill(grown, initial_state(grown, seed=0, pretrained=tmp_path))
+    for task in TINY_TASKS:
+        pairs = zip(*(flat(m.outputs(tiny_batch(task))) for m in (trained, grown)), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+    trained.add_task(extra)
+    found, wanted = grown.state_dict(), trained.state_dict()
+    assert found.keys() == wanted.keys()
+    experts = [n for n in wanted if ".experts.more." in n or ".choices.more." in n]
+    assert bool(experts) == (router not in ("shared", "token_topk"))
+    assert all(torch.equal(found[n], wanted[n]) for n in experts)
+    fewer = tiny_model(router).build(TINY_TASKS[:1])
+    with pytest.raises(ValueError, match="was trained for dec, seg too"):
+        fill(fewer, initial_state(fewer, seed=0, pretrained=tmp_path))
 
 
 def flat(outputs: dict) -> list[torch.Tensor]:

@@ -2,6 +2,7 @@
 
 import importlib
 import math
+import pickle
 from pathlib import Path
 
 import torch
@@ -73,7 +74,13 @@ class PretrainedValues:
         if is_from_transformers(tensors):
             check_card(_folder(Path(path)) / "config.json", vit)
             tensors = from_transformers(tensors, vit)
-        converted = convert(tensors, vit)
+        try:
+            converted = convert(tensors, vit)
+        except (RuntimeError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{path} does not hold the weights of {config.name}: timm cannot convert it ({error}); "
+                "name the model that the file was saved from"
+            ) from error
         self._values = {n: v for n, v in converted.items() if not n.startswith(_CLASSIFIER)}
         _check(
             self._values, dict(vit.named_parameters()), f"{path} does not hold the weights of {config.name}"
@@ -114,6 +121,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        held = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except (SafetensorError, RuntimeError, EOFError) as error:
         raise ValueError(f"{path}: cannot be read as weights: {error}") from error
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path}: holds other objects than tensors, which are not loaded; save model.state_dict()"
+        ) from error
+    if not isinstance(held, dict):
+        raise ValueError(f"{path}: holds a {type(held).__name__}, no names; save model.state_dict()")
+    return held

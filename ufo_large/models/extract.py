@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from timm.models.deit import VisionTransformerDistilled
 from torch import Tensor
 
 from ufo_large.models.lora import has_adapters
@@ -64,5 +65,8 @@ def single_task_state(model: MultitaskModel, task: str) -> tuple[dict[str, Tenso
     head = model.heads[task]
     if type(head) is not LinearClassifier:
         return state, 0
-    linear = head.linear
-    return {**state, "head.weight": linear.weight, "head.bias": linear.bias}, linear.out_features
+    classifier = {f"head.{n}": p for n, p in head.linear.named_parameters()}
+    if isinstance(model.trunk.vit, VisionTransformerDistilled):
+        # timm averages two classifiers' outputs, we classify the averaged tokens: the same, both being equal
+        classifier |= {f"head_dist.{n}": p.clone() for n, p in head.linear.named_parameters()}
+    return {**state, **classifier}, head.linear.out_features

@@ -17,13 +17,16 @@ from ufo_large.tasks.pyramid_fusion import enlarge
 from ufo_large.tasks.segmentation_dense import DenseSegmenter
 
 
+@torch.no_grad()  # else checkpointing would wrap the blocks
 def export_onnx(model: MultitaskModel, task: str, size: tuple[int, int], path: Path) -> None:
     """Write `task` for RGB images of (height, width) `size`; the number of images stays free.
 
     Input `images`: uint8 [B, 3, H, W]. Output `probabilities`, float32 [B, K], for a classifier;
     `labels`, int64 [B, H, W], for segmentation. Raises ValueError for a head or routing that has no fixed
-    graph.
+    graph, or a size below one pixel.
     """
+    if min(size) < 1:
+        raise ValueError(f"--size {size[0]} {size[1]}: give a height and a width of at least one pixel")
     network = OnnxNetwork(model, task, size).eval()
     example = torch.zeros(2, 3, *size, dtype=torch.uint8)
     torch.onnx.export(

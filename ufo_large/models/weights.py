@@ -6,14 +6,15 @@ values depend on seed and file alone: not on ZeRO stage, world size or the order
 
 import contextlib
 import zlib
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ufo_large.config import Problems
-from ufo_large.models.dense_values import PretrainedValues, RandomValues
+from ufo_large.models.dense_values import PretrainedValues, RandomValues, read_tensors
+from ufo_large.models.grown import is_trained, new_expert, new_tasks
 from ufo_large.models.lora import dense_name, fresh_adapter, is_adapter
 from ufo_large.models.multitask import MultitaskModel, build_head
 from ufo_large.models.trunk import Trunk
@@ -27,9 +28,13 @@ def initial_state(
     """Yield (name, value) for every parameter of `model`.
 
     The trunk comes from `pretrained` (see `PretrainedValues`) or is drawn as timm draws it; experts are
-    copies of the module they replace; heads are drawn as they draw themselves. Raises ValueError with all
+    copies of the module they replace; heads are drawn as they draw themselves. Where `pretrained` is a run's
+    `weights/`, all of it comes from there, and only what new tasks add is new. Raises ValueError with all
     names that the file lacks or has too many, before the first value.
     """
+    if pretrained is not None and is_trained(tensors := read_tensors(Path(pretrained))):
+        yield from grown_state(model, seed, tensors, pretrained)
+        return
     config = model.config.trunk
     values = PretrainedValues(config, pretrained) if pretrained is not None else RandomValues(config, seed)
     yield from ((f"trunk.{name}", value) for name, value in trunk_values(model.trunk, values, seed))
@@ -37,18 +42,43 @@ def initial_state(
         yield from head_values(model, task, seed)
 
 
+def grown_state(
+    model: MultitaskModel, seed: int, tensors: Mapping[str, Tensor], path: str | Path
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield a trained model's values, bitwise, and those of the tasks that `model` has besides."""
+    new = new_tasks(tensors, tuple(model.tasks), path)
+    yield from tensors.items()
+    for task in new:
+        yield from head_values(model, task, seed)
+    banks = model.trunk.banks()
+    for name, parameter in model.trunk.named_parameters():
+        place, inner = _split(name, banks)
+        part, _, of_task = inner.partition(".")
+        task, _, rest = of_task.partition(".")
+        if f"trunk.{name}" in tensors or task not in new:
+            continue
+        if part == "experts":
+            yield f"trunk.{name}", new_expert(tensors, f"trunk.vit.{place}", rest)
+        else:
+            yield f"trunk.{name}", _fresh(banks[place].fresh, name, inner, parameter, seed)
+
+
 def trunk_values(trunk: Trunk, dense: Callable[[str], Tensor], seed: int) -> Iterator[tuple[str, Tensor]]:
     """Yield every parameter of the routed trunk, given `dense(name)`: the values of timm's dense model."""
-    shapes = {n: getattr(p, "ds_shape", p.shape) for n, p in trunk.named_parameters()}
+    parameters = dict(trunk.named_parameters())
     banks = trunk.banks()
     for name, source in dense_names(trunk).items():
         if source is not None:
             yield name, dense(source)
         else:
             place, inner = _split(name, banks)
-            generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
             fresh = fresh_adapter if is_adapter(name) else banks[place].fresh
-            yield name, fresh(inner, shapes[name], generator)
+            yield name, _fresh(fresh, name, inner, parameters[name], seed)
+
+
+def _fresh(draw: Callable, name: str, inner: str, parameter: nn.Parameter, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
+    return draw(inner, getattr(parameter, "ds_shape", parameter.shape), generator)
 
 
 def dense_names(trunk: Trunk) -> dict[str, str | None]:

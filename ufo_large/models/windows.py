@@ -45,9 +45,9 @@ def _windowed(attention_class: type[nn.Module]) -> type[nn.Module]:
             rotary = {} if rope is None else {"rope": rope}
             return attention_class.forward(self, x_BLD, **rotary, **options)
         if rope is not None:
-            options["rope"] = _cut_rope(rope, grid, height, width).repeat(len(x_BLD), 1, 1, 1)
+            options["rope"] = _cut_rope(rope, grid, height, width).repeat(x_BLD.shape[0], 1, 1, 1)
         windows_BWSD, mask_W11S = split_windows(x_BLD, prefix, grid, height, width)
-        batch = len(x_BLD)
+        batch = x_BLD.shape[0]  # len() would fix the batch size in an exported graph
         if mask_W11S is not None:
             options["attn_mask"] = mask_W11S.repeat(batch, 1, 1, 1)
         y_NSD = attention_class.forward(self, windows_BWSD.flatten(0, 1), **options)
