@@ -28,8 +28,6 @@ ALLOWED = {
     "bf16",
     "data_types",
     "communication_data_type",
-    "prescale_gradients",
-    "gradient_predivide_factor",
     "aio",
     "comms_logger",
     "wall_clock_breakdown",
@@ -37,6 +35,15 @@ ALLOWED = {
     "dump_state",
     "seq_parallel_communication_data_type",
     "timers",
+}
+REFUSED = {
+    "prescale_gradients": "gradients are averaged in float32, where no scaling is needed",
+    "gradient_predivide_factor": "gradients are averaged in float32, where no scaling is needed",
+    "sparse_gradients": "this DeepSpeed has dropped it",
+}
+REFUSED_ZERO = {
+    "zero_quantized_gradients": "it rounds gradients, so task gradients would not be exact",
+    "stage3_module_granularity_threshold": "the model itself says what is gathered as one",
 }
 ALLOWED_ZERO = {
     "stage",
@@ -64,11 +71,6 @@ ALLOWED_ZERO = {
     "load_from_fp32_weights",
     "use_multi_rank_bucket_allreduce",
 }
-REFUSED_ZERO = {
-    "zero_quantized_gradients": "it rounds gradients, so task gradients would not be exact; drop it",
-    "stage3_module_granularity_threshold": "blocks are gathered whole already; with it parameters "
-    "of a module that has children too are not whole when used; drop it",
-}
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -91,6 +93,8 @@ def check(config: dict[str, Any], source: str) -> None:
     for key in config:
         if key in FROM_THE_RECIPE:
             problems.add(f"{key!r} belongs to the recipe: set {FROM_THE_RECIPE[key]} there and drop it here")
+        elif key in REFUSED:
+            problems.add(f"{key!r}: {REFUSED[key]}; drop it")
         elif key not in ALLOWED:
             problems.add(f"unknown key {key!r}.{did_you_mean(key, ALLOWED)}")
     zero = config.get("zero_optimization")
@@ -106,19 +110,25 @@ def check(config: dict[str, Any], source: str) -> None:
                 "apart, and this DeepSpeed has dropped it; use stage 3 with 'zero_hpz_partition_size'"
             )
         elif key in REFUSED_ZERO:
-            problems.add(f"{key!r}: {REFUSED_ZERO[key]}")
+            problems.add(f"'zero_optimization.{key}': {REFUSED_ZERO[key]}; drop it")
         elif key not in ALLOWED_ZERO:
             problems.add(f"unknown key 'zero_optimization.{key}'.{did_you_mean(key, ALLOWED_ZERO)}")
-    if (
-        zero.get("stage") == 1
-        and config.get("data_types", {}).get("grad_accum_dtype") == "fp32"
-        and "bf16" in config
-    ):
+    _check_accumulation(config, zero, problems)
+    problems.raise_if_any()
+
+
+def _check_accumulation(config: dict[str, Any], zero: dict[str, Any], problems: Problems) -> None:
+    accumulated = config.get("data_types", {}).get("grad_accum_dtype")
+    if accumulated not in (None, "fp32"):
+        problems.add(
+            f"'data_types.grad_accum_dtype' {accumulated!r} rounds each sum of micro-batches, so task "
+            "gradients would not be exact; drop it (they accumulate in fp32)"
+        )
+    elif accumulated and zero.get("stage") == 1 and "bf16" in config:
         problems.add(
             "stage 1 with bf16 selects DeepSpeed's BF16_Optimizer, which hides the gradients; drop "
             "'data_types' (micro-batches accumulate in fp32 all the same) or use stage 2 or 3"
         )
-    problems.raise_if_any()
 
 
 def complete(config: dict[str, Any], micro_batch: int, clip_norm: float | None) -> dict[str, Any]:

@@ -307,6 +307,7 @@ class _CoalescedGradients(LocalGradients):
     def __init__(self, engine: Any, parameters: list[nn.Parameter]):
         super().__init__(parameters, self._fill_partitions)
         self._engine = engine
+        engine.optimizer.gradient_accumulation_dtype = torch.float32  # of the partitions we hand over
         self._context = contextlib.ExitStack()
 
     def begin_step(self) -> None:
