@@ -30,6 +30,10 @@ def test_shipped_configs_pass(path):
         ({"zero_optimization": {"stage": 3, "stage3_module_granularity_threshold": 9}}, "model itself"),
         ({"zero_optimization": {"stage": 1}, "sparse_gradients": True}, "has dropped it"),
         ({"zero_optimization": {"stage": 2}, "prescale_gradients": True}, "averaged in float32"),
+        (
+            {"zero_optimization": {"stage": 2}, "communication_data_type": "bf16"},
+            "no effect in stages 1 and 2",
+        ),
         ({"zero_optimization": {"stage": 3}, "data_types": {"grad_accum_dtype": "bf16"}}, "not be exact"),
         (
             {"zero_optimization": {"stage": 1}, "bf16": {}, "data_types": {"grad_accum_dtype": "fp32"}},

@@ -17,7 +17,8 @@ class DBMTL(Balancer):
     mean of the losses: that brings the scale of a log-loss back to that of the losses.
 
     The paper smooths the gradients themselves over steps, which would cost one more copy of the shared
-    parameters a task; here their norms are smoothed, with the same factor beta / t^sigma. Heads keep the
+    parameters a task; here their norms are smoothed, with the same factor beta / t^sigma,
+    from the first norm on. Heads keep the
     gradient of the plain loss unless `scale_private` is set.
     """
 

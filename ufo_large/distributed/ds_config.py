@@ -113,6 +113,11 @@ def check(config: dict[str, Any], source: str) -> None:
             problems.add(f"'zero_optimization.{key}': {REFUSED_ZERO[key]}; drop it")
         elif key not in ALLOWED_ZERO:
             problems.add(f"unknown key 'zero_optimization.{key}'.{did_you_mean(key, ALLOWED_ZERO)}")
+    if "communication_data_type" in config and zero.get("stage") in (1, 2):
+        problems.add(
+            "'communication_data_type' has no effect in stages 1 and 2, where task gradients travel in fp32; "
+            "drop it or use stage 3"
+        )
     _check_accumulation(config, zero, problems)
     problems.raise_if_any()
 
