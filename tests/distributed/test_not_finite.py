@@ -21,8 +21,11 @@ class Poison(torch.autograd.Function):
         return gradient * float("nan")
 
 
-def take_steps(stage: int, kind: str) -> dict:
-    """Step 0 goes well; in step 1 task b goes wrong on rank 1 alone. Return what this rank raised."""
+def take_steps(stage: int, kind: str, count: int) -> dict:
+    """Step 0 goes well; in step 1 task b goes wrong on rank 1 alone. Return what this rank raised.
+
+    It is the first of the step's `count` micro-batches of the task that goes wrong.
+    """
     from ufo_large.balancing import METHODS
     from ufo_large.distributed import comm, ds_config, zero
     from ufo_large.tasks.finite import FiniteWatch
@@ -39,7 +42,7 @@ def take_steps(stage: int, kind: str) -> dict:
         def forward(self, batch):
             losses = super().forward(batch)
             self.calls += batch.task == "b"
-            if comm.rank() == 1 and batch.task == "b" and self.calls == 2:
+            if comm.rank() == 1 and batch.task == "b" and self.calls == count + 1:
                 if kind == "loss":
                     return self.watch.losses({"loss": losses["loss"] * float("inf")})
                 losses["loss"] = Poison.apply(losses["loss"])
@@ -50,7 +53,9 @@ def take_steps(stage: int, kind: str) -> dict:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     config = ds_config.complete({"zero_optimization": {"stage": stage}}, micro_batch=4, clip_norm=None)
     engine = zero.ZeroEngine(model, optimizer, config)
-    feeds = {t: Feed(loader=TinyStream(t, 10 * comm.rank() + k)) for k, t in enumerate(TASKS)}
+    feeds = {
+        t: Feed(loader=TinyStream(t, 10 * comm.rank() + k), stages=((0, count),)) for k, t in enumerate(TASKS)
+    }
     runner = StepRunner(engine, feeds, METHODS["tbgn"].Config().build(TASKS, 0), total_steps=2)
     runner.run(0, [0.1])
     before = {n: v.clone() for n, v in engine.full_parameters()}
@@ -64,18 +69,21 @@ def take_steps(stage: int, kind: str) -> dict:
     return {"message": message, "moved": [n for n, v in after.items() if not torch.equal(v, before[n])]}
 
 
-@pytest.mark.parametrize("stage", [2, 3])
-def test_a_gradient_of_one_rank(stage):
-    for found in run_ranks(take_steps, RANKS, stage, "gradient"):
+CASES = [(1, 2), (2, 1), (3, 1), (3, 2)]  # ZeRO stage, micro-batches a task
+
+
+@pytest.mark.parametrize(("stage", "count"), CASES)
+def test_a_gradient_of_one_rank(stage, count):
+    for found in run_ranks(take_steps, RANKS, stage, "gradient", count):
         assert found["message"].startswith("FloatingPointError: step 1: the gradient or loss of b is not")
         assert found["message"].count("ranks [") == 1
         assert found["moved"] == []
 
 
-@pytest.mark.parametrize("stage", [2, 3])
-def test_a_loss_of_one_rank(stage):
+@pytest.mark.parametrize(("stage", "count"), CASES)
+def test_a_loss_of_one_rank(stage, count):
     """One head sees a loss that is not finite; both ranks stop, and both name it."""
-    for found in run_ranks(take_steps, RANKS, stage, "loss", timeout=120):
+    for found in run_ranks(take_steps, RANKS, stage, "loss", count, timeout=120):
         assert found["message"].startswith("FloatingPointError: step 1: the gradient or loss of b is not")
         assert "by the heads of rank 1, b: loss)" in found["message"]
         assert found["moved"] == []
