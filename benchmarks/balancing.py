@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 from one_rank import Collectives
+from workload import Repeat
 
 from ufo_large.balancing import METHODS, Balancer
 from ufo_large.config import apply_overrides
@@ -28,7 +29,6 @@ from ufo_large.data.shards import ShardSet
 from ufo_large.distributed import comm, ds_config, zero
 from ufo_large.distributed.task_gradients import GradientStore, TaskGradients
 from ufo_large.recipes import load_recipe
-from ufo_large.structures import TaskBatch
 from ufo_large.tracking.environment import describe_environment
 from ufo_large.train.run import build, train_readers, trained_tasks
 from ufo_large.train.steps import Feed, StepRunner
@@ -39,16 +39,6 @@ NORMALISATION = ("tbgn",)
 GRAM = ("pcgrad", "mgda", "cagrad", "nash_mtl", "aligned_mtl", "upgrad")
 EVERY = 4
 PARTS = {"begin_task": "zero", "end_task": "copy", "measure": "measure", "combine": "combine"}
-
-
-class Repeat:
-    """A loader that hands out one batch for ever."""
-
-    def __init__(self, batch: TaskBatch):
-        self.batch = batch
-
-    def __next__(self) -> TaskBatch:
-        return self.batch
 
 
 class Clock:

@@ -28,13 +28,16 @@ CASES = {  # most wanted first: script, options, checkpointing modes
     "timm's model, plain loop": ("trunk.py", ("--model=timm",), ("none",)),
     "dense trunk, plain torch": ("trunk.py", (), ALL),
     "dense trunk, ZeRO-3": ("trunk.py", ("--zero3",), ALL),
+    "balancing, ViT-g with experts": ("balance.py", (), (None,)),
     "dense trunk, plain torch, compiled": ("trunk.py", ("--compile",), TWO),
     "an expert a task, plain torch": ("trunk.py", ("--router=task",), TWO),
     "an expert a task, ZeRO-3": ("trunk.py", ("--router=task", "--zero3"), TWO),
     "dense trunk, ZeRO-3, compiled": ("trunk.py", ("--zero3", "--compile"), ("none",)),
+    "balancing, ViT-G": ("balance.py", ("--preset=ViT-G/14", "--router=shared"), (None,)),
     "timm's model, plain loop, compiled": ("trunk.py", ("--model=timm", "--compile"), ("none",)),
 }
 LONGEST = 120  # seconds of one process: one that hangs must not take the others' time
+STEPS = ("case", "method", "seconds", "ratio", "peak GiB")
 RATES, TRUNKS = ("what", "TFLOP/s"), ("case", "mode", "side", "images", "images/s", "MFU", "peak GiB")
 
 
@@ -151,7 +154,7 @@ def render(rows: list[dict]) -> str:
         "model operations only, over the card's dense bf16 peak; "
         "`-` where that is not known.",
     ]
-    for columns, wanted in ((RATES, "what"), (TRUNKS, "images/s")):
+    for columns, wanted in ((RATES, "what"), (TRUNKS, "images/s"), (STEPS, "ratio")):
         lines += ["", "| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
         for row in (r for r in rows if wanted in r):
             lines.append("| " + " | ".join(cell(row.get(c)) for c in columns) + " |")

@@ -13,6 +13,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = ["matrix and attention", "timm's model, plain loop", "an expert a task, ZeRO-3"]
+BALANCING = ["balancing, ViT-g with experts", "balancing, ViT-G"]
 
 
 def run(out: Path, cases: list[str], *options: str, **changes: str) -> tuple[int, list[dict], str]:
@@ -38,6 +39,15 @@ def test_the_first_gpu_script_runs_at_toy_size(tmp_path):
     steps = [(row["case"], row["mode"], row["side"]) for row in rows if "images/s" in row]
     wanted = [(CASES[1], "none"), (CASES[2], "none"), (CASES[2], "full")]
     assert steps == [(*job, side) for job in wanted for side in (28, 42)]
+
+
+def test_the_cost_of_balancing_at_toy_size(tmp_path):
+    code, rows, said = run(tmp_path, BALANCING)
+    assert code == 0, said
+    assert [(row["case"], row["method"]) for row in rows if "ratio" in row] == [
+        (case, method) for case in BALANCING for method in ("plain sum", "tbgn", "pcgrad", "nash_mtl")
+    ]
+    assert "| balancing, ViT-G | plain sum |" in said and not [row for row in rows if "failed" in row]
 
 
 def test_a_row_that_does_not_fit_and_a_process_that_breaks_cost_only_themselves(tmp_path):
