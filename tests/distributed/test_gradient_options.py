@@ -1,4 +1,4 @@
-"""Task gradients stay exact for odd models and under every option of DeepSpeed's ZeRO that is let through."""
+"""Task gradients stay exact for odd models and under 22 options of ZeRO that move or cut gradients."""
 
 import dataclasses
 from dataclasses import dataclass, field
