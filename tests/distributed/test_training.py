@@ -269,3 +269,12 @@ def test_a_run_that_blows_up_names_rank_step_and_task(tiny_shards, tmp_path):
     arguments = (str(tiny_shards), str(tmp_path), "zero3_fp32", "none", options, 1)
     with pytest.raises(RuntimeError, match=r"not finite(.|\n)*raised on rank \d in step 1"):
         run_ranks(train_run, 2, *arguments)
+
+
+def test_refused_weights_leave_no_run_behind(tiny_shards, tmp_path):
+    (tmp_path / "vit.safetensors").write_bytes(b"no weights")
+    options = ("steps=1", f"pretrained={tmp_path / 'vit.safetensors'}")
+    for ds, ranks in (("none", 1), ("zero3_fp32", 2)):
+        with pytest.raises(RuntimeError, match=r"vit\.safetensors"):
+            run_ranks(train_run, ranks, str(tiny_shards), str(tmp_path / "run"), ds, "none", options, 1)
+        assert not (tmp_path / "run").exists()

@@ -1,10 +1,13 @@
 """Weights in and out: timm's files into the routed trunk, dense networks out of it."""
 
+import json
+
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
 
+from ufo_large.evaluation.run import load_model
 from ufo_large.models import Trunk
 from ufo_large.models.extract import dense_trunk_state, single_task_state
 from ufo_large.models.weights import dense_names, fill, initial_state
@@ -118,6 +121,22 @@ def test_fill_lists_what_is_missing_unknown_or_of_another_shape():
         fill(model, state.items())
     for line in ("trunk.vit.cls_token: missing", "heads.cls.other: the model has no", "shape [3]"):
         assert line in str(error.value)
+
+
+def test_a_run_whose_weights_are_another_models_is_refused(tmp_path):
+    """Its folder is named, and each tensor: another width, one too many, one missing."""
+    state = {name: value.clone() for name, value in initial_state(ours(), seed=0)}
+    state["heads.cls.linear.bias"] = torch.zeros(3)
+    state["heads.cls.other"] = state.pop("trunk.vit.cls_token")
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    save_file(state, folder / "model-00001.safetensors")
+    index = {"weight_map": dict.fromkeys(state, "model-00001.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=f"{folder} belongs to another model") as error:
+        load_model(tiny_model("task"), TINY_TASKS, folder, torch.device("cpu"))
+    for name in ("trunk.vit.cls_token", "heads.cls.other", "heads.cls.linear.bias"):
+        assert name in str(error.value)
 
 
 @pytest.mark.parametrize("router", [r for r in ROUTED if r != "shared"])

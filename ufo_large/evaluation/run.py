@@ -19,6 +19,7 @@ from ufo_large.evaluation.score import score_answers
 from ufo_large.evaluation.submission import write_submission
 from ufo_large.evaluation.submission_reader import read_submission
 from ufo_large.models.multitask import MultitaskModel
+from ufo_large.models.weights import fill
 from ufo_large.structures import TaskInfo
 
 SUBMISSION_FILE = "submission.json"
@@ -54,16 +55,13 @@ def evaluate_run(
 def load_model(
     config: MultitaskModel.Config, tasks: tuple[TaskInfo, ...], weights: Path, device: torch.device
 ) -> MultitaskModel:
-    """Build the model and fill it with consolidated weights; ValueError lists what is missing or too much."""
+    """Build the model and fill it with consolidated weights; ValueError lists whatever does not fit."""
     model, tensors = config.build(tasks), {}
     load_weights(weights, tensors.__setitem__)
-    missing, unexpected = model.load_state_dict(tensors, strict=False)
-    problems = Problems(f"weights in {weights}")
-    for name in missing:
-        problems.add(f"{name} is missing; give the folder of the run that config.json describes")
-    for name in unexpected:
-        problems.add(f"{name} is not part of the model that config.json describes")
-    problems.raise_if_any()
+    try:
+        fill(model, tensors.items())
+    except ValueError as error:
+        raise ValueError(f"{weights} belongs to another model than config.json beside it: {error}") from None
     return model.to(device)
 
 

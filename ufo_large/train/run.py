@@ -40,12 +40,12 @@ def train(
     device = zero.init_distributed()
     folder = RunFolder(workdir)
     shards, tasks, readers, checkpoint = comm.agreed(lambda: prepare(config, data, folder, ds, resume))
-    if comm.is_main():
-        folder.write(config, tasks, shards.fingerprint, data, ds)
-        save_environment(workdir)
     kind = "plain" if ds is None else f"zero{ds['zero_optimization']['stage']}"
     fresh = checkpoint is None or not is_sharded_alike(checkpoint, kind)
     trainer = build(config, tasks, readers, ds, device, fresh)
+    if comm.is_main():
+        folder.write(config, tasks, shards.fingerprint, data, ds)
+        save_environment(workdir)
     if checkpoint is not None:
         trainer.load_state_dict(*load_checkpoint(checkpoint, trainer.runner.engine))
     else:
