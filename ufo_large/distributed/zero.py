@@ -50,6 +50,8 @@ def init_distributed() -> torch.device:
     On CPU the ranks of a machine share its cores evenly.
     """
     local_rank, local_world = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 0))
+    # DeepSpeed calls collectives by names that torch 2.14 renames: nothing that a user could change.
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     if "RANK" in os.environ:
         deepspeed.init_distributed(verbose=False)
     if torch.cuda.is_available():
