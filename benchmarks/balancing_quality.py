@@ -101,9 +101,10 @@ class Comparison:
         )
 
     def work(self) -> None:
-        """Do all that is left to do."""
+        """Do all that is left to do, seed by seed: what an interruption leaves can be compared."""
         plain = [r for r in self.joint() if r.label == SUM and r.seed == self.args.seeds[0]]
-        self.queue.work([*self.singles(), *self.joint()], "test")
+        runs = sorted([*self.singles(), *self.joint()], key=lambda run: self.args.seeds.index(run.seed))
+        self.queue.work(runs, "test")
         self.queue.work([*plain, *self.candidates()], "val")
         self.queue.work(self.tuned(), "test")
 
