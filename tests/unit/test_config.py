@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 
 from ufo_large.balancing import METHODS
-from ufo_large.config import Problems, apply_overrides, choice, from_dict, to_dict
+from ufo_large.config import Problems, apply_overrides, choice, choice_of_entries, from_dict, to_dict
 from ufo_large.recipes import known_recipes, load_recipe
 
 
@@ -34,6 +34,10 @@ class Outer:
     method: object = choice(METHODS, "fixed")
     shares: dict[str, float] = field(default_factory=dict)
     optional: Group | None = None
+    methods: Mapping[str, object] = choice_of_entries(METHODS)
+
+
+OUTER = Outer(methods={"old": METHODS["fixed"].Config()})
 
 
 @pytest.mark.parametrize(
@@ -52,10 +56,13 @@ class Outer:
         ("method.every_k_steps=4", lambda c: c.method.every_k_steps, 4),
         ("optional.count=5", lambda c: c.optional, Group(count=5)),
         ("optional=none", lambda c: c.optional, None),
+        ("methods.old=tbgn", lambda c: dict(c.methods), {"old": METHODS["tbgn"].Config()}),
+        ("methods.new=rlw", lambda c: list(c.methods), ["old", "new"]),
+        ("methods.old.every_k_steps=4", lambda c: c.methods["old"].every_k_steps, 4),
     ],
 )
 def test_override(assignment, read, expected):
-    assert read(apply_overrides(Outer(), [assignment])) == expected
+    assert read(apply_overrides(OUTER, [assignment])) == expected
 
 
 @pytest.mark.parametrize(
@@ -70,13 +77,15 @@ def test_override(assignment, read, expected):
         ("optional.cont=5", "Did you mean 'count'"),
         ("by_name.c.rate=1", "no entry 'c'"),
         ("method=tbgm", "Did you mean 'tbgn'"),
+        ("methods.old=tbgm", "Did you mean 'tbgn'"),
+        ("methods.new.every_k_steps=4", "no entry 'new'"),
         ("inner.rate", "write it as path.to.field=value"),
         ("inner.rate.more=1", "shorten the path"),
     ],
 )
 def test_bad_override_names_the_remedy(assignment, message):
     with pytest.raises(ValueError, match=message.replace("(", r"\(")):
-        apply_overrides(Outer(), [assignment])
+        apply_overrides(OUTER, [assignment])
 
 
 @pytest.mark.parametrize("name", known_recipes())

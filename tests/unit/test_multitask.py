@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ufo_large.config import apply_overrides
 from ufo_large.structures import BoxPrediction, ClassPrediction, MaskPrediction, role_of
+from ufo_large.tasks import HEADS
 from ufo_large.testing.models import TINY_TASKS, task_info, tiny_batch, tiny_model
 
 PREDICTIONS = {"cls": ClassPrediction, "dec": BoxPrediction, "seg": MaskPrediction}
@@ -59,6 +61,16 @@ def test_a_head_named_for_the_task_comes_before_its_kind():
     own = replace(config.heads["classification"], label_smoothing=0.3)
     config = replace(config, heads={**config.heads, "cls": own})
     assert config.build(TINY_TASKS).heads["cls"].config.label_smoothing == 0.3
+
+
+def test_heads_are_chosen_by_name_for_a_kind_or_one_task():
+    wanted = ["heads.detection=detr", "heads.detection.num_queries=7", "heads.cls=grid"]
+    config = apply_overrides(tiny_model(), [*wanted, "heads.cls.rows=2"])
+    heads = config.build(TINY_TASKS).heads
+    assert isinstance(heads["dec"], HEADS["detection"]["detr"]) and heads["dec"].config.num_queries == 7
+    assert isinstance(heads["cls"], HEADS["classification"]["grid"]) and heads["cls"].config.rows == 2
+    with pytest.raises(ValueError, match=r"'dec': DenseSegmenter is a head for segmentation.*heads\.dec"):
+        apply_overrides(tiny_model(), ["heads.detection=dense"]).build(TINY_TASKS)
 
 
 def test_wrong_inputs_name_what_is_known():

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from ufo_large.config import apply_overrides
 from ufo_large.planning.sizes import count
 from ufo_large.recipes import known_recipes, load_recipe
 from ufo_large.testing.models import task_info
+from ufo_large.train.run import warn_of_unused_names
 
 TASKS = (
     task_info("cls", "classification", 196),
@@ -25,3 +27,11 @@ def test_model_of_a_recipe(name):
     if name in MLPS:  # two more copies of each MLP of the later half
         assert count(model.trunk) == pytest.approx(DENSE[name] + 2 * MLPS[name], rel=0.003)
         print(f"{name}: {count(model.trunk) / 1e9:.3f} B in the trunk, {count(model) / 1e9:.3f} B in all")
+
+
+def test_settings_for_no_task_of_the_data_are_told():
+    config = apply_overrides(load_recipe("demo"), ["model.heads.sings=detr"])
+    signs = (task_info("signs", "detection", 4),)
+    with pytest.warns(UserWarning, match=r"model\.heads\.sings has no effect.*Did you mean 'signs'") as seen:
+        warn_of_unused_names(config, signs)
+    assert len(seen) == 1

@@ -1,8 +1,16 @@
 """Typed, frozen configuration: declare once in a component, override by name, save with the run."""
 
-from ufo_large.config.choice import choice
+from ufo_large.config.choice import choice, choice_of_entries
 from ufo_large.config.overrides import apply_overrides, did_you_mean
 from ufo_large.config.problems import Problems
 from ufo_large.config.serialize import from_dict, to_dict
 
-__all__ = ["Problems", "apply_overrides", "choice", "did_you_mean", "from_dict", "to_dict"]
+__all__ = [
+    "Problems",
+    "apply_overrides",
+    "choice",
+    "choice_of_entries",
+    "did_you_mean",
+    "from_dict",
+    "to_dict",
+]

@@ -1,4 +1,4 @@
-"""A config field whose value is one of several components' configs, chosen by name."""
+"""Config fields whose value, or whose entries' values, are components' configs, chosen by name."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,3 +17,11 @@ def choice(components: Mapping[str, type], default: str | None = None, **overrid
     return dataclasses.field(
         default_factory=lambda: components[default].Config(**overrides), metadata=metadata
     )
+
+
+def choice_of_entries(components: Mapping[str, type]) -> Any:
+    """Declare a required mapping to configs, in which `--set field.key=name` replaces or adds an entry.
+
+    `components` as for `choice`.
+    """
+    return dataclasses.field(metadata={"entry_choices": components})

@@ -20,8 +20,9 @@ def apply_overrides(config: Any, assignments: Iterable[str]) -> Any:
     """Return `config` with every "dotted.path=value" applied, in order.
 
     Values are read by the field's declared type: int, float, bool (true/false), str, Literal, tuples
-    (comma separated), optional (`none`); a field declared with `choice` takes a component's name. Setting a
-    field of an optional group that is none makes the group, with its defaults, first.
+    (comma separated), optional (`none`); a field declared with `choice`, or an entry of one declared with
+    `choice_of_entries`, takes a component's name. Setting a field of an optional group that is none makes the
+    group, with its defaults, first.
     Raises ValueError that lists the known names for an unknown path, and the wanted type for a bad value.
     """
     for assignment in assignments:
@@ -49,18 +50,24 @@ def _assign(node: Any, keys: list[str], text: str, path: str) -> Any:
         raise ValueError(
             f"--set {path}: no field {key!r} in {type(node).__qualname__}.{did_you_mean(key, fields)}"
         )
-    if rest:
+    metadata = fields[key].metadata
+    if len(rest) == 1 and "entry_choices" in metadata:
+        value = {**getattr(node, key), rest[0]: _chosen(metadata["entry_choices"], text, path)}
+    elif rest:
         group = getattr(node, key)
         group = _default_group(node, key) if group is None else group
         value = _assign(group, rest, text, path)
-    elif "choices" in fields[key].metadata:
-        choices = fields[key].metadata["choices"]
-        if text not in choices:
-            raise ValueError(f"--set {path}={text}: unknown choice.{did_you_mean(text, choices)}")
-        value = choices[text].Config()
+    elif "choices" in metadata:
+        value = _chosen(metadata["choices"], text, path)
     else:
         value = parse(text, typing.get_type_hints(type(node))[key], path)
     return dataclasses.replace(node, **{key: value})
+
+
+def _chosen(choices: Mapping[str, Any], text: str, path: str) -> Any:
+    if text not in choices:
+        raise ValueError(f"--set {path}={text}: unknown choice.{did_you_mean(text, choices)}")
+    return choices[text].Config()
 
 
 def _default_group(node: Any, key: str) -> Any:

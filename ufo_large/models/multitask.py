@@ -6,13 +6,14 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from ufo_large.config import did_you_mean
+from ufo_large.config import choice_of_entries, did_you_mean
 from ufo_large.models.pyramid import SimplePyramid
 from ufo_large.models.trunk import Trunk
 from ufo_large.structures import Prediction, Role, TaskBatch, TaskInfo, set_role
-from ufo_large.tasks import TaskHead
+from ufo_large.tasks import HEADS, TaskHead
 
 Mode = Literal["losses", "predictions"]
+ALL_HEADS = {name: head for heads in HEADS.values() for name, head in heads.items()}
 
 
 class MultitaskModel(nn.Module):
@@ -29,7 +30,7 @@ class MultitaskModel(nn.Module):
         """
 
         trunk: Trunk.Config = field(default_factory=Trunk.Config)
-        heads: Mapping[str, TaskHead.Config]
+        heads: Mapping[str, TaskHead.Config] = choice_of_entries(ALL_HEADS)
         pyramid_width: int = 256
 
         def build(self, tasks: tuple[TaskInfo, ...]) -> "MultitaskModel":

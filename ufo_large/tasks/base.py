@@ -33,6 +33,11 @@ class TaskHead(nn.Module, ABC):
 
     def __init__(self, info: TaskInfo):
         super().__init__()
+        if info.kind != self.kind:
+            raise ValueError(
+                f"task {info.name!r}: {type(self).__name__} is a head for {self.kind}, this task is "
+                f"{info.kind}; choose another as model.heads.{info.name}"
+            )
         self.info = info
         self.watch = FiniteWatch()
 

@@ -1,5 +1,6 @@
 """Put a run together from its config, its data and its DeepSpeed config; train it; leave the weights."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from ufo_large.distributed.engine import Engine, PlainEngine
 from ufo_large.evaluation.evaluator import Evaluator
 from ufo_large.models.multitask import MultitaskModel
 from ufo_large.models.weights import fill, initial_state
-from ufo_large.structures import TaskInfo
+from ufo_large.structures import KINDS, TaskInfo
 from ufo_large.tracking import save_environment
 from ufo_large.train.config import EVALUATED, RunConfig
 from ufo_large.train.hooks import CheckpointHook, EvaluationHook, LogHook
@@ -44,6 +45,7 @@ def train(
     fresh = checkpoint is None or not is_sharded_alike(checkpoint, kind)
     trainer = build(config, tasks, readers, ds, device, fresh)
     if comm.is_main():
+        warn_of_unused_names(config, tasks)
         folder.write(config, tasks, shards.fingerprint, data, ds)
         save_environment(workdir)
     if checkpoint is not None:
@@ -160,6 +162,15 @@ def check(
         if saved.config.model != config.model:
             problems.add(f"{folder.root} holds another model; give the same recipe and --set as before")
     problems.raise_if_any()
+
+
+def warn_of_unused_names(config: RunConfig, tasks: tuple[TaskInfo, ...]) -> None:
+    """Tell of settings for tasks that this data does not have; they may be meant for other data."""
+    names = [t.name for t in tasks]
+    for field, entries in (("tasks", config.tasks), ("model.heads", config.model.heads)):
+        for name in sorted(set(entries) - {*names, *KINDS}):
+            hint = did_you_mean(name, [*names, *KINDS])
+            warnings.warn(f"{field}.{name} has no effect: no such task in this data.{hint}", stacklevel=3)
 
 
 def check_evaluation(
