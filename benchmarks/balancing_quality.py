@@ -2,6 +2,7 @@
 
     python benchmarks/balancing_quality.py --data SHARDS --out RUNS [--steps N] [--seeds 0 1 2] [--jobs 1]
     python benchmarks/balancing_quality.py --data SHARDS --out RUNS --table      # what is there so far
+    python benchmarks/balancing_quality.py --data SHARDS --out RUNS --records FILE --only pcgrad upgrad
 
 Every run trains the same recipe on the same batches' order for its seed; only the balancer differs. A
 single-task run sees its task as often as the joint run does. The tuned constants are the best of a few by the
@@ -9,7 +10,8 @@ mean score on the val split (first seed): each task three times, each a third, a
 sum's gradients equally long on average. All others keep their defaults, so the constants get the most care.
 
 delta-m is the mean over the metrics of the relative gain over the single-task runs (their mean over the
-seeds). Give the same command again after an interruption: finished runs are skipped, others go on.
+seeds). Give the same command again after an interruption: finished runs are skipped, others go on. --records
+keeps what the table needs of every finished run, so that the work can be split over days and machines.
 """
 
 import argparse
@@ -44,7 +46,7 @@ class Comparison:
 
     def __init__(self, args: argparse.Namespace):
         self.args = args
-        self.queue = RunQueue(args.out, args.jobs, args.ranks)
+        self.queue = RunQueue(args.out, args.jobs, args.ranks, args.records)
         self.overrides = [*args.set, *([f"steps={args.steps}"] if args.steps else [])]
         self.config = apply_overrides(load_recipe(args.recipe), self.overrides)
         shards = ShardSet.open(args.data)
@@ -73,11 +75,14 @@ class Comparison:
     def candidates(self) -> list[Run]:
         """Return the first seed's runs with constants; the plain sum of that seed is finished."""
         plain = next(r for r in self.joint() if r.label == SUM)
-        choices = [dict.fromkeys((t.name for t in self.tasks), 1.0) | equal_lengths(self.queue.log(plain))]
+        choices = [dict.fromkeys((t.name for t in self.tasks), 1.0) | self._equal_lengths(plain)]
         for info in self.tasks:
             for factor in (TUNED_BY, 1 / TUNED_BY):
                 choices.append({t.name: factor if t is info else 1.0 for t in self.tasks})
         return [self._constants(c, self.args.seeds[0]) for c in choices]
+
+    def _equal_lengths(self, plain: Run) -> dict[str, float]:
+        return equal_lengths(self.queue.traits(plain)["grad_norm"])
 
     def _constants(self, weights: Mapping[str, float], seed: int) -> Run:
         settings = tuple(f"balancer.by_task.{t}={w:.3g}" for t, w in weights.items())
@@ -102,11 +107,17 @@ class Comparison:
 
     def work(self) -> None:
         """Do all that is left to do, seed by seed: what an interruption leaves can be compared."""
-        plain = [r for r in self.joint() if r.label == SUM and r.seed == self.args.seeds[0]]
-        runs = sorted([*self.singles(), *self.joint()], key=lambda run: self.args.seeds.index(run.seed))
-        self.queue.work(runs, "test")
-        self.queue.work([*plain, *self.candidates()], "val")
-        self.queue.work(self.tuned(), "test")
+        runs = [*self.singles(), *self.joint()]
+        labels = [*dict.fromkeys(run.label for run in runs), STATIC]
+        wanted = self.args.only or labels
+        if unknown := [label for label in wanted if label not in labels]:
+            raise ValueError(f"--only: no such rows: {unknown}; there are {labels}")
+        chosen = sorted((r for r in runs if r.label in wanted), key=lambda r: self.args.seeds.index(r.seed))
+        self.queue.work(chosen)
+        if STATIC in wanted:
+            self.queue.work([next(r for r in runs if r.label == SUM)])
+            self.queue.work(self.candidates())
+            self.queue.work(self.tuned())
 
     def rows(self) -> dict[str, list[Run]]:
         """Return the runs of every row of the table; the tuned constants only once they are known."""
@@ -114,8 +125,7 @@ class Comparison:
         for run in [*self.singles(), *self.joint()]:
             rows.setdefault(run.label, []).append(run)
         plain = rows[SUM][0]
-        is_there = lambda run: self.queue.result(run, "val") is not None
-        if is_there(plain) and all(map(is_there, self.candidates())):
+        if self.queue.is_there(plain) and all(map(self.queue.is_there, self.candidates())):
             rows[STATIC] = self.tuned()
         return rows
 
@@ -146,24 +156,17 @@ def one_task_view(shards: Path, task: str, folder: Path) -> Path:
     return view
 
 
-def equal_lengths(log: list[dict[str, float]]) -> dict[str, float]:
-    """Return constants in proportion to 1 / (typical gradient norm), geometric mean 1, from a run's log."""
-    suffix = "/grad_norm"
-    keys = {k for row in log for k in row if k.startswith("balance/") and k.endswith(suffix)}
-    typical = {
-        k.removeprefix("balance/").removesuffix(suffix): statistics.geometric_mean(
-            row[k] for row in log if row.get(k, 0) > 0
-        )
-        for k in sorted(keys)
-    }
-    middle = statistics.geometric_mean(typical.values())
-    return {task: float(f"{middle / norm:.3g}") for task, norm in typical.items()}
+def equal_lengths(norms: Mapping[str, float]) -> dict[str, float]:
+    """Return constants in proportion to 1 / (typical gradient norm), geometric mean 1."""
+    middle = statistics.geometric_mean(norms.values())
+    return {task: float(f"{middle / norm:.3g}") for task, norm in norms.items()}
 
 
 def summarise(comparison: Comparison) -> list[dict]:
     """Return a row a label: metrics and delta-m, mean and standard deviation over the finished seeds."""
     queue, rows = comparison.queue, comparison.rows()
-    found = {label: [r for r in (queue.result(x, "test") for x in runs) if r] for label, runs in rows.items()}
+    there = {label: [run for run in runs if queue.is_there(run)] for label, runs in rows.items()}
+    found = {label: [queue.result(run, "test") for run in runs] for label, runs in there.items()}
     singles = [r for label, results in found.items() if label.startswith("single") for r in results]
     summary = []
     for label, results in found.items():
@@ -174,10 +177,8 @@ def summarise(comparison: Comparison) -> list[dict]:
             row[metric] = spread([r[metric] for r in results if r.get(metric) is not None])
         gains = [] if label.startswith("single") else [delta_m(r, singles) for r in results]
         row["delta_m"] = spread([g for g in gains if g is not None])
-        logs = [queue.log(run) for run in rows[label] if queue.result(run, "test")]
-        conflicts = [
-            step["balance/conflict_rate"] for log in logs for step in log if "balance/conflict_rate" in step
-        ]
+        traits = [queue.traits(run) for run in there[label]]
+        conflicts = [t["conflict_rate"] for t in traits if t["conflict_rate"] is not None]
         row["conflict_rate"] = statistics.mean(conflicts) if conflicts else None
         summary.append(row)
     return summary
@@ -263,6 +264,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     parser.add_argument("--ranks", type=int, default=2, help="ranks of a training")
     parser.add_argument("--set", action="append", default=[], metavar="a.b=value", help="for all runs")
+    parser.add_argument("--only", nargs="+", metavar="ROW", help="train only these rows of the table")
+    parser.add_argument("--records", type=Path, metavar="FILE", help="JSON lines of finished runs, kept here")
     parser.add_argument("--table", action="store_true", help="train nothing, print what is there")
     parser.add_argument("--write", action="store_true", help="write the note under benchmarks/results")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")

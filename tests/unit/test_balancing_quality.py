@@ -99,6 +99,25 @@ def test_a_finished_training_that_was_not_scored_is_only_scored(
     assert [c[1].rpartition("/")[2] for c in calls] == ["run_all.py"]
 
 
+def test_recorded_runs_need_no_folder(quality, calls, tiny_shards, tmp_path, monkeypatch, capsys):
+    options = ("--data", tiny_shards, "--seeds", 0, "--methods", "pcgrad", "--records", tmp_path / "runs")
+    part = ("--out", tmp_path / "one", "--only", "plain sum", "pcgrad")
+    some = run(quality, monkeypatch, capsys, *options, *part)
+    assert {row["label"]: row["seeds"] for row in some if row["seeds"]} == {"plain sum": 1, "pcgrad": 1}
+    assert len(calls) == 2 * 3  # a training, two splits
+    rows = run(quality, monkeypatch, capsys, *options, "--out", tmp_path / "two")
+    assert not {"plain-sum", "pcgrad"} & {f.name for f in (tmp_path / "two").iterdir()}
+    again = run(quality, monkeypatch, capsys, *options, "--out", tmp_path / "three", "--table")
+    assert again == rows and all(row["seeds"] == 1 for row in rows)
+    other = run(quality, monkeypatch, capsys, *options, "--out", tmp_path / "four", "--table", "--steps", 9)
+    assert all(row["seeds"] == 0 for row in other)
+
+
+def test_an_unknown_row_is_told(quality, calls, tiny_shards, tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit, match=r"no such rows: \['sum'\]; there are .*'plain sum'"):
+        run(quality, monkeypatch, capsys, "--data", tiny_shards, "--out", tmp_path, "--only", "sum")
+
+
 def test_runs_of_another_plan_are_not_mixed_in(quality, calls, tiny_shards, tmp_path, monkeypatch, capsys):
     options = ("--data", tiny_shards, "--out", tmp_path, "--seeds", 0, "--methods", "pcgrad")
     run(quality, monkeypatch, capsys, *options, "--steps", 8)
@@ -112,8 +131,10 @@ def test_the_table_of_an_unfinished_comparison(quality, calls, tiny_shards, tmp_
 
 
 def test_constants_that_make_gradients_equally_long(quality):
+    from run_queue import traits_of
+
     log = [{f"balance/{t}/grad_norm": n * s for t, n in NORMS.items()} for s in (0.5, 2.0)]
-    assert quality.equal_lengths(log) == {"cls": 0.25, "dec": 2.0, "seg": 2.0}
+    assert quality.equal_lengths(traits_of(log)["grad_norm"]) == {"cls": 0.25, "dec": 2.0, "seg": 2.0}
 
 
 def test_a_single_task_run_sees_its_task_as_often(quality):
