@@ -1,5 +1,6 @@
 """Shards over HTTP, S3 and pipes from servers on this machine: retried, checked, named when they fail."""
 
+import os
 import shutil
 import threading
 from collections import Counter
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ufo_large.data.opener import FetchError, Retry
+from ufo_large.data.opener import FetchError, Retry, _fetch_with_retry
 from ufo_large.data.shard_index import read_dataset
 from ufo_large.data.shards import ShardSet
 from ufo_large.testing.tiny_shards import tiny_shards
@@ -139,6 +140,27 @@ def test_a_full_cache_is_named_and_not_asked_for_again(folder, tmp_path):
             reader.read(0)
         assert requests["/cls/train-000000.tar"] == 1
         assert reader.read(0).image == ShardSet.open(folder).split("cls", "train").read(0).image
+
+
+def test_a_full_cache_is_named_when_the_server_is_cut_off(tmp_path):
+    """A file larger than a pipe holds: curl too then fails, for want of a reader."""
+    (tmp_path / "big").write_bytes(bytes(8 << 20))
+    (tmp_path / "full").symlink_to("/dev/full")
+    with serve(tmp_path) as (url, requests):
+        with pytest.raises(OSError, match="No space left"):
+            _fetch_with_retry(f"{url}/big", tmp_path / "full", None, QUICK)
+        assert requests["/big"] == 1
+
+
+def test_a_damaged_cache_is_fetched_again(folder, tmp_path):
+    entry = read_dataset(folder).split("cls", "train").shards[0]
+    with serve(folder) as (url, requests):
+        first = ShardSet.open(url, cache=tmp_path, retry=QUICK).split("cls", "train").read(0)
+        for sha256 in (entry.sha256, entry.index_sha256):
+            os.truncate(tmp_path / sha256[:2] / sha256, 100)
+        again = ShardSet.open(url, cache=tmp_path, retry=QUICK).split("cls", "train").read(0)
+        assert again.image == first.image
+        assert requests[f"/{entry.file}"] == requests[f"/{entry.index}"] == 2
 
 
 def test_a_cache_that_cannot_be_written_is_named(folder, tmp_path):

@@ -14,7 +14,9 @@ from ufo_large.data.datasets.base import Findings
 from ufo_large.data.datasets.sources import read_sources
 from ufo_large.data.shard_index import read_dataset
 from ufo_large.data.sharding import ShardingOptions, make_shards
+from ufo_large.data.shards import ShardSet
 from ufo_large.data.synthetic import WorldSizes, write_world
+from ufo_large.evaluation.ground_truth import truth_of_folder, truth_of_shards
 from ufo_large.testing.datasets import check_dataset
 
 MINI = Path(os.environ.get("UFO_DATA", Path(__file__).parents[2] / "../shared/data/mini"))
@@ -135,6 +137,18 @@ def test_test_split_without_ground_truth(world):
     assert alone["cls"].info == tasks["cls"].info and len(alone["cls"].splits["test"]) == 4
 
 
+def test_a_missing_picture_of_a_list_without_classes_is_named(world):
+    names = sorted(p.name for p in (world / TEST / "cls/test").iterdir())
+    (world / TEST / "cls/test.txt").write_text("\n".join(names))
+    (world / TEST / "cls/test" / names[1]).unlink()
+    findings = Findings()
+    tasks = {task.info.name: task for task in read_sources([world], findings)}
+    assert [f.message.partition(";")[0] for f in findings.items] == [
+        f"{world / TEST}/cls/test.txt:2: {names[1]} is not in {world / TEST}/cls/test"
+    ]
+    assert len(tasks["cls"].splits["test"]) == len(names) - 1
+
+
 def test_order_of_test_txt_wins_over_the_json(world):
     names = ["sign00002.jpg", "sign00003.jpg", "sign00001.jpg"]
     (world / TEST / "dec/test.txt").write_text("\n".join(names))
@@ -239,7 +253,7 @@ BREAKS = {
     ),
     "annotation id twice": (
         train_json(lambda b: b["annotations"].append(b["annotations"][0])),
-        r"annotation id 1 stands twice",
+        r"annotation id 1 of image_id \d+ stands twice",
     ),
     "size in the JSON is wrong": (
         train_json(lambda b: b["images"][0].update(width=1000)),
@@ -333,6 +347,17 @@ def test_folder_of_no_layout(tmp_path):
         read(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="no layout that is known. Known: the contest"):
         read(tmp_path)
+
+
+def test_a_mask_that_is_sharded_is_scored_too(world, tmp_path):
+    """Three equal channels are one class number a pixel, for shards and for the evaluator."""
+    file = next((world / TEST / "seg/label/test").iterdir())
+    grey = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
+    cv2.imwrite(str(file), cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR))
+    make_shards([world], tmp_path / "out", ShardingOptions())
+    truths = [truth_of_folder(world)["seg"], truth_of_shards(ShardSet.open(tmp_path / "out"))["seg"]]
+    first, second = ({name: t.read(i) for i, name in enumerate(t.file_names)} for t in truths)
+    assert first.keys() == second.keys() and all((first[n] == second[n]).all() for n in first)
 
 
 def test_a_split_without_images(world, tmp_path):

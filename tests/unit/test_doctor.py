@@ -16,7 +16,7 @@ from ufo_large.data.datasets.sources import read_sources
 from ufo_large.data.doctor import diagnose, write_fix, write_json
 from ufo_large.data.doctor_report import _as_colours, print_tables, write_html
 from ufo_large.data.duplicates import near_pairs
-from ufo_large.data.pictures import FileFacts, encode_jpeg, picture_facts
+from ufo_large.data.pictures import FileFacts, encode_jpeg, inspect_file, picture_facts
 from ufo_large.data.scenes import render_street
 from ufo_large.data.shard_index import read_shard_index
 from ufo_large.data.sharding import ShardingOptions, make_shards
@@ -91,6 +91,26 @@ def test_every_defect_is_found(sick):
     assert "00004.jpg is blue van, 00005.jpg is green pickup" in warnings["mislabelled"].message
     assert "00008.jpg: an EXIF tag turns it" in warnings["turned"].message
     assert "00007.jpg: is a png by its content" in warnings["format"].message
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0II*\0", b"Exif\0\0garbage that is no TIFF"])
+def test_damaged_exif_harms_no_picture(exif, tmp_path):
+    """PIL raises struct.error or SyntaxError for these; nobody but the warning reads the block."""
+    plain = cv2.imencode(".jpg", np.full((64, 64, 3), 90, np.uint8))[1].tobytes()
+    block = b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif
+    jfif_end = 4 + int.from_bytes(plain[4:6], "big")
+    jfif = bytearray(plain[:jfif_end])
+    jfif[13:18] = b"\1\0\x48\0\x48"  # a density, which PIL takes from EXIF where JFIF has none
+    (tmp_path / "a.jpg").write_bytes(bytes(jfif) + block + plain[jfif_end:])
+    facts = inspect_file(tmp_path / "a.jpg")
+    assert facts.error == "" and (facts.height, facts.width, facts.turned) == (64, 64, False)
+
+
+def test_a_png_that_asks_to_be_turned_is_seen(tmp_path):
+    image = Image.new("RGB", (64, 64))
+    image.getexif()[ExifTags.Base.Orientation] = 6
+    image.save(tmp_path / "a.png", exif=image.getexif())
+    assert inspect_file(tmp_path / "a.png").turned
 
 
 def test_imbalance_is_told(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from ufo_large.data.datasets.base import Example, Findings, joined
 from ufo_large.data.datasets.sources import read_sources
@@ -36,7 +37,7 @@ def stored_mask(dataset, split: str = "train", row: int = 0) -> np.ndarray:
     index = read_shard_index(Path(dataset.root) / entry.index)
     tar = (Path(dataset.root) / entry.file).read_bytes()
     start = int(index.mask_offsets[row])
-    return decode_mask(tar[start : start + int(index.mask_sizes[row])])[0]
+    return decode_mask(tar[start : start + int(index.mask_sizes[row])])
 
 
 def problems(*data, **options) -> str:
@@ -85,6 +86,57 @@ def test_coco_folder(tmp_path):
     assert index.labels.tolist() == [1] and index.boxes_xyxy.tolist() == [[1, 2, 11, 14.5]]
 
 
+def edit_coco(root: Path, **fields) -> Path:
+    file = root / "annotations/instances_train2017.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+    return root
+
+
+def boxes_of(*data) -> list[list[int]]:
+    """Return the labels of every training image's boxes."""
+    (task,) = read_sources(data, Findings())
+    return [[box.label for box in example.boxes] for example in task.splits["train"]]
+
+
+def test_coco_categories_of_one_name(tmp_path):
+    root = coco(tmp_path / "set", names=("car", "car"), ids=(0, 1))
+    assert problems(root) == ""  # only 1 is used: 0 is a super-category
+    (task,) = read_sources([root], Findings())
+    assert task.info.class_ids == (1,) and boxes_of(root) == [[], [0]]
+    both = [{"id": i, "image_id": 8, "category_id": i, "bbox": [1, 2, 3, 4]} for i in (0, 1)]
+    edit_coco(root, annotations=both)
+    assert "categories 0, 1 are all named 'car'; name them apart" in problems(root)
+
+
+def test_coco_without_annotations(tmp_path):
+    """Of training it is an error, of test it means no ground truth."""
+    for split in ("train", "test"):
+        coco(tmp_path / "set", split)
+        file = tmp_path / f"set/annotations/instances_{split}2017.json"
+        file.write_text(file.read_text().replace('"annotations"', '"annotation"'))
+    findings = Findings()
+    (task,) = read_sources([tmp_path / "set"], findings)
+    (only,) = [f.message for f in findings.items]
+    assert "instances_train2017.json: no list `annotations`, only images, annotation, categories" in only
+    assert [e.labeled for e in task.splits["test"]] == [False, False]
+
+
+def test_coco_ids_that_begin_anew_with_every_image(tmp_path):
+    boxes = [{"id": 0, "image_id": i, "category_id": 5, "bbox": [1, 2, 3, 4]} for i in (8, 70)]
+    root = edit_coco(coco(tmp_path / "set"), annotations=boxes)
+    assert problems(root) == "" and boxes_of(root) == [[0], [0]]
+    edit_coco(root, annotations=[box | {"id": None} for box in boxes * 2])
+    assert problems(root) == "" and boxes_of(root) == [[0, 0], [0, 0]]
+    edit_coco(root, annotations=boxes * 2)
+    assert problems(root).count("annotation id 0 of image_id 70 stands twice") == 1
+
+
+def test_coco_without_sizes(tmp_path):
+    images = [{"id": 8, "file_name": "a.jpg", "height": 0, "width": None}]
+    root = edit_coco(coco(tmp_path / "set"), images=images)
+    check_dataset([root], tmp_path / "out")
+
+
 def test_voc_folder(tmp_path):
     """VOC counts pixels from 1 and includes the last: 1..40 is the whole width 0..40."""
     dataset = check_dataset([voc(tmp_path / "set")], tmp_path / "out")
@@ -121,6 +173,16 @@ def test_class_folders(tmp_path):
     assert not dataset.split("cls", "test").labeled
     index = read_shard_index(tmp_path / "out/cls/val-000000.index.npz")
     assert index.file_names.tolist() == ["cat/1.jpg", "dog/1.jpg"] and index.labels.tolist() == [0, 1]
+
+
+def test_class_folders_with_what_is_not_read(tmp_path):
+    picture(tmp_path / "train/cat/1.jpg")
+    picture(tmp_path / "train/cat/2.jpg").rename(tmp_path / "train/cat/2.jfif")
+    picture(tmp_path / "train/dog/part1/3.jpg")
+    (tmp_path / "train/cat/notes.txt").write_text("harmless")
+    told = problems(tmp_path)
+    assert "cat: 1 folders or pictures in it are not read: 2.jfif" in told
+    assert "dog: 1 folders or pictures in it are not read: part1" in told
 
 
 def test_class_folders_without_splits(tmp_path):
@@ -198,6 +260,43 @@ def test_camvid_coloured(tmp_path):
     cv2.imwrite(str(root / "labels/a_L.png"), np.full((H, W, 3), (0, 0, 255), np.uint8))
     with pytest.raises(ValueError, match=r"a_L\.png: value #ff0000 \(1200 pixels\) is none of the 2 classes"):
         make_shards([root], tmp_path / "other", ShardingOptions())
+
+
+@pytest.mark.parametrize("palette", [False, True])
+def test_coloured_masks_that_show_only_grey(palette, tmp_path):
+    """Sky (128) and void (0) are grey: their masks are colour masks nonetheless, also with a palette."""
+    root = tmp_path / "CamVid"
+    (root / "labels").mkdir(parents=True)
+    (root / "label_colors.txt").write_text("128 128 128 Sky\n0 0 0 Void\n255 0 0 Road\n255 255 255 Road\n")
+    picture(root / "images/a.png")
+    grey = mask(root / "labels/a_L.png", 128, 0, 255)
+    cv2.imwrite(str(grey), cv2.imread(str(grey)))
+    if palette:
+        Image.open(grey).convert("P", palette=Image.Palette.ADAPTIVE).save(grey)
+    dataset = check_dataset([root], tmp_path / "out")
+    assert dataset.tasks["seg"].class_names == ("Sky", "Road")
+    assert list(dict.fromkeys(stored_mask(dataset)[0].tolist())) == [0, 255, 1]
+
+
+def test_masks_of_colours_where_class_numbers_are_wanted(tmp_path):
+    root = tmp_path / "set"
+    picture(root / "images/a.jpg")
+    picture(root / "masks/a.png")
+    (root / "classes.txt").write_text("road\ncar\n")
+    cv2.imwrite(str(root / "masks/a.png"), np.full((H, W, 3), (0, 0, 255), np.uint8))
+    with pytest.raises(ValueError, match=r"a\.png: .*it has colours, where every pixel should hold a class"):
+        make_shards([root], tmp_path / "out", ShardingOptions())
+
+
+def test_classes_txt_with_a_byte_order_mark(tmp_path):
+    root = tmp_path / "set"
+    picture(root / "images/a.jpg")
+    mask(root / "masks/a.png", 0, 1)
+    (root / "classes.txt").write_text("1 road\n0 car\n", encoding="utf-8-sig")
+    dataset = check_dataset([root], tmp_path / "out")
+    assert dataset.tasks["seg"].class_names == ("car", "road")
+    (root / "classes.txt").write_text("Straße\n", encoding="latin-1")
+    assert "classes.txt: not UTF-8 text" in problems(root)
 
 
 def test_plain_masks(tmp_path):

@@ -109,6 +109,10 @@ def test_repeated_run_writes_only_what_changed(world, tmp_path, monkeypatch):
     monkeypatch.setattr(sharding, "write_shard", lambda job: names.append(job.name) or write_shard(job))
     make_shards([world], tmp_path / "out", options)
     assert names == []
+    (tmp_path / "out/seg/train-000000.tar").unlink()
+    make_shards([world], tmp_path / "out", options)
+    assert names == ["seg/train-000000"]
+    del names[:]
     make_shards([world / "track1_train_data"], tmp_path / "out", options)
     assert names == [] and "test" not in read_dataset(tmp_path / "out").splits["cls"]
     assert not list((tmp_path / "out").glob("*/test-*"))

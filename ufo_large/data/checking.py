@@ -10,23 +10,23 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from ufo_large.data.datasets.base import FIX_REMEDY, INVALID, Box, Example, Findings, Reporter, SourceTask
-from ufo_large.data.pictures import FileFacts, inspect_file
+from ufo_large.data.pictures import FileFacts, FileKind, inspect_file
 from ufo_large.data.progress import map_in_processes
 
 CHUNK = 32
 ROUNDING_PX = 1.0
-Job = tuple[Path, bool]
+Job = tuple[Path, FileKind]
 
 
 def files_of(tasks: Iterable[SourceTask]) -> list[Job]:
-    """Return (file, is mask) of every picture and mask, once each."""
+    """Return (file, what it is) of every picture and mask, once each."""
     jobs: dict[Job, None] = {}
     for task in tasks:
         for examples in task.splits.values():
             for example in examples:
-                jobs[example.image, False] = None
+                jobs[example.image, "picture"] = None
                 if example.mask is not None:
-                    jobs[example.mask, True] = None
+                    jobs[example.mask, "color mask" if example.mask_coding.colors else "mask"] = None
     return list(jobs)
 
 
@@ -34,11 +34,11 @@ def inspect_files(files: Sequence[Job], jobs: int = 1, memory: Path | None = Non
     """Look into every file; `memory` is a file that keeps the facts, so an interrupted run goes on."""
     known = _recall(memory)
     facts, todo = {}, []
-    for path, is_mask in files:
+    for path, kind in files:
         if (key := _key(path)) in known:
             facts[path] = known[key]
         else:
-            todo.append((path, is_mask))
+            todo.append((path, kind))
     chunks = [todo[i : i + CHUNK] for i in range(0, len(todo), CHUNK)]
     for chunk, found in map_in_processes(_inspect_chunk, chunks, jobs, "checking files", len):
         for (path, _), one in zip(chunk, found, strict=True):
@@ -48,7 +48,7 @@ def inspect_files(files: Sequence[Job], jobs: int = 1, memory: Path | None = Non
 
 
 def _inspect_chunk(chunk: list[Job]) -> list[FileFacts]:
-    return [inspect_file(path, is_mask) for path, is_mask in chunk]
+    return [inspect_file(path, kind) for path, kind in chunk]
 
 
 def _key(path: Path) -> str:
@@ -65,10 +65,10 @@ def _recall(memory: Path | None) -> dict[str, FileFacts]:
         for line in memory.read_text(encoding="utf-8").splitlines():
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError:  # the last line of a run that was killed
+                row["facts"]["values"] = {int(v): n for v, n in row["facts"]["values"].items()}
+                known[row["key"]] = FileFacts(**row["facts"])
+            except (json.JSONDecodeError, TypeError):  # cut off by a kill, or of another version
                 continue
-            row["facts"]["values"] = {int(v): n for v, n in row["facts"]["values"].items()}
-            known[row["key"]] = FileFacts(**row["facts"])
     return known
 
 
@@ -136,7 +136,8 @@ def _mask_is_good(
         return False
     wrong = wrong_values(example, mask)
     if wrong:
-        show = ", ".join(f"{_show(v, mask.colored)} ({n} pixels)" for v, n in list(wrong.items())[:5])
+        colored = example.mask_coding.colors is not None
+        show = ", ".join(f"{_show(v, colored)} ({n} pixels)" for v, n in list(wrong.items())[:5])
         remedy = f"give --classes {report.task}=N or a classes.txt if there are more, 255 means ignore"
         report.add(
             "mask",
@@ -148,10 +149,7 @@ def _mask_is_good(
 
 def wrong_values(example: Example, mask: FileFacts) -> dict[int, int]:
     """Return the values of a mask that are no class, with their pixel counts."""
-    coding = example.mask_coding
-    if mask.colored:
-        return {v: n for v, n in mask.values.items() if v not in (coding.colors or {})}
-    return {v: n for v, n in mask.values.items() if v > 255 or coding.table[v] == INVALID}
+    return {v: n for v, n in mask.values.items() if example.mask_coding.label_of(v) == INVALID}
 
 
 def _show(value: int, colored: bool) -> str:

@@ -94,7 +94,7 @@ def _labels_of(example: Example, facts: Mapping[Path, FileFacts]) -> list[int]:
     if example.mask is None:
         return []
     mask, coding = facts[example.mask], example.mask_coding
-    return sorted({coding.colors[v] if mask.colored else coding.table[v] for v in mask.values})
+    return sorted({coding.label_of(v) for v in mask.values})
 
 
 def _warn_of_imbalance(task: str, classes: dict[str, int], warnings: Findings) -> None:

@@ -109,7 +109,11 @@ def _figure(finding: Finding, examples: dict[Path, Example]) -> str:
 
 def _as_colours(mask: Path) -> np.ndarray:
     """Show class numbers, which would look black, as colours far apart; RGB, uint8 [H, W, 3]."""
-    values, _ = decode_mask(mask.read_bytes())
+    data = mask.read_bytes()
+    try:
+        values = decode_mask(data)
+    except ValueError:  # it has colours
+        return decode_rgb(data)
     return cv2.applyColorMap((values.astype(np.int64) * COLOUR_STEP % 256).astype(np.uint8), TURBO)[..., ::-1]
 
 

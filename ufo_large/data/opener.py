@@ -74,19 +74,20 @@ def fetch_bytes(url: str, retry: Retry) -> bytes:
         return target.read_bytes()
 
 
-def fetch_to_cache(url: str, sha256: str, cache: Path, retry: Retry) -> Path:
-    """Return the cached copy of `url`, fetching it when it is not there yet.
+def fetch_to_cache(url: str, sha256: str, cache: Path, retry: Retry, size: int | None = None) -> Path:
+    """Return the cached copy of `url`, fetching it when it is not there yet, or not of the right `size`.
 
     Safe between processes: one fetches, the others wait. Raises FetchError naming the file when the server
     keeps failing or the bytes keep differing from `sha256`.
     """
     target = cache / sha256[:2] / sha256
-    if target.is_file():
+    is_there = lambda: target.is_file() and size in (None, target.stat().st_size)
+    if is_there():
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _exclusive(target.with_suffix(".lock")):
-            if not target.is_file():
+            if not is_there():
                 _fetch_whole(url, target, sha256, retry)
     except OSError as error:
         told = f"{url}: cannot be kept in the cache {cache}: {error.strerror}"
@@ -99,6 +100,8 @@ def _fetch_whole(url: str, target: Path, sha256: str, retry: Retry) -> None:
     partial = target.with_suffix(".partial")
     try:
         _fetch_with_retry(url, partial, sha256, retry)
+        with open(partial, "rb") as whole:
+            os.fsync(whole.fileno())  # a name must not outlive its bytes when the power fails
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
@@ -130,14 +133,21 @@ def _fetch_with_retry(url: str, target: Path, sha256: str | None, retry: Retry) 
 
 
 def _fetch_once(url: str, target: Path, sha256: str | None) -> None:
-    digest = hashlib.sha256()
+    digest, refused = hashlib.sha256(), None
     with tempfile.NamedTemporaryFile("r", prefix="ufo-fetch-") as messages:
         try:
-            with _open(url, messages.name) as stream, open(target, "wb") as out:
-                while chunk := stream.read(CHUNK):
-                    digest.update(chunk)
-                    out.write(chunk)
+            with _open(url, messages.name) as stream:
+                try:
+                    with open(target, "wb") as out:
+                        while chunk := stream.read(CHUNK):
+                            digest.update(chunk)
+                            out.write(chunk)
+                except OSError as error:
+                    refused = error if error.errno in REFUSED else None
+                    raise
         except OSError as error:
+            if refused is not None:  # closing the stream early then fails too
+                raise refused from None
             if error.errno is not None:
                 raise
             raise OSError(messages.read().strip() or str(error)) from error

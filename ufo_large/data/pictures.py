@@ -4,6 +4,7 @@ import hashlib
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -14,7 +15,9 @@ HASH_SIDE = 8
 LOOK_SIDE = 16
 SMALL_SIDE = 128
 EXIF_BYTES = 4096
+EXIF_MARKS = (b"Exif", b"eXIf")
 STORED_AS_IS = ("jpeg", "png")
+FileKind = Literal["picture", "mask", "color mask"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,8 +27,8 @@ class FileFacts:
     `error` is empty for a whole file, else says what is wrong. `format` is jpeg, png, or another PIL name;
     a JPEG in CMYK is "jpeg-cmyk". `sha256` is of the bytes. `dhash` (difference hash, 64 bits) and `look`
     (16x16 grey values in hex) tell pictures that look alike. `turned`: an EXIF tag asks viewers to turn
-    or mirror it, which training does not. `values` (masks only) counts pixels by grey value, or by 0xRRGGBB
-    where `colored`.
+    or mirror it, which training does not. `values` (masks only) counts pixels by grey or palette value, by
+    0xRRGGBB in a colour mask.
     """
 
     error: str = ""
@@ -36,15 +39,14 @@ class FileFacts:
     dhash: int = 0
     look: str = ""
     turned: bool = False
-    colored: bool = False
     values: dict[int, int] = field(default_factory=dict)
 
 
-def inspect_file(path: Path, is_mask: bool = False) -> FileFacts:
+def inspect_file(path: Path, kind: FileKind = "picture") -> FileFacts:
     """Read and decode one file in full; never raises for what is in it."""
     try:
         data = path.read_bytes()
-        return _mask_facts(data) if is_mask else picture_facts(data)
+        return picture_facts(data) if kind == "picture" else _mask_facts(data, kind == "color mask")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         return FileFacts(error=_reason(error))
 
@@ -104,10 +106,13 @@ def _decode_other(data: bytes) -> tuple[str, int, int, np.ndarray]:
 
 
 def _is_turned(data: bytes) -> bool:
-    if b"Exif" not in data[:EXIF_BYTES]:
+    if not any(mark in data[:EXIF_BYTES] for mark in EXIF_MARKS):
         return False
-    with Image.open(io.BytesIO(data)) as image:
-        return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    except Exception:  # PIL raises anything on a damaged EXIF block, which no one else reads
+        return False
 
 
 def difference_hash(gray_HW: np.ndarray) -> int:
@@ -121,30 +126,35 @@ def _shrink(gray_HW: np.ndarray, width: int, height: int) -> np.ndarray:
     return cv2.resize(gray_HW, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def _mask_facts(data: bytes) -> FileFacts:
-    values_HW, colored = decode_mask(data)
+def _mask_facts(data: bytes, colored: bool) -> FileFacts:
+    values_HW = decode_mask(data, colored)
     values, counts = np.unique(values_HW, return_counts=True)
     return FileFacts(
         format="png" if data[:4] == b"\x89PNG" else "other",
         height=values_HW.shape[0],
         width=values_HW.shape[1],
         sha256=hashlib.sha256(data).hexdigest(),
-        colored=colored,
         values=dict(zip(values.tolist(), counts.tolist(), strict=True)),
     )
 
 
-def decode_mask(data: bytes) -> tuple[np.ndarray, bool]:
-    """Return (values [H, W], colored): grey or palette values, or 0xRRGGBB of a mask with colours."""
+def decode_mask(data: bytes, colored: bool = False) -> np.ndarray:
+    """Return the values [H, W] of a user's mask: grey or palette values, 0xRRGGBB where `colored`.
+
+    Grey values may stand in three equal channels. Raises ValueError where they differ and `colored` is False,
+    and what PIL raises for what is no picture.
+    """
     with Image.open(io.BytesIO(data)) as image:
         image.load()
-        if image.mode in ("L", "P", "1") or image.mode.startswith("I"):
+        if not colored and (image.mode in ("L", "P", "1") or image.mode.startswith("I")):
             values = np.asarray(image)
-            return (values.astype(np.uint8) if image.mode == "1" else values), False
+            return values.astype(np.uint8) if image.mode == "1" else values
         rgb = np.asarray(image.convert("RGB")).astype(np.int32)
-    if (rgb[..., 0] == rgb[..., 1]).all() and (rgb[..., 0] == rgb[..., 2]).all():
-        return rgb[..., 0], False
-    return rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2], True
+    if colored:
+        return rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
+    if (rgb != rgb[..., :1]).any():
+        raise ValueError("it has colours, where every pixel should hold a class number")
+    return rgb[..., 0]
 
 
 def is_plain_mask(data: bytes) -> bool:

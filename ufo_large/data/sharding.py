@@ -189,8 +189,8 @@ def _recall_shards(out: Path) -> dict[str, ShardEntry]:
     """Return, by name, the shards of a finished data set or of the journal of a run that was cut off."""
     if (out / DATASET_FILE).is_file():
         try:
-            return {_name(entry): entry for entry in shard_entries(read_dataset(out))}
-        except ValueError:  # of another version or incomplete: write everything again
+            return {_name(entry): entry for entry in shard_entries(read_dataset(out, check_files=False))}
+        except ValueError:  # of another version or damaged: write everything again
             return {}
     done: dict[str, ShardEntry] = {}
     if (out / JOURNAL_FILE).is_file():

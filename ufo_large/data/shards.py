@@ -121,9 +121,14 @@ class ShardSet:
                 raise ValueError(f"{file}: not the index {DATASET_FILE} names; run verify_shards.py")
             return read_shard_index(data)
         url = join_url(self.root, entry.index)
-        return read_shard_index(
-            fetch_to_cache(url, entry.index_sha256, self._cache, self._retry).read_bytes()
-        )
+        for _ in range(2):
+            file = fetch_to_cache(url, entry.index_sha256, self._cache, self._retry)
+            data = file.read_bytes()
+            if hashlib.sha256(data).hexdigest() == entry.index_sha256:
+                return read_shard_index(data)
+            file.unlink(missing_ok=True)  # damaged in the cache
+        told = "the cache gives other bytes than were written to it"
+        raise DataError(f"{file}: {told}; set UFO_CACHE to a folder on another disk")
 
 
 class ShardFile:
@@ -162,7 +167,8 @@ class ShardFile:
         """Open the file, fetching it first when it is remote."""
         if self._cache is not None:
             url = join_url(self._root, self.entry.file)
-            self._path = str(fetch_to_cache(url, self.entry.sha256, self._cache, self._retry))
+            size = self.entry.bytes
+            self._path = str(fetch_to_cache(url, self.entry.sha256, self._cache, self._retry, size))
         self._identity = self._identity or self._identity_of(self._path)
         self._descriptor = os.open(self._path, os.O_RDONLY)
 

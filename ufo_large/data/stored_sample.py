@@ -94,17 +94,10 @@ def _scale_boxes(example: Example, ratios: tuple[float, float]) -> Example:
 
 
 def _encode_mask(example: Example, data: bytes, size: tuple[int, int]) -> tuple[bytes, dict[int, int]]:
-    values, colored = decode_mask(data)
-    if colored:
-        labels = np.full(values.shape, 255, np.uint8)
-        for color, label in example.mask_coding.colors.items():
-            labels[values == color] = label
-    else:
-        labels = np.array(example.mask_coding.table, np.int16)[values].astype(np.uint8)
+    values = decode_mask(data, colored=example.mask_coding.colors is not None)
+    labels = example.mask_coding.labels_of(values).astype(np.uint8)
     if labels.shape != size:
         labels = cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-    unchanged = (
-        not colored and labels.shape == values.shape and (labels == values).all() and is_plain_mask(data)
-    )
+    unchanged = labels.shape == values.shape and (labels == values).all() and is_plain_mask(data)
     found, counts = np.unique(labels[labels != 255], return_counts=True)
     return data if unchanged else encode_mask(labels), dict(zip(found.tolist(), counts.tolist(), strict=True))

@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from ufo_large.data import decode, pictures
 from ufo_large.data.datasets.base import Box, Example, Findings, SourceTask
 from ufo_large.data.datasets.contest import contest_roots, read_contest
-from ufo_large.data.decode import BadSample, decode_mask
 from ufo_large.data.shards import ShardSet, SplitReader
 from ufo_large.metrics import TrueBoxes
 from ufo_large.structures import TaskInfo
@@ -113,10 +113,10 @@ def _truth_of_example(example: Example) -> Truth:
     if example.boxes is not None:
         return _true_boxes(example.boxes)
     try:
-        values_HW = decode_mask(example.mask.read_bytes())
-    except (OSError, BadSample) as error:
+        values_HW = pictures.decode_mask(example.mask.read_bytes(), example.mask_coding.colors is not None)
+    except (OSError, ValueError, SyntaxError) as error:
         raise ValueError(f"{example.mask}: {error}; write the mask again") from None
-    labels_HW = np.asarray(example.mask_coding.table, np.int16)[values_HW]
+    labels_HW = example.mask_coding.labels_of(values_HW)
     if labels_HW.min(initial=0) < 0:
         strange = np.unique(values_HW[labels_HW < 0]).tolist()
         raise ValueError(
@@ -147,7 +147,7 @@ def _of_reader(reader: SplitReader) -> GroundTruth:
 
 def _truth_of_row(reader: SplitReader, row: int) -> Truth:
     if reader.info.kind == "segmentation":
-        return decode_mask(reader.read(row).mask)
+        return decode.decode_mask(reader.read(row).mask)
     annotation = reader.annotation(row)
     if reader.info.kind == "classification":
         return int(annotation["label"])

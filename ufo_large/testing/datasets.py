@@ -106,6 +106,6 @@ def _check_annotation(
                    for v, s in zip(b, (facts["width"], facts["height"]) * 2, strict=True))  # fmt: skip
     assert ("mask.png" in sample) == (example.mask is not None)
     if example.mask is not None:
-        stored, _ = decode_mask(sample["mask.png"])
+        stored = decode_mask(sample["mask.png"])
         assert stored.shape == (facts["height"], facts["width"])
         assert set(np.unique(stored)) <= {*range(num_classes), IGNORE_INDEX}

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
+import numpy as np
+
 from ufo_large.config import Problems
 from ufo_large.structures import IGNORE_INDEX, Kind, TaskInfo
 
@@ -27,7 +29,7 @@ class MaskCoding:
     """How a mask file's values become model labels.
 
     `table[v]` is the label of grey or palette value v, 255 = ignore, -1 = a value that is no class.
-    `colors`, if any, maps 0xRRGGBB to a label instead; a colour not in it is no class.
+    `colors`, if any, maps 0xRRGGBB to a label instead, also of grey pictures; a colour not in it is no class.
     """
 
     table: tuple[int, ...]
@@ -43,6 +45,22 @@ class MaskCoding:
         """`labels` maps file values to model labels; 255 stays ignore unless it says otherwise."""
         labels = {IGNORE_INDEX: IGNORE_INDEX, **labels}
         return cls(table=tuple(labels.get(v, INVALID) for v in range(256)))
+
+    def label_of(self, value: int) -> int:
+        """Return the label of a value of the file, 255 = ignore, -1 = no class."""
+        if self.colors is not None:
+            return self.colors.get(value, INVALID)
+        return self.table[value] if 0 <= value < len(self.table) else INVALID
+
+    def labels_of(self, values_HW: np.ndarray) -> np.ndarray:
+        """Return the labels int16 [H, W] of a mask's values, 255 = ignore, -1 = no class."""
+        if self.colors is None:
+            table = np.array([*self.table, INVALID], np.int16)
+            return table[np.clip(values_HW, -1, len(self.table))]
+        labels_HW = np.full(values_HW.shape, INVALID, np.int16)
+        for color, label in self.colors.items():
+            labels_HW[values_HW == color] = label
+        return labels_HW
 
     def renumbered(self, new_labels: Iterable[int]) -> "MaskCoding":
         """Send label i to `new_labels[i]`; ignore and invalid stay."""
@@ -157,9 +175,19 @@ def list_images(folder: Path) -> dict[str, Path]:
     return {p.name: p for p in sorted(files)}
 
 
+def numbered_lines(file: Path, report: Reporter) -> list[tuple[int, str]]:
+    """Return (line number from 1, text) of every line that is not blank."""
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        report.add("label", f"{file}: not UTF-8 text ({error}); save it as UTF-8", file)
+        return []
+    return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+
+
 def read_class_names(file: Path, report: Reporter) -> dict[int, str]:
     """Read classes.txt: one name a line, line i (from 0) names id i; or "<id> <name>" on every line."""
-    lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [text for _, text in numbered_lines(file, report)]
     numbered = [line.split(maxsplit=1) for line in lines]
     if lines and all(len(parts) == 2 and parts[0].isdigit() for parts in numbered):
         names = {int(number): name for number, name in numbered}

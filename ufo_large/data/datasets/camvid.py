@@ -7,8 +7,7 @@ colours in label_colors.txt as "r g b name", and the splits in <split>.txt; with
 
 from pathlib import Path
 
-from ufo_large.data.datasets.base import Findings, MaskCoding, Reporter, SourceTask
-from ufo_large.data.datasets.listing import numbered_lines
+from ufo_large.data.datasets.base import Findings, MaskCoding, Reporter, SourceTask, numbered_lines
 from ufo_large.data.datasets.pairs import Files, by_stem, masked_source
 from ufo_large.data.shard_index import SPLITS
 from ufo_large.structures import IGNORE_INDEX
@@ -70,7 +69,10 @@ def _first_folder(root: Path, names: tuple[str, ...]) -> Path:
 
 
 def _read_colors(file: Path, report: Reporter) -> tuple[dict[int, str], dict[int, int]]:
-    """Return (class names by label, label by 0xRRGGBB); the class Void is ignored."""
+    """Return (class names by label, label by 0xRRGGBB); the class Void is ignored.
+
+    A name that stands twice is one class of two colours.
+    """
     names: dict[int, str] = {}
     colors: dict[int, int] = {}
     for line, text in numbered_lines(file, report):
@@ -80,7 +82,8 @@ def _read_colors(file: Path, report: Reporter) -> tuple[dict[int, str], dict[int
             continue
         red, green, blue = map(int, parts[:3])
         void = parts[3].lower() in ("void", "unlabelled", "unlabeled")
-        label = IGNORE_INDEX if void else len(names)
+        known = next((label for label, name in names.items() if name == parts[3]), len(names))
+        label = IGNORE_INDEX if void else known
         colors[red << 16 | green << 8 | blue] = label
         if not void:
             names[label] = parts[3]

@@ -23,15 +23,21 @@ LISTS = ("images", "annotations", "categories")
 
 
 def load_coco(file: Path, report: Reporter) -> Coco:
-    """Read a COCO file; reports and returns empty lists where it is not one."""
+    """Read a COCO file; reports and returns empty lists where it is not one.
+
+    Only a test file may lack `annotations`: its images have no ground truth.
+    """
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
+        raw = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         report.add("json", f"{file}: cannot be read as JSON ({error}); write it again", file)
         return {name: [] for name in LISTS}
     if not isinstance(raw, dict) or not all(_is_list_of_dicts(raw.get(name, [])) for name in LISTS):
         report.add("json", f"{file}: not a COCO file; it needs the lists {', '.join(LISTS)}", file)
         return {name: [] for name in LISTS}
+    if "annotations" not in raw and report.split != "test":
+        remedy = "name it so, or write an empty list if no image shows an object"
+        report.add("json", f"{file}: no list `annotations`, only {', '.join(raw)}; {remedy}", file)
     return {name: raw.get(name, []) for name in LISTS}
 
 
@@ -40,7 +46,11 @@ def _is_list_of_dicts(value: Any) -> bool:
 
 
 def read_categories(cocos: dict[Path, Coco], report: Reporter) -> dict[int, str]:
-    """Merge the category lists of several files; one id with two names is reported."""
+    """Merge the category lists of several files; one id with two names, or two of one name, are reported.
+
+    Of two ids of one name of which annotations use only one, the other is left out: some tools write the
+    super-category as a category.
+    """
     names: dict[int, str] = {}
     for file, coco in cocos.items():
         for category in coco["categories"]:
@@ -50,13 +60,31 @@ def read_categories(cocos: dict[Path, Coco], report: Reporter) -> dict[int, str]
             elif names.setdefault(number, name) != name:
                 clash = f"category id {number} is {name!r} here and {names[number]!r} in another file"
                 report.add("classes", f"{file}: {clash}; use one name", file)
-    return names
+    return _once_each(names, cocos, report)
+
+
+def _once_each(names: dict[int, str], cocos: dict[Path, Coco], report: Reporter) -> dict[int, str]:
+    used = {a.get("category_id") for coco in cocos.values() for a in coco["annotations"]}
+    by_name: dict[str, list[int]] = defaultdict(list)
+    for number, name in names.items():
+        by_name[name].append(number)
+    dropped: set[int] = set()
+    for name, numbers in by_name.items():
+        unused = [n for n in numbers if n not in used]
+        if len(numbers) - len(unused) == 1:
+            dropped.update(unused)
+        elif len(numbers) > 1:
+            file = next(iter(cocos))
+            told = f"{file}: the categories {', '.join(map(str, numbers))} are all named {name!r}"
+            report.add("classes", f"{told}; name them apart, or make them one", file)
+    return {number: name for number, name in names.items() if number not in dropped}
 
 
 class CocoReader:
     """Turns one COCO file into examples, in the order of its `images`.
 
-    `labels` maps a category id to a model label. What is wrong is reported and left out.
+    Those of a test file without annotations are unlabelled. `labels` maps a category id to a model label.
+    What is wrong is reported and left out.
     """
 
     def __init__(self, file: Path, folder: Path, labels: dict[int, int], report: Reporter):
@@ -67,6 +95,8 @@ class CocoReader:
 
     def read(self, coco: Coco) -> list[Example]:
         boxes = self._boxes_by_image(coco)
+        if self.report.split == "test" and not coco["annotations"]:
+            boxes = None
         return [e for e in (self._example(image, boxes) for image in coco["images"]) if e is not None]
 
     def _boxes_by_image(self, coco: Coco) -> dict[int, list[Box]]:
@@ -74,15 +104,19 @@ class CocoReader:
         boxes: dict[int, list[Box]] = defaultdict(list)
         seen: set[Any] = set()
         for position, annotation in enumerate(coco["annotations"]):
-            number = annotation.get("id", f"#{position}")
+            number = annotation.get("id")
+            number = f"#{position}" if number is None else number
             problem = self._annotation_problem(annotation, known)
-            if number in seen:
-                self._add("duplicate", f"annotation id {number} stands twice; {FIX_REMEDY}")
-            elif problem:
+            if problem:
                 self._add("annotation", f"annotation {number} {problem}; {FIX_REMEDY}")
+                continue
+            image = annotation["image_id"]
+            if (image, number) in seen:  # ids that begin anew with every image tell its boxes apart
+                told = f"annotation id {number} of image_id {image} stands twice"
+                self._add("duplicate", f"{told}; {FIX_REMEDY}")
             else:
-                boxes[annotation["image_id"]].append(self._box(annotation))
-            seen.add(number)
+                seen.add((image, number))
+                boxes[image].append(self._box(annotation))
         return boxes
 
     def _annotation_problem(self, annotation: dict[str, Any], known: set[Any]) -> str:
@@ -104,7 +138,7 @@ class CocoReader:
             area=None if area is None else float(area),
         )
 
-    def _example(self, image: dict[str, Any], boxes: dict[int, list[Box]]) -> Example | None:
+    def _example(self, image: dict[str, Any], boxes: dict[int, list[Box]] | None) -> Example | None:
         number, name = image.get("id"), image.get("file_name")
         if not isinstance(number, int) or not isinstance(name, str):
             self._add("annotation", f"image {image} needs an integer `id` and a `file_name`; {FIX_REMEDY}")
@@ -127,12 +161,18 @@ class CocoReader:
             file_name=name,
             image_id=number,
             where=f"{self.file}: image {name}",
-            size=(image["height"], image["width"]) if "height" in image and "width" in image else None,
-            boxes=tuple(boxes.get(number, ())),
+            size=_size_of(image),
+            boxes=None if boxes is None else tuple(boxes.get(number, ())),
         )
 
     def _add(self, kind: str, message: str, path: Path | None = None) -> None:
         self.report.add(kind, f"{self.file}: {message}", path or self.file)
+
+
+def _size_of(image: dict[str, Any]) -> tuple[int, int] | None:
+    """Return (height, width) as stated; some tools write no size, zero or null."""
+    size = image.get("height"), image.get("width")
+    return size if all(isinstance(v, int) and v > 0 for v in size) else None
 
 
 def _is_box(values: Any) -> bool:

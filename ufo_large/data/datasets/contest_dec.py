@@ -3,9 +3,17 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from ufo_large.data.datasets.base import Example, Findings, Reporter, SourceTask, joined, numbered_info
+from ufo_large.data.datasets.base import (
+    Example,
+    Findings,
+    Reporter,
+    SourceTask,
+    joined,
+    numbered_info,
+    numbered_lines,
+)
 from ufo_large.data.datasets.coco import Coco, CocoReader, load_coco, read_categories
-from ufo_large.data.datasets.listing import numbered_lines, read_image_list
+from ufo_large.data.datasets.listing import read_image_list
 from ufo_large.data.shard_index import SPLITS
 from ufo_large.structures import TaskInfo
 

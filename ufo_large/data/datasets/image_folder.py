@@ -2,9 +2,18 @@
 
 from pathlib import Path
 
-from ufo_large.data.datasets.base import Example, Findings, Reporter, SourceTask, list_images, numbered_info
+from ufo_large.data.datasets.base import (
+    IMAGE_SUFFIXES,
+    Example,
+    Findings,
+    Reporter,
+    SourceTask,
+    list_images,
+    numbered_info,
+)
 from ufo_large.data.shard_index import SPLITS
 
+UNREAD_SUFFIXES = (".jfif", ".jpe", ".gif", ".heic", ".heif", ".avif", ".jp2", ".tga", ".pgm")
 SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
@@ -39,6 +48,16 @@ def read_image_folder(root: Path, task: str, findings: Findings) -> SourceTask:
     return SourceTask(info, splits)
 
 
+def _report_passed_over(folder: Path, report: Reporter) -> None:
+    """Report folders and pictures of other formats in a class folder: they would be lost without a word."""
+    unread = [p for p in folder.iterdir() if p.is_dir() or p.suffix.lower() in UNREAD_SUFFIXES]
+    names = sorted(p.name for p in unread if not p.name.startswith("."))
+    if names:
+        told = f"{folder}: {len(names)} folders or pictures in it are not read: {', '.join(names[:5])}"
+        remedy = f"put pictures directly into it, as {', '.join(IMAGE_SUFFIXES)}, and move the rest out"
+        report.add("picture", f"{told}; {remedy}", folder)
+
+
 def _read_split(folder: Path, names: list[str], report: Reporter) -> list[Example]:
     found: list[tuple[str, Path, int | None]] = []
     for child in _class_folders(folder):
@@ -46,6 +65,7 @@ def _read_split(folder: Path, names: list[str], report: Reporter) -> list[Exampl
             told = f"{child}: class folder {child.name!r} does not exist in train"
             report.add("label", f"{told}; rename it, or add pictures of it to train", child)
             continue
+        _report_passed_over(child, report)
         label = names.index(child.name)
         found += [(f"{child.name}/{name}", path, label) for name, path in list_images(child).items()]
     if not found:

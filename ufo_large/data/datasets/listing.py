@@ -2,17 +2,7 @@
 
 from pathlib import Path
 
-from ufo_large.data.datasets.base import FIX_REMEDY, Example, Reporter, list_images
-
-
-def numbered_lines(file: Path, report: Reporter) -> list[tuple[int, str]]:
-    """Return (line number from 1, text) of every line that is not blank."""
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        report.add("label", f"{file}: not UTF-8 text ({error}); save it as UTF-8", file)
-        return []
-    return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+from ufo_large.data.datasets.base import FIX_REMEDY, Example, Reporter, list_images, numbered_lines
 
 
 def read_image_list(file: Path, folder: Path, report: Reporter, with_labels: bool) -> list[Example]:

@@ -54,6 +54,9 @@ def keep_to(tasks: list[SourceTask], known: Mapping[str, TaskInfo]) -> list[Sour
         if extra or info.kind != task.info.kind:
             told = f"classes {', '.join(extra[:10])}" if extra else f"kind {task.info.kind}"
             raise ValueError(f"task {info.name!r} has {told}, which the shards given with --like do not know")
+        if info is task.info:
+            kept.append(task)
+            continue
         new_labels = [info.class_names.index(name) for name in task.info.class_names]
         splits = {
             split: [_relabel(e, new_labels) for e in examples] for split, examples in task.splits.items()

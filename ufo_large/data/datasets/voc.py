@@ -14,8 +14,8 @@ from ufo_large.data.datasets.base import (
     SourceTask,
     list_images,
     numbered_info,
+    numbered_lines,
 )
-from ufo_large.data.datasets.listing import numbered_lines
 from ufo_large.data.shard_index import SPLITS
 
 # VOC counts pixels from 1 and includes the last: left and top edges move by one
