@@ -50,8 +50,8 @@ def train(predict_between: bool) -> dict:
             engine.step([0.1])
         seen.append((counted.gathers, counted.bytes, counted.broadcasts))
         if predict_between:
-            with torch.no_grad():
-                engine(images, sizes, "a")
+            with torch.no_grad(), engine.predicting():
+                trunk(images, sizes, "a")
     used = [p.ds_numel * 4 for task in TASKS for p in trunk.parameters() if role_of(p).task in (None, task)]
     return {"seen": seen, "used_bytes": sum(used)}
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -122,7 +123,13 @@ def everything_after(
         parts.setdefault((kind, name), {})[start, len(values)] = values
     whole = {key: np.concatenate([own[at] for at in sorted(own)]) for key, own in parts.items()}
     weights = {("weight", n): v.flatten().numpy() for n, v in engine.full_parameters()}
-    return {"whole": whole | weights, "log": read_metrics(Path(workdir) / "metrics.jsonl")}
+    groups = (engine.optimizer if ds == "none" else engine._optimizer).param_groups
+    return {
+        "whole": whole | weights,
+        "log": read_metrics(Path(workdir) / "metrics.jsonl"),
+        "decays": {group["weight_decay"] for group in groups},
+        "betas": {tuple(group["betas"]) for group in groups},
+    }
 
 
 def test_resume_on_other_ranks_and_stages_carries_everything_over(tiny_shards, tmp_path):
@@ -137,6 +144,12 @@ def test_resume_on_other_ranks_and_stages_carries_everything_over(tiny_shards, t
         after = run_ranks(everything_after, ranks, *resumed)[0]["whole"]
         assert after.keys() == before.keys()
         assert all((after[key] == value).all() for key, value in before.items()), (ds, ranks)
+    changed = (*options, "optimizer.head_rate=0.5", "optimizer.weight_decay=0.3", "optimizer.betas=[0.8,0.9]")
+    for ds, ranks in (("zero3_fp32", 2), ("none", 1)):
+        resumed = (shards, str(tmp_path / "run"), ds, ("steps=3", *changed), 1, "auto")
+        after = run_ranks(everything_after, ranks, *resumed)[0]
+        assert all((after["whole"][key] == value).all() for key, value in before.items()), (ds, ranks)
+        assert after["decays"] == {0.0, 0.3} and after["betas"] == {(0.8, 0.9)}
     through = (shards, str(tmp_path / "through"), "none", ("steps=6", *options), 2, "none")
     expected = losses_of(run_ranks(everything_after, 1, *through)[0])
     chain = (("none", 1, 2, 6), ("zero2_fp32", 2, 1, 9), ("zero3_fp32", 3, 1, 10))
@@ -245,6 +258,49 @@ def test_a_started_folder_is_not_overwritten(tiny_shards, tmp_path):
         run_ranks(train_run, 1, *arguments)
 
 
+def test_weights_without_a_checkpoint_are_not_overwritten(tiny_shards, tmp_path):
+    run_ranks(train_run, 1, str(tiny_shards), str(tmp_path), "none", "none", ("steps=1",), 1)
+    shutil.rmtree(tmp_path / "checkpoints")
+    for resume in ("none", "auto"):
+        with pytest.raises(RuntimeError, match="weights of a finished run but no checkpoint"):
+            run_ranks(train_run, 1, str(tiny_shards), str(tmp_path), "none", resume, ("steps=2",), 1)
+    assert (tmp_path / "weights").is_dir()
+
+
+def test_a_refused_resume_changes_nothing(tiny_shards, tmp_path):
+    run_ranks(train_run, 1, str(tiny_shards), str(tmp_path), "none", "none", ("steps=1",), 1)
+    before = {f: f.read_bytes() for f in (tmp_path / "config.json", tmp_path / "metrics.jsonl")}
+    options = ("steps=2", "balancer=pcgrad")
+    with pytest.raises(RuntimeError, match="the checkpoint's balancer is"):
+        run_ranks(train_run, 1, str(tiny_shards), str(tmp_path), "none", "auto", options, 1)
+    assert all(f.read_bytes() == content for f, content in before.items())
+
+
+def test_going_on_from_an_earlier_checkpoint_sets_later_ones_aside(tiny_shards, tmp_path):
+    """Else --resume auto would take up the branch that was left, and its folders crowd out the new ones."""
+    options = ("save_every=1", "keep_checkpoints=9")
+    arguments = (str(tiny_shards), str(tmp_path), "none")
+    run_ranks(train_run, 1, *arguments, "none", ("steps=3", *options), 1)
+    first = str(tmp_path / "checkpoints" / "step-00000001")
+    run_ranks(train_run, 1, *arguments, first, ("steps=2", *options), 1)
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == [
+        *("left-1-step-00000002", "left-1-step-00000003", "step-00000001", "step-00000002")
+    ]
+    resumed = run_ranks(train_run, 1, *arguments, "auto", ("steps=2", *options), 1)[0]
+    assert [line["step"] for line in resumed["log"] if "train/lr" in line] == [1, 2]
+
+
+def test_a_task_that_has_only_validation_data_is_not_validated(tiny_shards, tmp_path):
+    shards = Path(shutil.copytree(tiny_shards, tmp_path / "shards"))
+    whole = json.loads((shards / "dataset.json").read_text())
+    del whole["splits"]["seg"]["train"]
+    (shards / "dataset.json").write_text(json.dumps(whole))
+    options = ("steps=1", "evaluate_every=1")
+    log = run_ranks(train_run, 1, str(shards), str(tmp_path / "run"), "none", "none", options, 1)[0]["log"]
+    found = {name.split("/")[1] for line in log for name in line if name.startswith("val/")}
+    assert found == {"cls", "dec", "score"}
+
+
 def test_another_data_set_than_the_checkpoints_is_refused(tiny_shards, tmp_path):
     arguments = (str(tiny_shards), str(tmp_path), "none", "none", ("steps=1",), 1)
     run_ranks(train_run, 1, *arguments)
@@ -267,7 +323,7 @@ def test_weights_of_a_run_are_the_models(tiny_shards, tmp_path):
 def test_a_run_that_blows_up_names_rank_step_and_task(tiny_shards, tmp_path):
     options = ("steps=4", "optimizer.learning_rate=1e30", "optimizer.clip_norm=0", "schedule.warmup_steps=0")
     arguments = (str(tiny_shards), str(tmp_path), "zero3_fp32", "none", options, 1)
-    with pytest.raises(RuntimeError, match=r"not finite(.|\n)*raised on rank \d in step 1"):
+    with pytest.raises(RuntimeError, match=r"not finite(.|\n)*raised on rank \d after 1 finished steps"):
         run_ranks(train_run, 2, *arguments)
 
 

@@ -19,7 +19,7 @@ def test_broken_samples_are_counted_up_to_the_limit(script, tiny_shards, tmp_pat
     last = stopped.stderr[
         stopped.stderr.index("error: task 'cls': 1 broken samples, max_bad_samples allows 0") :
     ]
-    assert "cls/train-000000.tar: unreadable image" in last and "raised on rank 0 in step" in last
+    assert "cls/train-000000.tar: unreadable image" in last and "raised on rank 0 after" in last
     assert "Traceback" not in stopped.stderr
     through = script(*common, "--workdir", tmp_path / "b")
     assert through.returncode == 0, through.stderr

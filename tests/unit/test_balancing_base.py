@@ -112,6 +112,17 @@ def test_a_task_without_a_weight_is_measured_out_of_turn():
     assert balancer.needs_measurement(1)
 
 
+def test_a_task_that_rests_at_the_measured_steps_is_measured_when_its_weight_is_old():
+    """Steps of `det` are all odd, measurements with k = 2 would all be even."""
+    balancer, measured = METHODS["mgda"].Config(every_k_steps=2).build(TASKS[:2], 0), []
+    for step in range(6):
+        count = 1 + step % 2
+        if balancer.needs_measurement(step, TASKS[:count]):
+            measured.append(step)
+        balancer(signals(TASKS[:count], [1.0] * count, GRAM_MM[:count, :count], step))
+    assert measured == [0, 1, 3, 5]
+
+
 def test_a_run_of_one_task_needs_no_measurement_unless_the_method_acts_alone():
     for name, cls in METHODS.items():
         balancer = cls.Config().build(("cls",), 0)

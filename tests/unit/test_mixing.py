@@ -57,6 +57,12 @@ def test_schedule_switches_at_its_step():
     assert dec.stages == ((0, 0), (3, 2), (10, 1.5))
 
 
+def test_ratios_whose_sum_rounds_below_one_are_enough():
+    assert 0.7 + 0.2 + 0.1 < 1
+    plan = TaskMix({"cls": ((0, 0.7),), "dec": ((0, 0.2),), "seg": ((0, 0.1),)})
+    assert all(any(plan.next(step).values()) for step in range(20))
+
+
 def test_a_plan_with_an_empty_step_is_refused():
     with pytest.raises(ValueError, match="from step 0: give at least 1 together"):
         mix(cls=0.5)

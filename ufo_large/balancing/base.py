@@ -86,17 +86,18 @@ class Balancer(ABC):
             self.scales_private = self.config.scale_private
         self.generator = torch.Generator().manual_seed(seed)
         self.last_weights: dict[str, float] = {}
+        self.measured_at: dict[str, int] = {}
 
     def needs_measurement(self, step: int, tasks: Iterable[str] | None = None) -> bool:
         """Return whether the call at `step` computes new weights; if not, `gram_MM` may be None.
 
-        `tasks`: those present in the step (default: all of the run). A task that never had a weight is
-        measured out of turn.
+        `tasks`: those present in the step (default: all of the run). Its weights are old when those of one of
+        its tasks are: from `every_k_steps` ago, or none yet.
         """
         if len(self.tasks) == 1 and not self.acts_alone:
             return False
-        known = all(task in self.last_weights for task in (self.tasks if tasks is None else tasks))
-        return step % self.config.every_k_steps == 0 or not known
+        present = self.tasks if tasks is None else tasks
+        return any(step - self.measured_at.get(t, -math.inf) >= self.config.every_k_steps for t in present)
 
     def __call__(self, signals: Signals) -> Tensor:
         """Return one weight a task, float64 [M]: new ones, or between measurements the last ones.
@@ -112,6 +113,7 @@ class Balancer(ABC):
                 )
             weights_M = self.weights(signals)
             self.last_weights.update(zip(signals.tasks, weights_M.tolist(), strict=True))
+            self.measured_at.update(dict.fromkeys(signals.tasks, signals.step))
         return torch.tensor([self.last_weights.get(t, 1.0) for t in signals.tasks], dtype=torch.float64)
 
     @abstractmethod
@@ -126,6 +128,7 @@ class Balancer(ABC):
             "tasks": list(self.tasks),
             "generator": self.generator.get_state(),
             "last_weights": dict(self.last_weights),
+            "measured_at": dict(self.measured_at),
             **own,
         }
 
@@ -143,6 +146,7 @@ class Balancer(ABC):
             )
         self.generator.set_state(state["generator"])
         self.last_weights = dict(state["last_weights"])
+        self.measured_at = dict(state["measured_at"])
         for name in self.state_names:
             setattr(self, name, copy.deepcopy(state[name]))
 

@@ -8,6 +8,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +52,22 @@ def is_sharded_alike(folder: Path, kind: str) -> bool:
     return (written["world_size"], written["engine"]) == (comm.world_size(), kind)
 
 
+def is_laid_out_alike(folder: Path, engine: Engine) -> bool:
+    """Whether moreover every rank's shards hold the same pieces: other parameter groups move them."""
+    if not is_sharded_alike(folder, engine.kind):
+        return False
+    layout = load_mapped(folder / f"rank-{comm.rank()}.pt")["layout"]
+    return all(comm.all_gather_objects(layout == engine.layout()))
+
+
 def load_checkpoint(folder: Path, engine: Engine) -> tuple[int, dict[str, Any]]:
     """Restore engine and random generators; return (finished steps, this rank's state).
 
-    A checkpoint from the same number of ranks continues bitwise. From another number, or another ZeRO stage,
-    weights, moments and average are carried over exactly and frozen weights stay as they are; what ranks draw
-    for themselves (dropped paths) goes on from rank 0's generators, apart.
+    A checkpoint from the same number of ranks, laid out alike, continues bitwise. From another number, or
+    another ZeRO stage, weights, moments and average are carried over exactly and frozen weights stay as they
+    are; what ranks draw for themselves (dropped paths) goes on from rank 0's generators, apart.
     """
-    if is_sharded_alike(folder, engine.kind):
+    if is_laid_out_alike(folder, engine):
         engine.load(folder)
         saved = torch.load(folder / f"rank-{comm.rank()}.pt", map_location="cpu", weights_only=False)
         set_rng_state(saved["rng"])
@@ -88,6 +97,19 @@ def _resharded_average(
 def _persistent_buffers(engine: Engine) -> dict[str, Tensor]:
     kept = engine.module.state_dict().keys()
     return {name: buffer.cpu() for name, buffer in engine.module.named_buffers() if name in kept}
+
+
+def set_aside_later(chosen: Path) -> list[Path]:
+    """Rename the checkpoints of later steps, so that no resume takes up the branch that was left.
+
+    Returns their new places.
+    """
+    later = [p for p in complete_checkpoints(chosen.parent) if p.name > chosen.name]
+    moved = []
+    for folder in later:
+        names = (folder.with_name(f"left-{n}-{folder.name}") for n in count(1))
+        moved.append(folder.rename(next(name for name in names if not name.exists())))
+    return moved
 
 
 def complete_checkpoints(root: Path) -> list[Path]:

@@ -27,10 +27,20 @@ def barrier() -> None:
         dist.barrier()
 
 
+def device_of(tensor: Tensor) -> torch.device:
+    """Return where collectives take `tensor`: NCCL knows no memory but the GPU's."""
+    if dist.get_backend() == "nccl" and not tensor.is_cuda:
+        return torch.device("cuda", torch.cuda.current_device())
+    return tensor.device
+
+
 def all_reduce_sum(tensor: Tensor) -> Tensor:
-    """Sum `tensor` over the ranks in place and return it."""
+    """Sum `tensor` over the ranks in place and return it; on the CPU too, as an offloaded optimizer's."""
     if world_size() > 1:
-        dist.all_reduce(tensor)
+        there = tensor.to(device_of(tensor))
+        dist.all_reduce(there)
+        if there is not tensor:
+            tensor.copy_(there)
     return tensor
 
 
@@ -58,17 +68,20 @@ def all_gather_objects(value: Any) -> list[Any]:
 
 
 def agreed(action: Callable[[], T]) -> T:
-    """Return `action()`; a ValueError on any rank is raised on all, with the first rank's words.
+    """Return `action()`; where it fails on any rank, all raise ValueError with the first rank's words.
 
-    So rank 0 can tell it, no rank waits for one that gave up, and what follows starts together.
+    So rank 0 can tell it, no rank waits for one that gave up, and what follows starts together. What is no
+    ValueError is raised as it is where it happened.
     """
     value, error = None, None
     try:
         value = action()
-    except ValueError as problem:
+    except Exception as problem:
         error = problem
-    errors = all_gather_objects(None if error is None else str(error))
+    errors = all_gather_objects(None if error is None else str(error) or type(error).__name__)
     failed = [r for r, text in enumerate(errors) if text is not None]
+    if error is not None and not isinstance(error, ValueError):
+        raise error
     if failed:
         where = "" if len(failed) == len(errors) else f" (on rank {', '.join(map(str, failed))})"
         raise ValueError(f"{errors[failed[0]]}{where}") from error

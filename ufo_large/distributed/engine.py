@@ -1,5 +1,6 @@
 """What the trainer needs of a backend, and the backend without DeepSpeed: one process, plain torch."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,13 @@ class Engine(Protocol):
         """Write weights and optimizer state of all ranks."""
 
     def load(self, folder: Path) -> None:
-        """Read what `save` wrote, under the same world size and ZeRO stage."""
+        """Read what `save` wrote, under the same world size, ZeRO stage and layout.
+
+        Rates, weight decay and the like stay as the optimizer was built.
+        """
+
+    def predicting(self) -> contextlib.AbstractContextManager:
+        """Return the context for forward passes without gradients between steps of training."""
 
     def full_parameters(self) -> Iterator[tuple[str, Tensor]]:
         """Yield (name, float32 CPU tensor) one by one; on ranks other than 0 the tensors are empty."""
@@ -66,6 +73,15 @@ class Engine(Protocol):
 
     def publish_masters(self) -> None:
         """Make the model compute with what `master_shards` hold, after they were written to."""
+
+
+@contextlib.contextmanager
+def keeping_options(optimizer: Any) -> Iterator[None]:
+    """Give the groups their rate, decay and so on back where a checkpoint restores its own in the body."""
+    built = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    yield
+    for group, options in zip(optimizer.param_groups, built, strict=True):
+        group.update(options)
 
 
 class PlainEngine:
@@ -113,7 +129,11 @@ class PlainEngine:
     def load(self, folder: Path) -> None:
         state = torch.load(folder / "plain.pt", map_location=self.device, weights_only=True)
         self.module.load_state_dict(state["module"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        with keeping_options(self.optimizer):
+            self.optimizer.load_state_dict(state["optimizer"])
+
+    def predicting(self) -> contextlib.AbstractContextManager:
+        return contextlib.nullcontext()
 
     def full_parameters(self) -> Iterator[tuple[str, Tensor]]:
         for name, tensor in self.module.state_dict().items():

@@ -63,8 +63,8 @@ def reshard(engine: Engine, saved: Sequence[Saved]) -> None:
     Spread(layouts, [one.masters for one in saved]).copy_into(layout, masters)
     for name, value in saved[0].states[0].items():
         if not value.dim():  # a count of steps, the same everywhere
-            for state in states:
-                state[name] = value.clone()
+            for state, master in zip(states, masters, strict=True):
+                state[name] = value.to(master.device, copy=True)  # where a fused step wants it
             continue
         for state, master in zip(states, masters, strict=True):
             state[name] = torch.zeros_like(master)

@@ -20,7 +20,7 @@ from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedPara
 from torch import Tensor, nn
 
 from ufo_large.distributed import comm
-from ufo_large.distributed.engine import Layout, Piece
+from ufo_large.distributed.engine import Layout, Piece, keeping_options
 from ufo_large.distributed.local_gradients import LocalGradients
 from ufo_large.structures import role_of
 
@@ -218,8 +218,6 @@ class ZeroEngine:
             self.gradients = _CoalescedGradients(self._engine, parameters)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.stage == 3 and not torch.is_grad_enabled():
-            self._orders.use(None)
         return self._engine(*args, **kwargs)
 
     def backward(self, loss: Tensor) -> None:
@@ -235,9 +233,17 @@ class ZeroEngine:
         self._engine.save_checkpoint(str(folder), tag="deepspeed", save_latest=False)
 
     def load(self, folder: Path) -> None:
-        path, _ = self._engine.load_checkpoint(str(folder), tag="deepspeed")
+        with keeping_options(self._optimizer):
+            path, _ = self._engine.load_checkpoint(str(folder), tag="deepspeed")
         if path is None:
             raise ValueError(f"{folder}: DeepSpeed found no checkpoint here; choose another with --resume")
+
+    @contextlib.contextmanager
+    def predicting(self) -> Iterator[None]:
+        """Spare the orders of training, which a pass of another order would spoil."""
+        if self.stage == 3:
+            self._orders.use(None)
+        yield
 
     def full_parameters(self) -> Iterator[tuple[str, Tensor]]:
         for name, tensor in self.module.state_dict(keep_vars=True).items():
@@ -253,8 +259,9 @@ class ZeroEngine:
     def _masters(self) -> list[Tensor]:
         if getattr(self._optimizer, "swap_optimizer", False):
             raise ValueError(
-                "an average of the weights needs them in memory, but 'offload_optimizer' moves them to "
-                "NVMe; use its device cpu, or --set ema=none"
+                "an average of the weights, and a resume on other ranks, need the weights in memory, but "
+                "'offload_optimizer' moves them to NVMe; use its device cpu, or --set ema=none and as many "
+                "ranks as before"
             )
         attribute = "fp32_partitioned_groups_flat" if self.stage == 3 else "single_partition_of_fp32_groups"
         return list(getattr(self._optimizer, attribute))

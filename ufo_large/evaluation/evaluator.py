@@ -37,7 +37,8 @@ class Predictor(Protocol):
 class Evaluator:
     """Predicts one split of a data set; made once, used as often as wanted.
 
-    `loaders` gives each task (by name, else by kind) its input size, micro-batch and tiles. Every rank of the
+    `loaders` gives each task (by name, else by kind) its input size, micro-batch and tiles. `only` names the
+    tasks that the model knows, where it does not know all. Every rank of the
     process group must call each method: they predict different images, and take the same number of forward
     passes because ZeRO-3 gathers parameters in them. Batches do not depend on the number of ranks, so neither
     do the figures.
@@ -46,13 +47,15 @@ class Evaluator:
     shards: ShardSet
     loaders: Mapping[str, LoaderConfig]
     split: str = "test"
+    only: tuple[str, ...] | None = None
     device: torch.device | str = "cpu"
     show_progress: bool = True
 
     @property
     def tasks(self) -> list[TaskInfo]:
-        """The tasks that have this split."""
-        return [info for info in self.shards.tasks if self.shards.has_split(info.name, self.split)]
+        """The tasks that have this split, of those that the model knows."""
+        known = [t for t in self.shards.tasks if self.only is None or t.name in self.only]
+        return [info for info in known if self.shards.has_split(info.name, self.split)]
 
     def predictions(self, model: Predictor, info: TaskInfo) -> Iterator[Prediction]:
         """Yield this rank's predictions of one task, on the CPU. The model is in evaluation mode then."""
@@ -72,7 +75,10 @@ class Evaluator:
         """
         values: dict[str, float] = {}
         headlines: dict[str, list[float]] = {name: [] for name in HEADLINE.values()}
+        known = {info.name for info in self.tasks}
         for name, truth in truth_of_shards(self.shards, self.split).items():
+            if name not in known:
+                continue
             found = self._metric(model, truth).compute()
             values |= {f"{name}/{key}": value for key, value in found.items() if not math.isnan(value)}
             headlines[HEADLINE[truth.info.kind]].append(found[HEADLINE[truth.info.kind]])

@@ -36,7 +36,7 @@ class EvaluationHook:
     def after_step(self, finished: int, values: dict[str, float]) -> None:
         config = self.trainer.config
         if finished % config.evaluate_every == 0 or finished == config.steps:
-            with self.trainer.averaged():
+            with self.trainer.averaged(), self.trainer.runner.engine.predicting():
                 found = self.evaluator.validate(self.trainer.model)
             self.tracker.log(finished, {f"val/{name}": value for name, value in found.items()})
 

@@ -13,9 +13,11 @@ from ufo_large.data.shards import ShardSet, SplitReader
 from ufo_large.distributed import comm, ds_config, zero
 from ufo_large.distributed.checkpoint import (
     complete_checkpoints,
+    is_laid_out_alike,
     is_sharded_alike,
     load_checkpoint,
     save_weights,
+    set_aside_later,
 )
 from ufo_large.distributed.engine import Engine, PlainEngine
 from ufo_large.evaluation.evaluator import Evaluator
@@ -41,17 +43,24 @@ def train(
     device = zero.init_distributed()
     folder = RunFolder(workdir)
     shards, tasks, readers, checkpoint = comm.agreed(lambda: prepare(config, data, folder, ds, resume))
+    require_same(checkpoint)
     kind = "plain" if ds is None else f"zero{ds['zero_optimization']['stage']}"
     fresh = checkpoint is None or not is_sharded_alike(checkpoint, kind)
     trainer = build(config, tasks, readers, ds, device, fresh)
+    if checkpoint is not None:
+        engine = trainer.runner.engine
+        if not fresh and not is_laid_out_alike(checkpoint, engine):
+            give_initial_weights(config, trainer.model)  # frozen ones are not carried over
+        trainer.load_state_dict(*load_checkpoint(checkpoint, engine))
+    else:
+        torch.manual_seed(config.seed + 1 + comm.rank())  # ranks drop different paths
     if comm.is_main():
         warn_of_unused_names(config, tasks)
         folder.write(config, tasks, shards.fingerprint, data, ds)
         save_environment(workdir)
-    if checkpoint is not None:
-        trainer.load_state_dict(*load_checkpoint(checkpoint, trainer.runner.engine))
-    else:
-        torch.manual_seed(config.seed + 1 + comm.rank())  # ranks drop different paths
+        if checkpoint is not None:
+            for left in set_aside_later(checkpoint):
+                print(f"the run goes on from {checkpoint.name}; the later checkpoint is now {left}")
     tracker = config.tracking.build(
         workdir,
         total_steps=config.steps,
@@ -66,7 +75,7 @@ def train(
         try:
             trainer.fit([*hooks, CheckpointHook(trainer, folder.checkpoints)])
         except Exception as error:
-            error.add_note(f"raised on rank {comm.rank()} in step {trainer.finished} (counted from 0)")
+            error.add_note(f"raised on rank {comm.rank()} after {trainer.finished} finished steps")
             raise
     with trainer.averaged():
         save_weights(folder.weights, trainer.runner.engine)
@@ -84,15 +93,29 @@ def prepare(
     return shards, tasks, train_readers(shards, tasks), checkpoint
 
 
+def require_same(checkpoint: Path | None) -> None:
+    """Raise ValueError on all ranks where they would go on from different checkpoints."""
+    names = comm.all_gather_objects(None if checkpoint is None else checkpoint.name)
+    if len(set(names)) > 1:
+        raise ValueError(
+            f"the ranks see different checkpoints ({', '.join(map(str, names))}): --workdir must lie on a "
+            "disk that all machines share"
+        )
+
+
 def train_readers(shards: ShardSet, tasks: tuple[TaskInfo, ...]) -> dict[str, SplitReader]:
     return {task.name: shards.split(task.name, "train") for task in tasks}
 
 
 def validator(config: RunConfig, shards: ShardSet, device: torch.device) -> Evaluator:
     """Return what evaluates the run's split while it trains."""
-    loaders = {key: task.loader for key, task in config.tasks.items()}
     return Evaluator(
-        shards=shards, loaders=loaders, split=config.evaluate_split, device=device, show_progress=False
+        shards=shards,
+        loaders={key: task.loader for key, task in config.tasks.items()},
+        split=config.evaluate_split,
+        only=tuple(task.name for task in trained_tasks(shards)),
+        device=device,
+        show_progress=False,
     )
 
 
@@ -107,9 +130,14 @@ def trained_tasks(shards: ShardSet) -> tuple[TaskInfo, ...]:
 def choose_checkpoint(folder: RunFolder, resume: str) -> Path | None:
     """Return the checkpoint to go on from. ValueError where the folder holds a run and nothing was said."""
     found = complete_checkpoints(folder.checkpoints)
+    if resume == "none" and found:
+        raise ValueError(f"{folder.root} holds a run; go on with --resume auto or give another --workdir")
+    if resume in ("none", "auto") and not found and folder.weights.exists():
+        raise ValueError(
+            f"{folder.root} holds the weights of a finished run but no checkpoint to go on from; give "
+            f"another --workdir, and --set pretrained={folder.weights} to start from these weights"
+        )
     if resume == "none":
-        if found:
-            raise ValueError(f"{folder.root} holds a run; go on with --resume auto or give another --workdir")
         return None
     if resume == "auto":
         return found[-1] if found else None
@@ -209,8 +237,7 @@ def build(
     with zero.sharded_construction(ds):
         model = config.model.build(tasks)
     if fresh:
-        state = initial_state(model, config.seed, config.pretrained)
-        fill(model, state, whole=lambda parameters: zero.gathered(parameters, modify=True))
+        give_initial_weights(config, model)
     optimizer = config.optimizer.build(model)
     engine = build_engine(config, model, optimizer, ds, device)
     feeds = {}
@@ -222,6 +249,12 @@ def build(
     runner = StepRunner(engine, feeds, balancer, config.steps, config.log_every)
     ema = None if config.ema is None else config.ema.build(engine)
     return Trainer(config, model, runner, [g["rate_scale"] for g in optimizer.param_groups], ema)
+
+
+def give_initial_weights(config: RunConfig, model: MultitaskModel) -> None:
+    """Fill the model, sharded or not, with drawn or pretrained weights."""
+    state = initial_state(model, config.seed, config.pretrained)
+    fill(model, state, whole=lambda parameters: zero.gathered(parameters, modify=True))
 
 
 def build_engine(
