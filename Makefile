@@ -1,4 +1,4 @@
-# make demo: the whole path on a synthetic world.   make test: everything that must hold.   make setup: just the venv.
+# make demo: the whole path on a synthetic world.   make test: everything that must hold.   make setup: just the venv.   make clean: without the demo run.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -47,4 +47,4 @@ lock:
 	$(BIN)/python -m pip freeze --all --exclude-editable | grep -v -E '^(pip|ufo-large)==' > requirements.txt
 
 clean:
-	rm -rf runs build *.egg-info
+	rm -rf runs/demo build *.egg-info

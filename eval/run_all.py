@@ -4,8 +4,9 @@
     python eval/run_all.py --workdir RUN --data SHARDS
     deepspeed --num_gpus 8 eval/run_all.py --workdir RUN --data SHARDS
 
-The second form writes RUN/submission.json, RUN/metrics.json and RUN/report.html. `--set` changes how a task
-is fed at test time, such as a larger input or tiles for large images:
+The second form writes RUN/submission.json (of another --split than test RUN/submission_<split>.json),
+RUN/metrics.json and RUN/report.html. `--set` changes how a task is fed at test time, such as a larger input
+or tiles for large images:
 
     --set tasks.detection.loader.tiles.rows=2 --set tasks.detection.loader.tiles.columns=3
 """
@@ -44,9 +45,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="tasks.b=value",
         help="with --workdir: change a task's feed",
     )
-    parser.add_argument("--split", default="test", help="with --workdir: the split to predict")
+    parser.add_argument("--split", default="test", help="the split to score, and with --workdir to predict")
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if args.submission and args.set:
+        parser.error("--set changes how a model is fed; a submission is scored as it is")
+    return args
 
 
 def evaluate(args: argparse.Namespace) -> dict | None:
@@ -54,7 +58,7 @@ def evaluate(args: argparse.Namespace) -> dict | None:
     from ufo_large.data.shards import ShardSet
     from ufo_large.distributed import comm, zero
     from ufo_large.evaluation.evaluator import Evaluator
-    from ufo_large.evaluation.run import check_tasks, evaluate_run, load_model
+    from ufo_large.evaluation.run import evaluate_run, known_tasks, load_model, submission_name
     from ufo_large.tracking.report import write_report
     from ufo_large.tracking.showcase import predict_examples
     from ufo_large.train.run_folder import RunFolder
@@ -62,13 +66,19 @@ def evaluate(args: argparse.Namespace) -> dict | None:
     device = zero.init_distributed()
     folder = RunFolder(args.workdir)
     shards, saved = comm.agreed(lambda: (ShardSet.open(args.data), folder.read()))
-    check_tasks(saved.tasks, shards)
+    known = known_tasks(saved.tasks, saved.fingerprint, shards)
     model = load_model(saved.config.model, saved.tasks, folder.weights, device)
     loaders = saved.test_feeds(args.set)
-    evaluator = Evaluator(shards=shards, loaders=loaders, split=args.split, device=device)
+    evaluator = Evaluator(shards=shards, loaders=loaders, split=args.split, only=known, device=device)
     result = evaluate_run(evaluator, model, args.workdir, args.protocol)
     if comm.is_main():
-        examples = predict_examples(model, shards, args.split, loaders, device=device)
+        left_out = ", ".join(task.name for task in shards.tasks if task.name not in known)
+        if left_out:
+            print(f"not evaluated, since it was not trained: {left_out}")
+        if result is None:
+            written = args.workdir / submission_name(args.split)
+            print(f"{written}: written; there is no ground truth to score it")
+        examples = predict_examples(model, shards, args.split, loaders, only=known, device=device)
         print(f"report: {write_report(args.workdir, examples)}")
     return result
 
@@ -85,11 +95,9 @@ def main() -> None:
     args = parse()
     try:
         if args.submission:
-            show(score_submission(args.submission, args.data, args.protocol))
+            show(score_submission(args.submission, args.data, args.protocol, args.split))
         elif result := evaluate(args):
             show(result)
-        elif os.environ.get("RANK", "0") == "0":
-            print(f"{args.workdir}/submission.json: written; {args.data} has no ground truth to score it")
     except DataError as error:  # perhaps of one rank alone
         sys.exit(f"error: {error}")
     except ValueError as error:

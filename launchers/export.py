@@ -1,7 +1,7 @@
 """Cut one task out of a finished run: python launchers/export.py --workdir RUN --task cls --to timm.
 
---to timm         OUT/model.safetensors and config.json, which timm.create_model('local-dir:OUT') loads;
-                  a linear classifier goes along, other heads stay behind
+--to timm         OUT/model.safetensors and config.json; a linear classifier goes along, other heads stay
+                  behind. timm.create_model('local-dir:OUT', pretrained=True, dynamic_img_size=True) loads it
 --to safetensors  OUT/model.safetensors: everything, all tasks; adapters merged into their weights
 --to onnx         OUT/<task>.onnx, checked with onnxruntime; linear classification and dense segmentation
 """
@@ -46,6 +46,8 @@ def export(arguments: argparse.Namespace) -> None:
         raise ValueError(
             f"--task {arguments.task}: not a task of this run.{did_you_mean(str(arguments.task), tasks)}"
         )
+    if arguments.to == "safetensors" and arguments.task is not None:
+        raise ValueError("--task belongs to --to timm and --to onnx; --to safetensors writes all tasks")
     if (arguments.to == "onnx") != (arguments.size is not None):
         raise ValueError("--size H W belongs to --to onnx, which needs it")
     model = load_model(saved.config.model, saved.tasks, folder.weights, torch.device("cpu")).eval()

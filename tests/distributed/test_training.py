@@ -327,6 +327,17 @@ def test_a_run_that_blows_up_names_rank_step_and_task(tiny_shards, tmp_path):
         run_ranks(train_run, 2, *arguments)
 
 
+def test_weights_of_a_run_with_classes_in_another_order_are_refused(tiny_shards, tmp_path):
+    run_ranks(train_run, 1, str(tiny_shards), str(tmp_path / "run"), "none", "none", ("steps=1",), 1)
+    saved = json.loads((tmp_path / "run/config.json").read_text())
+    seg = next(task for task in saved["tasks"] if task["name"] == "seg")
+    seg["class_names"] = seg["class_names"][::-1]
+    (tmp_path / "run/config.json").write_text(json.dumps(saved))
+    options = ("steps=1", f"pretrained={tmp_path / 'run/weights'}")
+    with pytest.raises(RuntimeError, match="task 'seg': the run of .*other classes.*--like"):
+        run_ranks(train_run, 1, str(tiny_shards), str(tmp_path / "more"), "none", "none", options, 1)
+
+
 def test_refused_weights_leave_no_run_behind(tiny_shards, tmp_path):
     (tmp_path / "vit.safetensors").write_bytes(b"no weights")
     options = ("steps=1", f"pretrained={tmp_path / 'vit.safetensors'}")

@@ -61,5 +61,6 @@ def test_each_form_is_written(run, export):
 
 def test_a_wrong_call_says_what_to_do(run, export):
     assert "Did you mean 'cls'" in export(run, "--task", "clss", "--to", "timm")
+    assert "--task belongs to" in export(run, "--task", "cls", "--to", "safetensors")
     assert "--size H W" in export(run, "--task", "cls", "--to", "onnx")
     assert "not a run folder" in export(run / "none", "--task", "cls", "--to", "timm")

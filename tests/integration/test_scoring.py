@@ -233,6 +233,19 @@ def test_the_script_prints_one_json_line_last(tmp_path, test_root, monkeypatch, 
     assert {"top1", "map50", "miou", "score", "protocol"} <= line.keys()
 
 
+def test_the_script_takes_the_split_and_refuses_what_has_no_effect(tmp_path, test_root, monkeypatch, capsys):
+    file = tmp_path / "submission.json"
+    file.write_text(json.dumps(SUBMISSION))
+    with pytest.raises(SystemExit):
+        run_script(monkeypatch, "--submission", file, "--data", test_root, "--split", "val")
+    assert "val" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run_script(
+            monkeypatch, "--submission", file, "--data", test_root, "--set", "tasks.cls.loader.workers=0"
+        )
+    assert "a submission is scored as it is" in capsys.readouterr().err
+
+
 def test_the_script_says_what_is_wrong_and_fails(tmp_path, test_root, monkeypatch, capsys):
     file = tmp_path / "submission.json"
     file.write_text(json.dumps(SUBMISSION | {"cls": [{"a.jpg": 4}]}))

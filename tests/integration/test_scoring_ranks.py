@@ -198,6 +198,7 @@ def test_a_split_without_truth_gives_the_submission_alone(data, tmp_path):
     (root / "dec/test.json").rename(root / "dec/val.json")  # only the categories, as in the contest
     (root / "dec/test.txt").write_text("".join(f"{i}.jpg\n" for i in range(COUNTS["dec"])))
     make_shards([root], tmp_path / "shards", ShardingOptions())
+    (tmp_path / "metrics.json").write_text("{}")  # of an earlier scoring, which this is not
     result = submission_alone(tmp_path / "shards", tmp_path)
     assert result is None and not (tmp_path / "metrics.json").exists()
     assert {e["image_id"] for e in json.loads((tmp_path / "submission.json").read_text())["dec"]} == {1, 5}

@@ -88,7 +88,8 @@ def test_splitting_and_joining_are_inverse():
 def test_the_last_block_of_each_quarter_is_global():
     assert default_global_blocks(24) == (5, 11, 17, 23)
     assert default_global_blocks(40) == (9, 19, 29, 39)
-    assert default_global_blocks(2) == (0, 1)
+    assert default_global_blocks(5) == (1, 2, 3, 4)
+    assert default_global_blocks(4) == (3,)
 
 
 def test_gradients_agree_with_checkpointing():
@@ -109,6 +110,7 @@ def test_options_without_effect_or_sense_are_refused():
     with pytest.raises(ValueError, match=r"global_blocks=\(4,\).*blocks 0 to 3"):
         tiny_trunk(window=2, global_blocks=(4,)).build(("a",))
     with pytest.raises(ValueError, match="not all"):
-        tiny_trunk(window=2).build(("a",))  # the last of each quarter of 4 blocks are all of them
+        tiny_trunk(window=2, global_blocks=(0, 1, 2, 3)).build(("a",))
+    tiny_trunk(window=2).build(("a",))
     with pytest.raises(ValueError, match="timm has no windowed attention"):
         dense_trunk_state(build("vit", window=2, global_blocks=(3,)), "a")

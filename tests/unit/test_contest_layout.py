@@ -360,6 +360,22 @@ def test_a_mask_that_is_sharded_is_scored_too(world, tmp_path):
     assert first.keys() == second.keys() and all((first[n] == second[n]).all() for n in first)
 
 
+def test_boxes_of_test_are_scored_as_they_are_stated(world, tmp_path):
+    """Half a pixel outside, as rounding leaves it: training sees it clipped, both truths of test whole."""
+    for root, split in ((TRAIN, "train"), (TEST, "test")):
+        edit_json(
+            world / root / f"dec/{split}.json",
+            lambda body: body["annotations"][0].update(bbox=[-0.5, 3, 20, 9]),
+        )
+    make_shards([world], tmp_path / "out", ShardingOptions())
+    shards = ShardSet.open(tmp_path / "out")
+    truths = [truth_of_folder(world)["dec"], truth_of_shards(shards)["dec"]]
+    found = [[box for i in range(3) for box in t.read(i).boxes_xywh_G4.tolist()] for t in truths]
+    assert found[0] == found[1] and [-0.5, 3, 20, 9] in found[0]
+    reader = shards.split("dec", "train")
+    assert [0, 3, 19.5, 12] in [b for i in range(len(reader)) for b in reader.read(i).boxes_xyxy.tolist()]
+
+
 def test_a_split_without_images(world, tmp_path):
     (world / TRAIN / "cls/val.txt").write_text("")
     assert "no images for cls/val" in refused(world, tmp_path)

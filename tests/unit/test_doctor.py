@@ -149,6 +149,17 @@ def test_fix_shards_without_touching_the_source(sick, tmp_path):
     assert diagnose([tmp_path / "fixed"]).errors == []
 
 
+def test_fix_leaves_out_no_test_image(painted, tmp_path):
+    """A submission numbers the images of test by their line: after a gap every box would be another's."""
+    world = Path(shutil.copytree(painted, tmp_path / "world"))
+    images = sorted((world / TEST / "dec/test").iterdir())
+    os.truncate(images[1], 500)
+    images[2].unlink()
+    with pytest.raises(ValueError, match=f"{images[1].name}, {images[2].name} cannot be left out"):
+        write_fix(diagnose([world]), tmp_path / "fixed")
+    assert not (tmp_path / "fixed").exists()
+
+
 def test_fix_is_not_written_among_the_users_pictures(painted):
     before = snapshot(painted)
     for out in (painted, painted / TRAIN / "cls"):

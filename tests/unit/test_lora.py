@@ -53,6 +53,16 @@ def test_nothing_changes_before_the_first_step(family, router):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_every_adapter_of_a_routed_trunk_has_an_effect(family):
+    """Also of the shared attention that a bank holds beside the tasks' own."""
+    _, adapted, _ = pair("learned, all parts", **FAMILIES[family])
+    pooled(adapted).square().sum().backward()
+    found = {n: p.grad for n, p in adapted.named_parameters() if "lora_B" in n}
+    assert any(".attn.shared." in n for n in found)
+    assert not [n for n, grad in found.items() if grad is None or not grad.abs().max() > 0]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_every_adapter_has_an_effect_and_merging_keeps_it(family):
     """The merged network, in timm's names, computes what the adapted trunk does; allowed 1e-4."""
     _, adapted, vit = pair("shared", **FAMILIES[family])

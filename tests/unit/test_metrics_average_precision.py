@@ -140,3 +140,11 @@ def test_an_image_given_twice_or_a_nan_is_refused():
     )
     with pytest.raises(ValueError, match="image number 99: a box or score is not finite"):
         metric.update(99, bad, scene[0][1])
+
+
+def test_crowds_alone_give_no_figure():
+    metric = MeanAveragePrecision(("a",))
+    box, label = np.array([[1.0, 1.0, 5.0, 5.0]]), np.zeros(1, np.int64)
+    found = FoundBoxes(boxes_xywh_N4=box, scores_N=np.ones(1), labels_N=label)
+    metric.update(0, found, TrueBoxes(boxes_xywh_G4=box, labels_G=label, crowds_G=np.ones(1, bool)))
+    assert metric.num_true == 0 and np.isnan(metric.compute()["map50"])

@@ -113,6 +113,8 @@ def test_sizes_that_are_no_multiple_of_the_patch_are_padded():
         ({"name": "naflexvit_base_patch16_gap"}, "needs a plain ViT.*NaFlexVit"),
         ({"name": "swin_tiny_patch4_window7_224"}, "needs a plain ViT.*SwinTransformer"),
         ({"drop_path": 1.0}, "drop_path=1.0"),
+        ({"name": "eva02_tiny_patch14_224", "stem": "gradients"}, "stem='gradients' needs a timm"),
+        ({"name": "vit_small_patch16_18x2_224", "depth": 2, "window": 2}, "no separate attention"),
         ({"checkpointing": "ful"}, "Did you mean 'full'"),
     ],
 )

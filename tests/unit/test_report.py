@@ -113,6 +113,15 @@ def test_an_empty_folder_gives_a_page_and_a_missing_one_an_error(tmp_path):
         write_report(tmp_path / "nowhere")
 
 
+def test_training_time_counts_steps_that_were_not_logged(tmp_path):
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    for step in (10, 20, 25):
+        log.log(step, {"cls/total": 1.0, "train/step_seconds": 4.0})
+    log.log(25, {"val/score": 0.5})
+    log.finish()
+    assert "1:40" in page_of(tmp_path).text
+
+
 def test_values_that_are_not_finite_leave_a_gap_and_are_counted(tmp_path):
     log = MetricsLog(tmp_path / "metrics.jsonl")
     for step in range(1, 11):

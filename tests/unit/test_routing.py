@@ -114,6 +114,7 @@ class TestLearned:
         self.prefer(trunk, "a", 3.0)
         trunk.route.progress = 1.0
         expected = run(disturb(trunk), "a")
+        trunk.route.progress = 0.1  # a longer run, or one that starts from these weights
         self.prefer(trunk, "a", -3.0)
         assert all(map(torch.equal, run(trunk, "a"), expected))
         other = build(config("learned")).eval()

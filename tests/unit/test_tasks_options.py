@@ -36,6 +36,7 @@ def make_head(kind, name, **options):
         ("classification", "arcface", {"scale": 0.0}, "scale"),
         ("detection", "fcos", {"strides": (8, 4)}, "finest first"),
         ("detection", "fcos", {"strides": ()}, "finest first"),
+        ("detection", "fcos", {"strides": (4, 16)}, "twice the one before"),
         ("detection", "fcos", {"prior": 0.0}, "prior"),
         ("detection", "fcos", {"max_detections": 0}, "max_detections"),
         ("detection", "detr", {"width": 30}, "multiple"),

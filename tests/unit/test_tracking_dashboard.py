@@ -47,6 +47,7 @@ def test_validation_chart_takes_headline_metrics_of_any_task_and_no_single_class
     panels = panels_of(specification(build_workspace(KEYS, "team", "ufo-large")))
     pattern = panels["Validation"]["Headline metrics"]["metricRegex"]
     keys = ["val/cls/top1", "val/score", "val/dec/map50", "val/cls/top1/sedan", "cls/total", "val/dec/map75"]
+    keys += ["val/cls/mean_class_top1"]
     assert [k for k in keys if re.search(pattern, k)] == keys[:3]
 
 

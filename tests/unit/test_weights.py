@@ -1,6 +1,7 @@
 """Weights in and out: timm's files into the routed trunk, dense networks out of it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import timm
@@ -10,6 +11,7 @@ from safetensors.torch import save_file
 from ufo_large.evaluation.run import load_model
 from ufo_large.models import Trunk
 from ufo_large.models.extract import dense_trunk_state, single_task_state
+from ufo_large.models.lora import LoraConfig
 from ufo_large.models.weights import dense_names, fill, initial_state
 from ufo_large.routing import ROUTERS
 from ufo_large.structures import role_of
@@ -215,13 +217,18 @@ def test_the_weights_of_a_run_start_a_run_with_one_more_task(router, tmp_path):
         for parameter in trained.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.02)
     if router.startswith("learned"):
-        next(iter(trained.trunk.banks().values())).choices["seg"].decided.fill_(1)
+        for bank in trained.trunk.banks().values():
+            bank.choices["seg"].decided.fill_(1)
     save_file(trained.state_dict(), tmp_path / "model.safetensors")
     extra = task_info("more", "classification", 6)
     grown = tiny_model(router).build((*TINY_TASKS, extra)).eval()
     fill(grown, initial_state(grown, seed=0, pretrained=tmp_path))
     for task in TINY_TASKS:
         pairs = zip(*(flat(m.outputs(tiny_batch(task))) for m in (trained, grown)), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+    if router.startswith("learned"):  # what was decided is not drawn again in training
+        grown.train(), trained.train()
+        pairs = zip(*(flat(m.outputs(tiny_batch(TINY_TASKS[2]))) for m in (trained, grown)), strict=True)
         assert all(torch.equal(a, b) for a, b in pairs)
     trained.add_task(extra)
     found, wanted = grown.state_dict(), trained.state_dict()
@@ -232,6 +239,56 @@ def test_the_weights_of_a_run_start_a_run_with_one_more_task(router, tmp_path):
     fewer = tiny_model(router).build(TINY_TASKS[:1])
     with pytest.raises(ValueError, match="was trained for dec, seg too"):
         fill(fewer, initial_state(fewer, seed=0, pretrained=tmp_path))
+
+
+def test_a_run_that_was_routed_otherwise_is_refused_with_the_remedy(tmp_path):
+    save_file(ours(router="shared").state_dict(), tmp_path / "model.safetensors")
+    for tasks in (TINY_TASKS, (*TINY_TASKS, task_info("more", "classification", 6))):
+        routed = tiny_model("task").build(tasks)
+        with pytest.raises(ValueError, match=r"without experts at trunk\.vit\.blocks\.\d\.mlp.*router"):
+            fill(routed, initial_state(routed, seed=0, pretrained=tmp_path))
+
+
+@pytest.mark.parametrize("router", ["shared", "task"])
+def test_adapters_are_put_on_a_finished_run(router, tmp_path):
+    """Outputs are the run's; a run with adapters goes on with adapters only, and grows no task."""
+    trained = ours(router=router).eval()
+    save_file(trained.state_dict(), tmp_path / "model.safetensors")
+    config = tiny_model(router)
+    lora = LoraConfig(rank=2, targets=("attention",))
+    adapted = replace(config, trunk=replace(config.trunk, lora=lora))
+    model = adapted.build(TINY_TASKS).eval()
+    fill(model, initial_state(model, seed=0, pretrained=tmp_path))
+    for task in TINY_TASKS:
+        pairs = zip(*(flat(m.outputs(tiny_batch(task))) for m in (trained, model)), strict=True)
+        assert all(torch.allclose(a, b, atol=1e-5) for a, b in pairs)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    again = adapted.build(TINY_TASKS)
+    fill(again, initial_state(again, seed=0, pretrained=tmp_path))
+    assert all(torch.equal(v, model.state_dict()[n]) for n, v in again.state_dict().items())
+    more = adapted.build((*TINY_TASKS, task_info("more", "classification", 6)))
+    for other, said in ((config.build(TINY_TASKS), "this model has none"), (more, "grow from whole layers")):
+        with pytest.raises(ValueError, match=f"holds LoRA adapters.*{said}.*--to safetensors"):
+            fill(other, initial_state(other, seed=0, pretrained=tmp_path))
+
+
+@pytest.mark.parametrize("router", ROUTED)
+def test_an_added_task_has_the_models_dtype_and_mode(router):
+    model = ours(router=router).eval().bfloat16()
+    extra = task_info("more", "detection", 3)
+    model.add_task(extra)
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert not any(m.training for m in model.modules())
+    model.outputs(tiny_batch(extra))
+
+
+def test_a_refused_task_leaves_the_model_as_it_was():
+    config = tiny_model("task")
+    model = replace(config, heads=config.heads | {"more": config.heads["detection"]}).build(TINY_TASKS)
+    before = model.state_dict().keys()
+    with pytest.raises(ValueError, match="more"):
+        model.add_task(task_info("more", "classification", 6))
+    assert model.state_dict().keys() == before and "more" not in model.trunk.tasks
 
 
 def flat(outputs: dict) -> list[torch.Tensor]:

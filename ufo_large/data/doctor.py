@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ufo_large.data.checking import check_tasks, files_of, inspect_files
-from ufo_large.data.datasets.base import FIX_REMEDY, Example, Finding, Findings, SourceTask
+from ufo_large.data.datasets.base import FIX_REMEDY, IMAGE_SUFFIXES, Example, Finding, Findings, SourceTask
 from ufo_large.data.datasets.fixed import write_fixed_index
 from ufo_large.data.datasets.sources import read_sources
 from ufo_large.data.duplicates import find_duplicates, leaked_copies
@@ -121,9 +121,11 @@ def _without_leaks(task: SourceTask, facts: Mapping[Path, FileFacts]) -> SourceT
 def write_fix(diagnosis: Diagnosis, out: Path) -> list[str]:
     """Write the healthy index and a list of what was done to OUT; returns that list.
 
-    The user's files stay as they are: the index only points at them.
+    The user's files stay as they are: the index only points at them. Raises ValueError where an image of test
+    would be left out.
     """
     _refuse_source(out, diagnosis.tasks)
+    _refuse_gaps_in_test(diagnosis)
     reading = [f.message.removesuffix(f"; {FIX_REMEDY}") for f in diagnosis.errors if f.kind in READING_KINDS]
     done = [f"left out while reading: {message}" for message in reading]
     reasons = {f.path: f.kind for f in (*diagnosis.warnings, *diagnosis.errors) if f.kind in DROPPING_KINDS}
@@ -152,6 +154,21 @@ def _refuse_source(out: Path, tasks: list[SourceTask]) -> None:
         for example in (e for split in task.splits.values() for e in split):
             if out.resolve() in example.image.resolve().parents:
                 raise ValueError(f"--fix {out}: holds your own pictures; give a new folder")
+
+
+def _refuse_gaps_in_test(diagnosis: Diagnosis) -> None:
+    """A submission numbers its images by their line in the test list: after a gap all would be wrong."""
+    missing = [Path(f.path) for f in diagnosis.errors if f.split == "test" and f.kind == "missing"]
+    lost = [path.name for path in missing if path.suffix.lower() in IMAGE_SUFFIXES]
+    for before, after in zip(diagnosis.tasks, diagnosis.healthy, strict=True):
+        kept = {e.image for e in after.splits.get("test", ())}
+        lost += [e.image.name for e in before.splits.get("test", ()) if e.image not in kept]
+    if lost:
+        raise ValueError(
+            f"--fix: the test images {', '.join(sorted(set(lost))[:20])} cannot be left out, since a "
+            "submission numbers its images by their line in the list; put whole files there, or take them "
+            "from the list"
+        )
 
 
 def _changes(before: Example, after: Example | None, reasons: Mapping[str, str]) -> list[str]:

@@ -10,8 +10,8 @@ from typing import Any
 from ufo_large.config import Problems, did_you_mean
 
 FROM_THE_RECIPE = {
-    "train_batch_size": "tasks.<task>.micro_batch",
-    "train_micro_batch_size_per_gpu": "tasks.<task>.micro_batch",
+    "train_batch_size": "tasks.<task>.loader.micro_batch",
+    "train_micro_batch_size_per_gpu": "tasks.<task>.loader.micro_batch",
     "gradient_accumulation_steps": "tasks.<task>.micro_batches",
     "gradient_clipping": "optimizer.clip_norm",
     "optimizer": "optimizer",

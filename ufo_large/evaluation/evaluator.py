@@ -81,7 +81,8 @@ class Evaluator:
                 continue
             found = self._metric(model, truth).compute()
             values |= {f"{name}/{key}": value for key, value in found.items() if not math.isnan(value)}
-            headlines[HEADLINE[truth.info.kind]].append(found[HEADLINE[truth.info.kind]])
+            headline = found[HEADLINE[truth.info.kind]]
+            headlines[HEADLINE[truth.info.kind]] += [] if math.isnan(headline) else [headline]
         return values | {"score": summary(headlines, "standard")["score"]}
 
     def _raw_predictions(

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ufo_large.config import Problems
+from ufo_large.data.shard_index import SPLITS
 from ufo_large.data.shards import ShardSet
 from ufo_large.distributed import comm
 from ufo_large.distributed.checkpoint import load_weights
@@ -32,16 +33,20 @@ def evaluate_run(
     """Write WORKDIR/submission.json and WORKDIR/metrics.json; return the latter on rank 0, None elsewhere.
 
     Call it on all ranks. What is scored is the file just written, read back, so that the figures are those
-    that the file gets anywhere else. A split without any ground truth gives the submission alone.
+    that the file gets anywhere else. Of another split than test the former is submission_<split>.json. A
+    split without any ground truth gives the submission alone, and figures of an earlier scoring go.
     """
-    chosen = get_protocol(protocol)
+    chosen, shards = get_protocol(protocol), evaluator.shards
     if not evaluator.tasks:
-        raise ValueError(f"{evaluator.shards.root}: no task has a split {evaluator.split!r}; try --split val")
+        there = sorted({s for s in SPLITS for task in shards.tasks if shards.has_split(task.name, s)})
+        told = f"{shards.root}: no task has a split {evaluator.split!r}"
+        raise ValueError(f"{told}; give --split {' or '.join(there)}")
     entries = evaluator.submission_entries(model)
     result, error = None, None
     if comm.is_main():
         try:
-            submission = workdir / SUBMISSION_FILE
+            submission = workdir / submission_name(evaluator.split)
+            (workdir / METRICS_FILE).unlink(missing_ok=True)
             write_submission(submission, entries)
             result = _scored(evaluator, submission, chosen)
             if result is not None:
@@ -50,6 +55,11 @@ def evaluate_run(
             error = problem
     comm.raise_together(error)
     return result
+
+
+def submission_name(split: str) -> str:
+    """Return the file's name: another split's never replaces what is handed in."""
+    return SUBMISSION_FILE if split == "test" else f"submission_{split}.json"
 
 
 def load_model(
@@ -63,6 +73,18 @@ def load_model(
     except ValueError as error:
         raise ValueError(f"{weights} belongs to another model than config.json beside it: {error}") from None
     return model.to(device)
+
+
+def known_tasks(trained: tuple[TaskInfo, ...], fingerprint: str, shards: ShardSet) -> tuple[str, ...]:
+    """Return the tasks of the shards that a run knows; `fingerprint` is of the shards it was trained on.
+
+    Of those, training left out tasks without a train split. Raises ValueError for any other task that the
+    model was not trained for, class by class.
+    """
+    names = tuple(task.name for task in trained)
+    if shards.fingerprint != fingerprint:
+        check_tasks(trained, shards)
+    return tuple(task.name for task in shards.tasks if task.name in names)
 
 
 def check_tasks(trained: tuple[TaskInfo, ...], shards: ShardSet) -> None:
@@ -84,7 +106,8 @@ def check_tasks(trained: tuple[TaskInfo, ...], shards: ShardSet) -> None:
 def _scored(evaluator: Evaluator, submission: Path, protocol: Any) -> dict[str, Any] | None:
     if not any(evaluator.shards.split(info.name, evaluator.split).labeled for info in evaluator.tasks):
         return None
-    truths = truth_of_shards(evaluator.shards, evaluator.split)
+    known = {info.name for info in evaluator.tasks}
+    truths = {n: t for n, t in truth_of_shards(evaluator.shards, evaluator.split).items() if n in known}
     scores = score_answers(read_submission(submission, truths), truths, protocol)
     details = scores.pop("details")
     baselines = trivial_baselines(evaluator.shards, truths, protocol)
@@ -93,5 +116,6 @@ def _scored(evaluator: Evaluator, submission: Path, protocol: Any) -> dict[str, 
 
 def _write_json(file: Path, value: Any) -> None:
     unfinished = file.with_name(file.name + ".part")
-    unfinished.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    unfinished.write_text(text + "\n", encoding="utf-8")
     os.replace(unfinished, file)

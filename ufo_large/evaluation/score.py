@@ -17,13 +17,15 @@ from ufo_large.structures import IGNORE_INDEX, Kind, TaskInfo
 HEADLINE: dict[Kind, str] = {"classification": "top1", "detection": "map50", "segmentation": "miou"}
 
 
-def score_submission(file: str | Path, test_root: str | Path, protocol: str = "official") -> dict[str, Any]:
-    """Score a submission file against the ground truth in a test root of the contest's layout.
+def score_submission(
+    file: str | Path, test_root: str | Path, protocol: str = "official", split: str = "test"
+) -> dict[str, Any]:
+    """Score a submission file against the ground truth in a root of the contest's layout.
 
     Returns what `score_answers` returns. Raises ValueError listing all that is wrong with either.
     """
     chosen = get_protocol(protocol)
-    truths = truth_of_folder(test_root)
+    truths = truth_of_folder(test_root, split=split)
     return score_answers(read_submission(file, truths), truths, chosen)
 
 
@@ -72,7 +74,7 @@ def _score_boxes(answers: list[Answer], truth: GroundTruth, protocol: Protocol) 
         metric.update(i, found, truth.read(i))
     if not metric.num_true:
         raise ValueError(
-            f"{truth.info.name}: the ground truth holds no box, so there is no mAP; check its JSON"
+            f"{truth.info.name}: the ground truth holds no box but crowds, so there is no mAP; check its JSON"
         )
     return metric.compute() | {"boxes_of_unlisted_category": unlisted}
 

@@ -27,7 +27,7 @@ def results_table(result: Mapping[str, Any]) -> Table:
 
 def result_line(result: Mapping[str, Any]) -> str:
     """Return everything but the details (every class's figure) as one line of JSON."""
-    return json.dumps({key: value for key, value in result.items() if key != "details"})
+    return json.dumps({key: value for key, value in result.items() if key != "details"}, allow_nan=False)
 
 
 def warnings_of(result: Mapping[str, Any]) -> list[str]:

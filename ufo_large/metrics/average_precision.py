@@ -75,8 +75,9 @@ class MeanAveragePrecision(Metric):
 
     @property
     def num_true(self) -> int:
-        """How many true boxes there are."""
-        return sum(len(truth.labels_G) for _, truth in self.images.values())
+        """How many true boxes there are that must be found: crowds need not."""
+        truths = [truth for _, truth in self.images.values()]
+        return sum(len(t.labels_G) if t.crowds_G is None else int((~t.crowds_G).sum()) for t in truths)
 
     def compute(self) -> dict[str, float]:
         if not self.num_true:

@@ -6,6 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ufo_large.models.lora import has_adapters, is_adapter
+from ufo_large.models.multitask import MultitaskModel
+
 
 def is_trained(tensors: Mapping[str, Tensor]) -> bool:
     """Whether these are a whole model's, as a run's `weights/` holds them, and not a dense ViT's."""
@@ -24,6 +27,24 @@ def new_tasks(tensors: Mapping[str, Tensor], tasks: tuple[str, ...], path: str |
     return tuple(task for task in tasks if task not in held)
 
 
+def check_kinship(model: MultitaskModel, tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Raise ValueError, with the remedy, where a run's model was routed or adapted otherwise than `model`."""
+    places = [f"trunk.vit.{place}" for place in model.trunk.banks()]
+    plain = [place for place in places if not any(n.startswith(f"{place}.experts.") for n in tensors)]
+    if plain:
+        raise ValueError(
+            f"{path} was trained without experts at {', '.join(plain)}; give the router of that run, with "
+            "its blocks and parts, by --set model.trunk.router=..."
+        )
+    if not any(map(is_adapter, tensors)):
+        return
+    merging = "write that run's merged weights with launchers/export.py --to safetensors and start from them"
+    if not has_adapters(model):
+        raise ValueError(f"{path} holds LoRA adapters and this model has none; {merging}")
+    if new_tasks(tensors, tuple(model.tasks), path):
+        raise ValueError(f"{path} holds LoRA adapters, and new experts grow from whole layers; {merging}")
+
+
 def new_expert(tensors: Mapping[str, Tensor], place: str, rest: str) -> Tensor:
     """Return what parameter `rest` of a new task's expert starts from, as the bank's `add_task` does it.
 
@@ -31,5 +52,6 @@ def new_expert(tensors: Mapping[str, Tensor], place: str, rest: str) -> Tensor:
     """
     if f"{place}.shared.{rest}" in tensors:
         return tensors[f"{place}.shared.{rest}"]
-    tasks = {n.removeprefix(f"{place}.experts.").split(".")[0] for n in tensors if n.startswith(f"{place}.")}
-    return torch.stack([tensors[f"{place}.experts.{task}.{rest}"] for task in sorted(tasks)]).mean(0)
+    start = f"{place}.experts."
+    tasks = {name.removeprefix(start).split(".")[0] for name in tensors if name.startswith(start)}
+    return torch.stack([tensors[f"{start}{task}.{rest}"] for task in sorted(tasks)]).mean(0)

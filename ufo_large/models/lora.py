@@ -59,10 +59,10 @@ class LoraConfig:
                 parameter.requires_grad_(False)
         for place in places:
             vit.set_submodule(place, self._adapted(vit.get_submodule(place), place))
-        for block in vit.blocks:
-            if hasattr(block.attn, "qkv_bias_separate"):
+        for module in vit.modules():
+            if hasattr(module, "qkv_bias_separate") and module.qkv is not None and has_adapters(module.qkv):
                 # else timm's Eva multiplies by `qkv.weight` itself and would pass the adapter by
-                block.attn.qkv_bias_separate = True
+                module.qkv_bias_separate = True
 
     def _places(self, vit: nn.Module) -> list[str]:
         return [

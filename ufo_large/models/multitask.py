@@ -66,7 +66,9 @@ class MultitaskModel(nn.Module):
 
     def attach_head(self, info: TaskInfo) -> None:
         """Make the head of a task and, where it reads one, its pyramid."""
-        head, pyramid = build_head(self.config, info, self.trunk.width, self.trunk.stride)
+        self._attach(info, *build_head(self.config, info, self.trunk.width, self.trunk.stride))
+
+    def _attach(self, info: TaskInfo, head: TaskHead, pyramid: SimplePyramid | None) -> None:
         self.heads[info.name] = head
         if pyramid is not None:
             self.pyramids[info.name] = pyramid
@@ -75,11 +77,17 @@ class MultitaskModel(nn.Module):
     def add_task(self, info: TaskInfo) -> None:
         """Add a task to a trained model whose parameters are whole, not sharded.
 
-        Its experts start from what is there, its head anew. The other tasks' outputs stay bitwise equal.
+        Its experts start from what is there, its head anew, on the model's device, in its dtype and mode. The
+        other tasks' outputs stay bitwise equal. A refused task leaves the model as it was.
         """
-        self.config.head_of(info)
+        head, pyramid = build_head(self.config, info, self.trunk.width, self.trunk.stride)
+        like = next(self.trunk.parameters())
         self.trunk.add_task(info.name)
-        self.attach_head(info)
+        self._attach(info, head, pyramid)
+        for name, parameter in self.named_parameters():
+            if info.name in name.split("."):
+                parameter.data = parameter.data.to(like)
+        self.train(self.training)
 
     def forward(self, batch: TaskBatch, mode: Mode = "losses") -> dict[str, Tensor] | list[Prediction]:
         """Return the task's named scalar losses, or one prediction an image.

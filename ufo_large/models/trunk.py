@@ -103,6 +103,11 @@ class Trunk(nn.Module):
                     self.name, num_classes=0, dynamic_img_size=True, drop_path_rate=self.drop_path, **options
                 )
             except (TypeError, AssertionError) as error:
+                if "embed_layer" in str(error):
+                    raise ValueError(
+                        f"trunk.stem={self.stem!r} needs a timm VisionTransformer, which "
+                        f"trunk.name={self.name!r} is not; set trunk.stem=patch"
+                    ) from error
                 raise ValueError(
                     f"trunk.name={self.name!r} cannot be the trunk, which needs a plain ViT: a timm "
                     f"VisionTransformer or Eva model, of a shape that it allows ({error})"
@@ -157,6 +162,11 @@ class Trunk(nn.Module):
             )
         for index, block in enumerate(self.vit.blocks):
             if index not in whole:
+                if not isinstance(getattr(block, "attn", None), nn.Module):
+                    raise ValueError(
+                        f"trunk.name={self.config.name!r}: its {type(block).__name__} has no separate "
+                        "attention to restrict; set trunk.window=0"
+                    )
                 window_attention(block.attn, self.config.window, self.vit.num_prefix_tokens, self.grid)
 
     @property

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ufo_large.config import Problems
 from ufo_large.models.dense_values import PretrainedValues, RandomValues, read_tensors
-from ufo_large.models.grown import is_trained, new_expert, new_tasks
+from ufo_large.models.grown import check_kinship, is_trained, new_expert, new_tasks
 from ufo_large.models.lora import dense_name, fresh_adapter, is_adapter
 from ufo_large.models.multitask import MultitaskModel, build_head
 from ufo_large.models.trunk import Trunk
@@ -29,8 +29,9 @@ def initial_state(
 
     The trunk comes from `pretrained` (see `PretrainedValues`) or is drawn as timm draws it; experts are
     copies of the module they replace; heads are drawn as they draw themselves. Where `pretrained` is a run's
-    `weights/`, all of it comes from there, and only what new tasks add is new. Raises ValueError with all
-    names that the file lacks or has too many, before the first value.
+    `weights/`, all of it comes from there, and only what new tasks or new adapters add is new. Raises
+    ValueError, before the first value, with all names that a ViT's file lacks or has too many, or where a
+    run's model was routed or adapted otherwise.
     """
     if pretrained is not None and is_trained(tensors := read_tensors(Path(pretrained))):
         yield from grown_state(model, seed, tensors, pretrained)
@@ -45,9 +46,11 @@ def initial_state(
 def grown_state(
     model: MultitaskModel, seed: int, tensors: Mapping[str, Tensor], path: str | Path
 ) -> Iterator[tuple[str, Tensor]]:
-    """Yield a trained model's values, bitwise, and those of the tasks that `model` has besides."""
+    """Yield a trained model's values, bitwise, and what `model` has besides: tasks, adapters."""
     new = new_tasks(tensors, tuple(model.tasks), path)
-    yield from tensors.items()
+    check_kinship(model, tensors, path)
+    adapted = {dense_name(name): name for name, _ in model.named_parameters() if ".base_layer." in name}
+    yield from ((adapted.get(name, name), value) for name, value in tensors.items())
     for task in new:
         yield from head_values(model, task, seed)
     banks = model.trunk.banks()
@@ -55,6 +58,8 @@ def grown_state(
         place, inner = _split(name, banks)
         part, _, of_task = inner.partition(".")
         task, _, rest = of_task.partition(".")
+        if is_adapter(name) and f"trunk.{name}" not in tensors:
+            yield f"trunk.{name}", _fresh(fresh_adapter, f"trunk.{name}", inner, parameter, seed)
         if f"trunk.{name}" in tensors or task not in new:
             continue
         if part == "experts":

@@ -21,7 +21,12 @@ class Grid:
 
 
 def default_global_blocks(depth: int) -> tuple[int, ...]:
-    """Return the last block of each quarter: ViTDet's choice (arXiv:2203.16527, section 3)."""
+    """Return the last block of each quarter: ViTDet's choice (arXiv:2203.16527, section 3).
+
+    Of up to four blocks, which would all be among them, the last alone.
+    """
+    if depth <= 4:
+        return (depth - 1,)
     return tuple(sorted({-(-depth * quarter // 4) - 1 for quarter in (1, 2, 3, 4)}))
 
 

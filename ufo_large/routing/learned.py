@@ -24,7 +24,7 @@ class LearnedRouter(Router):
 
     While undecided, a training step draws one path (arXiv:1611.01144, section 2.2) and computes both, so
     that the choice gets a gradient. From `decide_at` on, and always when predicting, the likelier path alone
-    is computed.
+    is computed. A choice once fixed stays so, in a longer run and in one that starts from these weights.
     """
 
     @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +82,7 @@ class LearnedBank(ExpertBank):
     def forward(self, x_BLD: Tensor, **options: Any) -> Tensor:
         task = self.route.task
         choice, expert = self.choices[task], self.experts[task]
-        if not self.training or self.route.progress >= self.config.decide_at:
+        if not self.training or self.route.progress >= self.config.decide_at or choice.is_decided():
             path = choice.decide() if self.training else choice.likelier()
             self._observe(torch.eye(2, device=x_BLD.device)[path])
             return (expert if path == OWN_PATH else self.shared)(x_BLD, **options)
@@ -126,18 +126,20 @@ class Choice(nn.Module):
         """Return the shares of both paths, float32, given Gumbel noise."""
         return ((self.logits_2.float() + noise_2) / temperature).softmax(0)
 
+    def is_decided(self) -> bool:
+        return self._decided() >= 0
+
     def likelier(self) -> int:
         """Return the path decided on, else the likelier one now."""
-        decided = self._decided()
-        if decided >= 0:
-            return decided
+        if self.is_decided():
+            return self._decided()
         with torch.no_grad():
             noise_2 = torch.zeros(2, device=self.decided.device)
             return int(self(noise_2, 1.0).argmax())
 
     def decide(self) -> int:
         """Return the path and keep it from now on."""
-        if self._decided() < 0:
+        if not self.is_decided():
             self.decided.fill_(self.likelier())
         return self._decided()
 

@@ -13,10 +13,12 @@ from ufo_large.tasks.finite import FiniteWatch
 def boxes_by_image(batch: TaskBatch, watch: FiniteWatch) -> list[dict[str, Tensor]]:
     """Return {"boxes" (xyxy, [n, 4]), "labels" [n]} an image, as torchvision's losses read them.
 
-    `watch` notes boxes that are not finite; zeros take their place.
+    `watch` notes boxes that are not finite; zeros take the place of their four coordinates.
     """
-    boxes = watch.cleaned({"box targets": batch.targets.boxes_xyxy_N4})["box targets"]
-    targets = replace(batch.targets, boxes_xyxy_N4=boxes)
+    boxes_N4 = batch.targets.boxes_xyxy_N4
+    watch.note({"box targets": boxes_N4})
+    finite_N1 = boxes_N4.isfinite().all(1, keepdim=True)
+    targets = replace(batch.targets, boxes_xyxy_N4=torch.where(finite_N1, boxes_N4, 0))
     images = [targets.of_image(i) for i in range(len(batch))]
     return [{"boxes": boxes.float(), "labels": labels} for boxes, labels in images]
 

@@ -9,6 +9,7 @@ Legend: B images, P pyramid width, H W cells of a level, A cells of all levels, 
 import math
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -62,6 +63,11 @@ class FCOSDetector(TaskHead):
         def __post_init__(self):
             if not self.strides or list(self.strides) != sorted(set(self.strides)):
                 raise ValueError(f"strides={self.strides}: name at least one pyramid stride, finest first")
+            if any(coarse != 2 * fine for fine, coarse in pairwise(self.strides)):
+                raise ValueError(
+                    f"strides={self.strides}: each must be twice the one before, or objects of the sizes "
+                    "between would teach nothing"
+                )
             if self.max_detections < 1 or self.center_radius <= 0:
                 raise ValueError("max_detections and center_radius: choose values above 0")
             if self.num_convs < 0:

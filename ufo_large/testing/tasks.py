@@ -146,7 +146,7 @@ def check_reports_nan(head: TaskHead, batch: TaskBatch) -> None:
     _check_all_nan(head, features, batch)
     targets = copy.deepcopy(batch.targets)
     if isinstance(targets, BoxTargets):
-        targets.boxes_xyxy_N4[0, 0] = torch.nan
+        targets.boxes_xyxy_N4.view(-1)[:4].copy_(torch.tensor([5.0, 5.0, torch.nan, 10.0]))
     elif isinstance(targets, ClassTargets):
         targets.soft_BK = torch.full((3, 3), torch.nan)
     else:

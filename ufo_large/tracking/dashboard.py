@@ -64,7 +64,7 @@ def _line_plot(reports: Any, panel: Panel) -> Any:
 
 def _validation_plot(reports: Any) -> Any:
     return reports.LinePlot(
-        title="Headline metrics", metric_regex=f"^val/.*({'|'.join(HEADLINE)})$", range_y=(0, 1)
+        title="Headline metrics", metric_regex=f"^val/(.*/)?({'|'.join(HEADLINE)})$", range_y=(0, 1)
     )
 
 

@@ -40,7 +40,11 @@ def sections(keys: Iterable[str]) -> list[Section]:
     tasks = task_names(keys)
     found = [
         Section("Losses", "Each task's loss and its parts, averaged over ranks.", _losses(keys, tasks)),
-        Section("Validation", "Metrics measured on the validation split while training.", _validation(keys)),
+        Section(
+            "Validation",
+            "Metrics measured while training, on val or the split that evaluate_split names.",
+            _validation(keys),
+        ),
         Section(
             "Balance",
             "How the gradients of the tasks meet on the shared trunk. A cosine below zero means that two "

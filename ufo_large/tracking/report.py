@@ -4,6 +4,7 @@ import base64
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +105,11 @@ def _facts(entries: Sequence[Mapping[str, float]], curves: Mapping[str, Curve]) 
     if not entries:
         return []
     facts = [("steps", f"{int(entries[-1]['step']):,}".replace(",", " "))]
-    seconds = [e.get("train/step_seconds", math.nan) for e in entries]
-    seconds = [s for s in seconds if math.isfinite(s)]
-    if seconds:
-        facts.append(("training time", format_duration(sum(seconds))))
+    timed = [(e["step"], e["train/step_seconds"]) for e in entries if "train/step_seconds" in e]
+    if timed:  # a logged step stands for those since the one before
+        gaps = [now - then for then, now in pairwise([0, *(step for step, _ in timed)])]
+        seconds = sum(gap * s for gap, (_, s) in zip(gaps, timed, strict=True) if math.isfinite(s))
+        facts.append(("training time", format_duration(seconds)))
     if "train/images_per_second" in curves:
         facts.append(("images/s", short_number(curves["train/images_per_second"].last)))
     return facts

@@ -49,6 +49,7 @@ class Results:
     """What `metrics.json` says; `other` holds the remaining numbers by their path."""
 
     protocol: str
+    split: str
     score: float | None
     headline: tuple[MetricRow, ...]
     classes: tuple[ClassTable, ...]
@@ -91,7 +92,8 @@ def parse_results(content: Mapping[str, Any]) -> Results:
     tables = [ClassTable(title, tuple(sorted(rows, key=_worst_first))) for title, rows in classes.items()]
     protocol = content.get("protocol", "")
     score = numbers.get("score")
-    return Results(str(protocol), score, tuple(headline), tuple(tables), tuple(other))
+    split = str(content.get("split", ""))
+    return Results(str(protocol), split, score, tuple(headline), tuple(tables), tuple(other))
 
 
 def flatten(value: Any, path: str = "") -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Predict a few evenly spread images of a split and join them with image and truth, for the report."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
@@ -55,10 +55,11 @@ def predict_examples(
     split: str,
     loaders: Mapping[str, LoaderConfig],
     *,
+    only: Container[str] | None = None,
     device: torch.device | str = "cpu",
     per_task: int = PER_TASK,
 ) -> list[PredictionExample]:
-    """Return up to `per_task` examples of every task that has the split.
+    """Return up to `per_task` examples of every task that has the split, or of those in `only`.
 
     `loaders` are those of the evaluation: a task's input size and tiles by its name, else by its kind.
     Every caller predicts the same images, so one process is enough; a model whose parameters are
@@ -69,7 +70,7 @@ def predict_examples(
     examples = []
     try:
         for info in shards.tasks:
-            if shards.has_split(info.name, split):
+            if shards.has_split(info.name, split) and (only is None or info.name in only):
                 loader = loaders.get(info.name) or loaders[info.kind]
                 shown = _shown_rows(shards.split(info.name, split), per_task)
                 examples += _examples(shown, info, _predictions(model, shown, info, loader, device))

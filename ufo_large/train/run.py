@@ -170,6 +170,8 @@ def check(
         except ValueError as error:
             problems.add(str(error))
     check_evaluation(config, tasks, shards, problems)
+    if config.pretrained is not None and checkpoint is None:
+        check_classes(Path(config.pretrained), tasks, problems)
     if config.model.trunk.lora is not None and config.pretrained is None:
         problems.add(
             "model.trunk.lora trains adapters on frozen weights, which would be random here: give "
@@ -190,6 +192,20 @@ def check(
         if saved.config.model != config.model:
             problems.add(f"{folder.root} holds another model; give the same recipe and --set as before")
     problems.raise_if_any()
+
+
+def check_classes(pretrained: Path, tasks: tuple[TaskInfo, ...], problems: Problems) -> None:
+    """Say where the run whose weights these are had a task's classes in another order: shapes would fit."""
+    folder = RunFolder(pretrained.parent)
+    if pretrained.resolve() != folder.weights.resolve() or not folder.config_file.exists():
+        return
+    trained = {task.name: task for task in folder.read().tasks}
+    for task in tasks:
+        if trained.get(task.name, task) != task:
+            problems.add(
+                f"task {task.name!r}: the run of pretrained={pretrained} had other classes, or in another "
+                "order; make the shards with make_shards.py --like that run's shards, or rename the task"
+            )
 
 
 def warn_of_unused_names(config: RunConfig, tasks: tuple[TaskInfo, ...]) -> None:
