@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ufo_large.evaluation.compare import METRICS
 from ufo_large.tracking.environment import describe_environment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -128,7 +129,7 @@ class RunQueue:
         row = {
             "label": run.label,
             **self._key(run),
-            "scores": {split: self.result(run, split) for split in SPLITS},
+            "scores": {split: figures_of(self.result(run, split)) for split in SPLITS},
             "traits": self.traits(run),
             "recorded": datetime.now(UTC).isoformat(timespec="seconds"),
             "commit": found["commit"]["hash"],
@@ -181,6 +182,11 @@ class RunQueue:
             command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "PATH": path}, check=False
         )
         return done.returncode != 0
+
+
+def figures_of(scores: dict[str, Any]) -> dict[str, float]:
+    """Return the headline metrics that a run has, and their mean."""
+    return {name: scores[name] for name in (*METRICS, "score") if scores.get(name) is not None}
 
 
 def traits_of(log: list[dict[str, float]]) -> dict[str, Any]:
