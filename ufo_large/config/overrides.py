@@ -21,8 +21,8 @@ def apply_overrides(config: Any, assignments: Iterable[str]) -> Any:
 
     Values are read by the field's declared type: int, float, bool (true/false), str, Literal, tuples
     (comma separated), optional (`none`); a field declared with `choice`, or an entry of one declared with
-    `choice_of_entries`, takes a component's name. Setting a field of an optional group that is none makes the
-    group, with its defaults, first.
+    `choice_of_entries`, takes a component's name; a group among entries takes another's name, to copy it.
+    Setting a field of an optional group that is none makes the group, with its defaults, first.
     Raises ValueError that lists the known names for an unknown path, and the wanted type for a bad value.
     """
     for assignment in assignments:
@@ -38,10 +38,18 @@ def _assign(node: Any, keys: list[str], text: str, path: str) -> Any:
     if isinstance(node, Mapping):
         if not rest and all(isinstance(v, float | int) for v in node.values()):
             return {**node, key: parse(text, float, path)}
+        if not rest and text in node:
+            return {**node, key: node[text]}
         if key not in node:
-            raise ValueError(f"--set {path}: no entry {key!r}.{did_you_mean(key, node)}")
+            entry = ".".join(path.split(".")[: -len(rest) or None])
+            raise ValueError(
+                f"--set {path}: no entry {key!r}.{did_you_mean(key, node)} --set {entry}=ENTRY copies one"
+            )
         if not rest:
-            raise ValueError(f"--set {path}: {key!r} is a group; set one of its fields instead")
+            raise ValueError(
+                f"--set {path}={text}: {key!r} is a group; set a field of it, or give an entry to copy."
+                f"{did_you_mean(text, node)}"
+            )
         return {**node, key: _assign(node[key], rest, text, path)}
     if not dataclasses.is_dataclass(node):
         raise ValueError(f"--set {path}: {type(node).__name__} value has no field {key!r}; shorten the path")
