@@ -34,7 +34,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--data",
         required=True,
-        help="with --submission: a test root in the contest's layout, or the folder that holds it; "
+        help="with --submission: a root of the split in the contest's layout, or the folder that holds it; "
         "with --workdir: the shards",
     )
     parser.add_argument("--protocol", default="official", help=" or ".join(PROTOCOLS))

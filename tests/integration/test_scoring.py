@@ -153,7 +153,7 @@ def test_official_needs_a_class_0(tmp_path, test_root):
 
 
 def test_a_folder_without_a_test_root(tmp_path):
-    with pytest.raises(ValueError, match="give --data the test root"):
+    with pytest.raises(ValueError, match="track1_test_data.*give --data the root that holds it"):
         score(tmp_path, tmp_path, SUBMISSION, "official")
 
 

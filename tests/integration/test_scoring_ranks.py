@@ -238,18 +238,23 @@ def test_boxes_found_in_tiles_are_joined(data):
 
 @pytest.fixture(scope="module")
 def run_folder(data):
-    """A finished run whose model is real, tiny and untrained."""
+    return write_run(data, data / "run")
+
+
+def write_run(data, place, num_tasks=3):
+    """Write a finished run whose model is real, tiny and untrained, of the first tasks; return its folder."""
     torch.manual_seed(0)
     shards = ShardSet.open(data / "shards")
+    tasks = shards.tasks[:num_tasks]
     loaders = {
         kind: TaskConfig(loader=LoaderConfig(micro_batch=2, image_size=size, workers=0))
         for kind, size in SIZES.items()
     }
     optimizer = OptimizerConfig(learning_rate=1e-3)
     config = RunConfig(name="tiny", steps=1, model=tiny_model(), tasks=loaders, optimizer=optimizer)
-    folder = RunFolder(data / "run")
-    folder.write(config, shards.tasks, shards.fingerprint, str(data / "shards"), None)
-    model = config.model.build(shards.tasks)
+    folder = RunFolder(place)
+    folder.write(config, tasks, shards.fingerprint, str(data / "shards"), None)
+    model = config.model.build(tasks)
     save_weights(folder.weights, PlainEngine(model, optimizer.build(model), torch.device("cpu")))
     return folder.root
 
@@ -285,6 +290,15 @@ def test_the_script_evaluates_a_run_alike_on_one_and_two_ranks(data, run_folder)
     ]
 
 
+def test_a_task_that_was_not_trained_is_left_out_and_said(data, tmp_path):
+    run = write_run(data, tmp_path / "run", num_tasks=2)
+    text, code = run_script("--workdir", run, "--data", data / "shards")
+    assert code == 0 and "not evaluated, since it was not trained: seg" in text
+    line = json.loads(text.splitlines()[-1])
+    assert line["top1"] is not None and line["miou"] is None
+    assert json.loads((run / "submission.json").read_text()).keys() >= {"cls", "dec"}
+
+
 def test_shards_of_other_tasks_are_refused(data, run_folder, tmp_path):
     shutil.copytree(data / "test_data/seg", tmp_path / "test_data/seg")
     (tmp_path / "test_data/seg/classes.txt").write_text("".join(f"area {i}\n" for i in range(9)))
@@ -294,4 +308,4 @@ def test_shards_of_other_tasks_are_refused(data, run_folder, tmp_path):
     text, code = run_script("--workdir", tmp_path, "--data", data / "shards")
     assert code == 2 and "not a run folder" in text
     text, code = run_script("--workdir", run_folder, "--data", data / "shards", "--split", "val")
-    assert code == 2 and "no task has a split 'val'" in text
+    assert code == 2 and "no task that the model knows has a split 'val'" in text

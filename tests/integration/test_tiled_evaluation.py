@@ -1,6 +1,8 @@
 """Evaluation in tiles gives what evaluation of whole images gives, where nothing is scaled."""
 
 import json
+import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,6 +16,7 @@ from ufo_large.data.tiles import Tiling
 from ufo_large.evaluation.evaluator import Evaluator
 from ufo_large.recipes import load_recipe
 from ufo_large.structures import BoxPrediction, MaskPrediction, TaskBatch, TaskInfo
+from ufo_large.tracking.jsonl import MetricsLog
 from ufo_large.tracking.showcase import predict_examples
 from ufo_large.train.run_folder import SavedRun
 
@@ -98,6 +101,19 @@ def test_nothing_is_lost_or_found_twice(shards, options):
     assert found["seg/miou"] == 1.0
 
 
+def test_validation_leaves_out_what_crowds_alone_cannot_tell(shards, tmp_path):
+    shutil.copytree(Path(shards.root).parent / "test_data/dec", tmp_path / "test_data/dec")
+    file = tmp_path / "test_data/dec/test.json"
+    body = json.loads(file.read_text())
+    for annotation in body["annotations"]:
+        annotation["iscrowd"] = 1
+    file.write_text(json.dumps(body))
+    make_shards([tmp_path / "test_data"], tmp_path / "shards", ShardingOptions())
+    found = evaluator(ShardSet.open(tmp_path / "shards"), **WHOLE).validate(SeesColour())
+    assert not found.keys() & {"score", "dec/map50"}
+    MetricsLog(tmp_path / "metrics.jsonl").log(1, found)
+
+
 def test_tiles_and_whole_images_give_the_same_submission(shards):
     whole = evaluator(shards, **WHOLE).submission_entries(SeesColour())
     assert evaluator(shards, **TILES).submission_entries(SeesColour()) == whole
@@ -116,8 +132,11 @@ def test_a_finished_run_takes_tiles_and_input_sizes_only():
         ["tasks.detection.loader.tiles.rows=2", "tasks.detection.loader.image_size=512,512"]
     )
     assert feeds["detection"].tiles == Tiling(rows=2) and feeds["detection"].image_size == (512, 512)
-    with pytest.raises(ValueError, match=r"takes only tasks\.<task>\.loader"):
-        saved.test_feeds(["model.pyramid_width=32"])
+    own = saved.test_feeds(["tasks.signs=detection", "tasks.signs.loader.micro_batch=7"])
+    assert own["signs"].micro_batch == 7 != own["detection"].micro_batch
+    for refused in ("model.pyramid_width=32", "tasks.detection.micro_batches=2"):
+        with pytest.raises(ValueError, match=r"takes only tasks\.<task>\.loader"):
+            saved.test_feeds([refused])
 
 
 def test_a_classified_image_is_not_cut():

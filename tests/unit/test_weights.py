@@ -262,6 +262,8 @@ def test_adapters_are_put_on_a_finished_run(router, tmp_path):
     for task in TINY_TASKS:
         pairs = zip(*(flat(m.outputs(tiny_batch(task))) for m in (trained, model)), strict=True)
         assert all(torch.allclose(a, b, atol=1e-5) for a, b in pairs)
+    for parameter in model.parameters():
+        parameter.data += 0.02 * torch.randn_like(parameter)
     save_file(model.state_dict(), tmp_path / "model.safetensors")
     again = adapted.build(TINY_TASKS)
     fill(again, initial_state(again, seed=0, pretrained=tmp_path))

@@ -71,7 +71,8 @@ class Evaluator:
     def validate(self, model: Predictor) -> dict[str, float]:
         """Return `<task>/<metric>` and `score` by the protocol `standard`, on every rank.
 
-        Straight from the predictions, without the detour over a submission; what a trainer calls.
+        Straight from the predictions, without the detour over a submission; what a trainer calls. What the
+        split cannot tell, such as mAP50 of images without a box, is left out.
         """
         values: dict[str, float] = {}
         headlines: dict[str, list[float]] = {name: [] for name in HEADLINE.values()}
@@ -83,7 +84,8 @@ class Evaluator:
             values |= {f"{name}/{key}": value for key, value in found.items() if not math.isnan(value)}
             headline = found[HEADLINE[truth.info.kind]]
             headlines[HEADLINE[truth.info.kind]] += [] if math.isnan(headline) else [headline]
-        return values | {"score": summary(headlines, "standard")["score"]}
+        score = summary(headlines, "standard")["score"]
+        return values if score is None else values | {"score": score}
 
     def _raw_predictions(
         self, model: Predictor, info: TaskInfo, loader: LoaderConfig, tiles: Tiling | None

@@ -11,7 +11,7 @@ import numpy as np
 
 from ufo_large.data import decode, pictures
 from ufo_large.data.datasets.base import Box, Example, Findings, SourceTask
-from ufo_large.data.datasets.contest import contest_roots, read_contest
+from ufo_large.data.datasets.contest import ROOT_NAMES, contest_roots, read_contest
 from ufo_large.data.shards import ShardSet, SplitReader
 from ufo_large.metrics import TrueBoxes
 from ufo_large.structures import TaskInfo
@@ -62,7 +62,7 @@ def truth_of_folder(
     if not roots:
         raise ValueError(
             f"{path}: no {split} set in the contest's layout (cls/{split}, dec/{split}, seg/images/{split}) "
-            "here or in a folder test_data or track1_test_data; give --data the test root"
+            f"here or in one of the folders {', '.join(ROOT_NAMES)}; give --data the root that holds it"
         )
     sources = read_contest(roots, findings, {}, known or {})
     stated = {task for task, place in TRUTH_FILES.items() if any(_there(r, place, split) for r in roots)}

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,8 @@ def evaluate_run(
     """
     chosen, shards = get_protocol(protocol), evaluator.shards
     if not evaluator.tasks:
-        there = sorted({s for s in SPLITS for task in shards.tasks if shards.has_split(task.name, s)})
-        told = f"{shards.root}: no task has a split {evaluator.split!r}"
+        there = [split for split in SPLITS if replace(evaluator, split=split).tasks]
+        told = f"{shards.root}: no task that the model knows has a split {evaluator.split!r}"
         raise ValueError(f"{told}; give --split {' or '.join(there)}")
     entries = evaluator.submission_entries(model)
     result, error = None, None

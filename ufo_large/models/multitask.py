@@ -84,6 +84,9 @@ class MultitaskModel(nn.Module):
         like = next(self.trunk.parameters())
         self.trunk.add_task(info.name)
         self._attach(info, head, pyramid)
+        for name, module in self.named_modules():
+            if info.name in name.split("."):
+                module.to(like.device)
         for name, parameter in self.named_parameters():
             if info.name in name.split("."):
                 parameter.data = parameter.data.to(like)

@@ -134,7 +134,7 @@ class Choice(nn.Module):
         if self.is_decided():
             return self._decided()
         with torch.no_grad():
-            noise_2 = torch.zeros(2, device=self.decided.device)
+            noise_2 = torch.zeros(2, device=self.logits_2.device)
             return int(self(noise_2, 1.0).argmax())
 
     def decide(self) -> int:

@@ -74,9 +74,10 @@ class SavedRun:
     def test_feeds(self, assignments: Sequence[str] = ()) -> dict[str, LoaderConfig]:
         """Return how each task is fed at test time, with `tasks.<task>.loader.<field>=value` applied."""
         for assignment in assignments:
-            if not re.match(r"tasks\.[^.]+\.loader\.", assignment):
+            if not re.match(r"tasks\.[^.=]+(\.loader\.|=)", assignment):
                 raise ValueError(
-                    f"--set {assignment}: a finished run takes only tasks.<task>.loader.<field>=value"
+                    f"--set {assignment}: a finished run takes only tasks.<task>.loader.<field>=value, and "
+                    "tasks.<task>=<kind> for a feed of its own"
                 )
         config = apply_overrides(self.config, assignments)
         return {key: task.loader for key, task in config.tasks.items()}
