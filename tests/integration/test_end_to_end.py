@@ -39,13 +39,18 @@ def deepspeed(*arguments) -> subprocess.CompletedProcess:
 
 def test_train_evaluate_report(tiny_shards, tmp_path, script):
     run = tmp_path / "run"
-    overrides = [x for change in SMALL for x in ("--set", change)]
+    evaluated = ("evaluate_every=2", "evaluate_split=test", "tracking.pictures=2")
+    overrides = [x for change in (*SMALL, *evaluated) for x in ("--set", change)]
     trained = deepspeed(
         "launchers/train.py", "--recipe", "demo", "--data", tiny_shards, "--workdir", run, *overrides
     )
     assert trained.returncode == 0, trained.stdout[-3000:] + trained.stderr[-3000:]
     assert "step 3/3" in trained.stdout
-    assert list((run / "wandb").glob("offline-run-*"))
+    (wandb_folder,) = (run / "wandb").glob("offline-run-*")
+    pictures = [p.name for p in (wandb_folder / "files" / "media" / "images" / "examples").iterdir()]
+    assert {(name.split("_")[0], name.split("_")[1]) for name in pictures} == {
+        (task, str(step)) for task in ("cls", "dec", "seg") for step in (2, 3)
+    }
 
     scored = script("eval/run_all.py", "--workdir", run, "--data", tiny_shards)
     assert scored.returncode == 0, scored.stderr

@@ -100,10 +100,17 @@ def test_tracker_reaches_every_sink_and_closes_all_even_if_one_fails():
     sinks = [Recorder(fail=True), Recorder()]
     tracker = Tracker(sinks)
     tracker.log(3, {"cls/total": 1.0})
-    tracker.images(3, {"cls": None})  # no sink here takes pictures
+    tracker.examples(3, [None])  # no sink here takes pictures: nothing is drawn
     with pytest.raises(OSError, match="disk full"):
         tracker.finish()
     assert all(s.finished and s.lines == [(3, {"cls/total": 1.0})] for s in sinks)
+
+
+def test_pictures_are_drawn_only_where_someone_takes_them():
+    assert Tracker.Config().pictures_wanted() == 0
+    assert Tracker.Config(wandb="offline", pictures=3).pictures_wanted() == 3
+    with pytest.raises(ValueError, match="pictures=-1: must be 0 or more"):
+        Tracker.Config(pictures=-1)
 
 
 def test_other_ranks_write_nothing(tmp_path):

@@ -35,6 +35,9 @@ def panels_of(spec):
 def test_every_chart_of_the_report_is_in_the_workspace(offline):
     panels = panels_of(specification(build_workspace(KEYS, "team", "ufo-large")))
     assert list(panels)[:5] == ["Losses", "Validation", "Balance", "Routing", "Training"]
+    assert panels["Validation"].pop("Predictions")["mediaKeys"] == [
+        f"examples/{t}" for t in ("cls", "dec", "seg")
+    ]
     shown = {key for section in panels.values() for panel in section.values() for key in panel["metrics"]}
     assert shown == set(KEYS) - {"cls/cross_entropy"}
     assert panels["Losses"]["Loss of dec"]["metrics"][0] == "dec/total"

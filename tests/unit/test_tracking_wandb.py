@@ -2,10 +2,13 @@
 
 import json
 import struct
+import time
 
+import cv2
 import numpy as np
 import pytest
 
+from ufo_large.testing.simulated_run import invented_examples
 from ufo_large.tracking import Tracker
 from ufo_large.tracking.wandb import import_wandb
 
@@ -32,14 +35,24 @@ def offline_records(path):
             parts = b""
 
 
-def offline_history(folder):
-    """Return (config, one dict a logged step) of an offline run."""
+def finished_records(folder):
+    """Return an offline run's records; wandb's own process may write the last ones after `finish` returns."""
     from wandb.proto import wandb_internal_pb2
 
+    for _ in range(300):
+        records = [
+            wandb_internal_pb2.Record.FromString(d) for d in offline_records(next(folder.glob("*.wandb")))
+        ]
+        if records and records[-1].HasField("exit"):
+            return records
+        time.sleep(0.1)
+    raise AssertionError(f"{folder}: no exit record within 30 s")
+
+
+def offline_history(folder):
+    """Return (config, one dict a logged step) of an offline run."""
     config, history = {}, []
-    for data in offline_records(next(folder.glob("*.wandb"))):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
+    for record in finished_records(folder):
         config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
         if record.HasField("history"):
             items = record.history.item
@@ -54,7 +67,7 @@ def run_steps(workdir, steps, resume_step=None):
     )
     for step in steps:
         tracker.log(step, {"cls/total": step / 4, "balance/cosine/cls-dec": -0.5})
-    tracker.images(steps[-1], {"examples/cls": np.zeros((8, 8, 3), np.uint8)})
+    tracker.examples(steps[-1], invented_examples("cls", np.random.default_rng(0)))
     tracker.finish()
     return tracker
 
@@ -78,7 +91,12 @@ def test_an_offline_run_keeps_config_values_and_id_over_a_resume(tmp_path, quiet
     assert config["recipe"] == {"steps": 9}
     assert [h["_step"] for h in history] == [1, 2, 3]
     assert [h["cls/total"] for h in history] == [0.25, 0.5, 0.75]
-    assert list((folders[0] / "files" / "media" / "images").rglob("*.png"))
+    assert history[-1]["examples/cls/captions"] == [
+        "cls <1>.jpg: van <R&D>",
+        "cls <1>.jpg: van <R&D>, wanted truck",
+    ]
+    for name in history[-1]["examples/cls/filenames"]:
+        assert cv2.imread(str(folders[0] / "files" / name)).shape == (180, 240, 3)
 
 
 def test_wandb_missing_says_how_to_go_on(monkeypatch):

@@ -2,10 +2,11 @@
 
 import importlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ufo_large.tracking.curves import task_names
 from ufo_large.tracking.jsonl import FILE_NAME, read_metrics
 from ufo_large.tracking.panels import HEADLINE, Panel, sections
 
@@ -15,11 +16,13 @@ NAME = "UFO-Large"
 def build_workspace(keys: Iterable[str], entity: str, project: str) -> Any:
     """Return a `wandb_workspaces.workspaces.Workspace` for runs that log `keys`; needs no network.
 
-    `save()` on it sends it to wandb. Validation metrics get a chart even before the first validation.
+    `save()` on it sends it to wandb. Validation metrics get a chart, and the drawn predictions a gallery,
+    even before the first validation.
     """
+    keys = list(keys)
     workspaces, reports = _libraries()
     found = {s.title: [_line_plot(reports, p) for p in s.panels] for s in sections(keys)}
-    found["Validation"] = [_validation_plot(reports)]
+    found["Validation"] = [_validation_plot(reports), _gallery(reports, task_names(keys))]
     order = ["Losses", "Validation", "Balance", "Routing", "Training"]
     return workspaces.Workspace(
         entity=entity,
@@ -65,6 +68,13 @@ def _line_plot(reports: Any, panel: Panel) -> Any:
 def _validation_plot(reports: Any) -> Any:
     return reports.LinePlot(
         title="Headline metrics", metric_regex=f"^val/(.*/)?({'|'.join(HEADLINE)})$", range_y=(0, 1)
+    )
+
+
+def _gallery(reports: Any, tasks: Sequence[str]) -> Any:
+    """Return the drawn predictions (see `Tracker.examples`), with a slider over the steps."""
+    return reports.MediaBrowser(
+        title="Predictions", media_keys=[f"examples/{task}" for task in tasks], num_columns=4
     )
 
 

@@ -5,7 +5,7 @@ Legend: H W the stored image's height and width, K classes, N boxes.
 
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,20 +61,23 @@ class Card:
     bars: tuple[tuple[str, float], ...] = ()
     legend: tuple[tuple[str, str], ...] = field(default=())
 
+    @property
+    def caption(self) -> str:
+        """One line: the file, what was found and, where a class was wrong, the right one."""
+        wanted = f", wanted {self.wanted}" if self.wanted else ""
+        return f"{self.name}: {self.headline}{wanted}"
+
 
 def save_examples(workdir: Path, examples: Iterable[PredictionExample]) -> Path:
     """Draw the examples into `<workdir>/examples/` (replacing what is there) and return the folder.
 
-    `write_report` picks them up from there, without the model or the data. Boxes are drawn from the score on
-    that gives the best F1 over the examples of their task.
+    `write_report` picks them up from there, without the model or the data.
     """
     folder = Path(workdir) / FOLDER
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    examples, cards = list(examples), []
-    scores = _scores_to_draw(examples)
-    for number, example in enumerate(examples):
-        card, picture_HW3 = draw_example(example, scores.get(example.info.name, DEFAULT_SCORE))
+    cards = []
+    for number, (card, picture_HW3) in enumerate(draw_examples(examples)):
         name = f"{number:03d}_{card.task}.jpg"
         bgr = cv2.cvtColor(picture_HW3, cv2.COLOR_RGB2BGR)
         if not cv2.imwrite(str(folder / name), bgr, [cv2.IMWRITE_JPEG_QUALITY, 85]):
@@ -90,6 +93,17 @@ def read_examples(workdir: Path) -> list[Card]:
     if not path.exists():
         return []
     return [Card(**card) for card in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def draw_examples(examples: Iterable[PredictionExample]) -> Iterator[tuple[Card, np.ndarray]]:
+    """Yield the words and the drawn picture, RGB uint8, of each example.
+
+    Boxes are drawn from the score on that gives the best F1 over the examples of their task.
+    """
+    examples = list(examples)
+    scores = _scores_to_draw(examples)
+    for example in examples:
+        yield draw_example(example, scores.get(example.info.name, DEFAULT_SCORE))
 
 
 def draw_example(example: PredictionExample, min_score: float = DEFAULT_SCORE) -> tuple[Card, np.ndarray]:

@@ -5,15 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import numpy as np
-
 from ufo_large.tracking.console import ConsoleProgress
+from ufo_large.tracking.examples import PredictionExample, draw_examples
 from ufo_large.tracking.jsonl import FILE_NAME, MetricsLog
-from ufo_large.tracking.wandb import WandbRun
+from ufo_large.tracking.wandb import Picture, WandbRun
 
 
 class Sink(Protocol):
-    """Something that takes values. One that also takes pictures has `images(step, images)`."""
+    """Something that takes values. One that also takes pictures has `pictures(step, pictures)`."""
 
     def log(self, step: int, values: Mapping[str, float]) -> None: ...
 
@@ -30,16 +29,24 @@ class Tracker:
     class Config:
         """`wandb`: offline writes under the workdir, for `wandb sync`; online sends while training.
 
+        `pictures`: predictions a task that are drawn at each validation and sent to wandb; 0 for none.
         `line_seconds`: time between progress lines where the output is no terminal.
         """
 
         wandb: Literal["disabled", "offline", "online"] = "disabled"
         project: str = "ufo-large"
+        pictures: int = 4
         line_seconds: float = 10.0
 
         def __post_init__(self):
+            if self.pictures < 0:
+                raise ValueError(f"pictures={self.pictures}: must be 0 or more")
             if self.line_seconds < 0:
                 raise ValueError(f"line_seconds={self.line_seconds}: must be 0 or more")
+
+        def pictures_wanted(self) -> int:
+            """Return how many predictions of a task to draw at a validation; 0 where nobody takes them."""
+            return self.pictures if self.wandb != "disabled" else 0
 
         def build(
             self,
@@ -74,11 +81,16 @@ class Tracker:
         for sink in self.sinks:
             sink.log(step, values)
 
-    def images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
-        """Record pictures, RGB uint8 [H, W, 3], by name, with the sinks that take pictures."""
-        for sink in self.sinks:
-            if hasattr(sink, "images"):
-                sink.images(step, images)
+    def examples(self, step: int, examples: Sequence[PredictionExample]) -> None:
+        """Draw predictions for the sinks that take pictures, as `examples/<task>`."""
+        takers = [sink for sink in self.sinks if hasattr(sink, "pictures")]
+        if not takers or not examples:
+            return
+        drawn: dict[str, list[Picture]] = {}
+        for card, picture_HW3 in draw_examples(examples):
+            drawn.setdefault(f"examples/{card.task}", []).append((card.caption, picture_HW3))
+        for sink in takers:
+            sink.pictures(step, drawn)
 
     def finish(self) -> None:
         """Close every sink, even where one fails."""

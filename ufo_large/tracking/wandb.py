@@ -3,13 +3,14 @@
 import importlib
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 Mode = Literal["offline", "online"]
+Picture = tuple[str, np.ndarray]  # caption; RGB uint8 [H, W, 3]
 ID_FILE = "wandb_run.json"
 
 
@@ -48,9 +49,11 @@ class WandbRun:
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self._run.log({k: float(v) for k, v in values.items()}, step=step)
 
-    def images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
-        """Send pictures, RGB uint8 [H, W, 3], by name."""
-        self._run.log({k: self._wandb.Image(v) for k, v in images.items()}, step=step)
+    def pictures(self, step: int, pictures: Mapping[str, Sequence[Picture]]) -> None:
+        """Send galleries of pictures by name."""
+        image = self._wandb.Image
+        found = {name: [image(p, caption=text) for text, p in own] for name, own in pictures.items()}
+        self._run.log(found, step=step)
 
     def finish(self) -> None:
         self._run.finish()

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from ufo_large.distributed.checkpoint import save_checkpoint
 from ufo_large.evaluation.evaluator import Evaluator
-from ufo_large.tracking import Tracker
+from ufo_large.tracking import PredictionExample, Tracker
+from ufo_large.tracking.showcase import predict_examples
 from ufo_large.train.trainer import Trainer
 
 
@@ -24,21 +25,40 @@ class LogHook:
 class EvaluationHook:
     """Evaluate every `evaluate_every` steps and after the last, with averaged weights where there are any.
 
-    Logs `val/<task>/<metric>` and `val/score`, whichever split it is. The model stays sharded; training goes
-    on as if nothing had been evaluated.
+    Logs `val/<task>/<metric>` and `val/score`, whichever split it is, and `pictures` drawn predictions a
+    task: the same images each time. The model stays sharded; training goes on as if nothing had been
+    evaluated.
     """
 
-    def __init__(self, trainer: Trainer, evaluator: Evaluator, tracker: Tracker):
+    def __init__(self, trainer: Trainer, evaluator: Evaluator, tracker: Tracker, pictures: int = 0):
         self.trainer = trainer
         self.evaluator = evaluator
         self.tracker = tracker
+        self.pictures = pictures
 
     def after_step(self, finished: int, values: dict[str, float]) -> None:
         config = self.trainer.config
         if finished % config.evaluate_every == 0 or finished == config.steps:
             with self.trainer.averaged(), self.trainer.runner.engine.predicting():
                 found = self.evaluator.validate(self.trainer.model)
+                examples = self._examples()
             self.tracker.log(finished, {f"val/{name}": value for name, value in found.items()})
+            self.tracker.examples(finished, examples)
+
+    def _examples(self) -> list[PredictionExample]:
+        """Predict on all ranks, as sharded parameters want it; only the first rank's tracker draws."""
+        if not self.pictures:
+            return []
+        own = self.evaluator
+        return predict_examples(
+            self.trainer.model,
+            own.shards,
+            own.split,
+            own.loaders,
+            only=own.only,
+            device=own.device,
+            per_task=self.pictures,
+        )
 
 
 class CheckpointHook:

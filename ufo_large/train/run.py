@@ -71,7 +71,8 @@ def train(
     with tracker:
         hooks = [LogHook(tracker, config.log_every, config.steps)]
         if config.evaluate_every:
-            hooks.append(EvaluationHook(trainer, validator(config, shards, device), tracker))
+            evaluator, pictures = validator(config, shards, device), config.tracking.pictures_wanted()
+            hooks.append(EvaluationHook(trainer, evaluator, tracker, pictures))
         try:
             trainer.fit([*hooks, CheckpointHook(trainer, folder.checkpoints)])
         except Exception as error:
