@@ -176,6 +176,14 @@ def test_the_state_of_other_tasks_is_refused():
         METHODS["dwa"].Config().build(TASKS[:2], 0).load_state_dict(state)
 
 
+def test_a_state_that_does_not_tell_its_measurements_measures_anew():
+    state = METHODS["pcgrad"].Config(every_k_steps=9).build(TASKS, 0).state_dict()
+    del state["measured_at"]
+    balancer = METHODS["pcgrad"].Config(every_k_steps=9).build(TASKS, 0)
+    balancer.load_state_dict(state)
+    assert balancer.needs_measurement(5, TASKS)
+
+
 def test_state_dict_is_a_copy():
     balancer = METHODS["uncertainty"].Config().build(TASKS, 0)
     balancer(signals(TASKS, [1.0, 2.0, 3.0, 4.0], GRAM_MM))

@@ -149,6 +149,25 @@ def test_a_missing_picture_of_a_list_without_classes_is_named(world):
     assert len(tasks["cls"].splits["test"]) == len(names) - 1
 
 
+def test_one_line_without_class_makes_no_unlabelled_list(world):
+    lines = (world / TEST / "cls/test.txt").read_text().splitlines()
+    lines[1] = lines[1].split()[0]
+    (world / TEST / "cls/test.txt").write_text("\n".join(lines))
+    findings = Findings()
+    tasks = {task.info.name: task for task in read_sources([world], findings)}
+    assert [f.message.partition(";")[0] for f in findings.items] == [
+        f"{world / TEST}/cls/test.txt:2: cannot read {lines[1]!r}"
+    ]
+    assert [e.labeled for e in tasks["cls"].splits["test"]] == [True] * (len(lines) - 1)
+
+
+def test_a_json_without_pictures_may_tell_the_categories_alone(world):
+    categories = json.loads((world / TRAIN / "dec/train.json").read_text())["categories"]
+    (world / TEST / "dec/test.json").unlink()
+    (world / TEST / "dec/val.json").write_text(json.dumps({"categories": categories}))
+    assert not any(example.labeled for example in read(world / TEST)["dec"].splits["test"])
+
+
 def test_order_of_test_txt_wins_over_the_json(world):
     names = ["sign00002.jpg", "sign00003.jpg", "sign00001.jpg"]
     (world / TEST / "dec/test.txt").write_text("\n".join(names))

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -158,6 +159,71 @@ def test_fix_leaves_out_no_test_image(painted, tmp_path):
     with pytest.raises(ValueError, match=f"{images[1].name}, {images[2].name} cannot be left out"):
         write_fix(diagnose([world]), tmp_path / "fixed")
     assert not (tmp_path / "fixed").exists()
+
+
+def listed_twice(test: Path) -> None:
+    file = test / "cls/test.txt"
+    file.write_text(file.read_text() + file.read_text().splitlines()[0])
+
+
+def without_class(test: Path) -> None:
+    file = test / "cls/test.txt"
+    first, *rest = file.read_text().splitlines()
+    file.write_text("\n".join([first.split()[0] + " x", *rest]))
+
+
+def edit_test_json(test: Path, edit: Callable[[dict], object]) -> None:
+    body = json.loads((test / "dec/test.json").read_text())
+    edit(body)
+    (test / "dec/test.json").write_text(json.dumps(body))
+
+
+GAPS = {
+    "a line twice": (listed_twice, "00001.jpg"),
+    "a label that is no number": (without_class, "cls/test.txt:1"),
+    "an image less in the JSON than in the list": (
+        lambda t: edit_test_json(t, lambda b: b["images"].pop()),
+        "dec/test.txt",
+    ),
+    "an image without id": (
+        lambda t: edit_test_json(t, lambda b: b["images"][0].update(id=None)),
+        "dec/test.json",
+    ),
+    "a picture without mask": (
+        lambda t: (t / "seg/label/test/street00001.png").unlink(),
+        "street00001.jpg",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", GAPS)
+def test_fix_refuses_any_gap_in_test(case, painted, tmp_path):
+    world = Path(shutil.copytree(painted, tmp_path / "world"))
+    spoil, named = GAPS[case]
+    spoil(world / TEST)
+    with pytest.raises(ValueError, match=f"{named}.* cannot be left out"):
+        write_fix(diagnose([world]), tmp_path / "fixed")
+
+
+def test_fix_mends_test_where_no_image_goes(painted, tmp_path):
+    world = Path(shutil.copytree(painted, tmp_path / "world"))
+    masks = world / TEST / "seg/label/test"
+    shutil.copy(masks / "street00001.png", masks / "stray.png")
+    first = json.loads((world / TEST / "dec/test.json").read_text())["annotations"][0]
+    worse = [first, first | {"id": 99, "bbox": 3}]
+    edit_test_json(world / TEST, lambda body: body["annotations"].extend(worse))
+    done = "\n".join(write_fix(diagnose([world]), tmp_path / "fixed"))
+    assert all(part in done for part in ("stray.png", "stands twice", "bbox 3")), done
+    dataset = make_shards([tmp_path / "fixed"], tmp_path / "out", ShardingOptions())
+    assert dataset.split("dec", "test").count == 4
+
+
+def test_fix_writes_down_what_a_reader_passed_over(tmp_path):
+    for i, place in enumerate(("train/a/0.png", "train/b/0.png", "train/b/deeper/1.png")):
+        (tmp_path / "set" / place).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / "set" / place), np.full((12, 12, 3), 40 * i, np.uint8))
+    (line,) = write_fix(diagnose([tmp_path / "set"]), tmp_path / "fixed")
+    assert "train/b: 1 folders or pictures in it are not read: deeper" in line
 
 
 def test_fix_is_not_written_among_the_users_pictures(painted):

@@ -106,6 +106,9 @@ def test_coco_categories_of_one_name(tmp_path):
     both = [{"id": i, "image_id": 8, "category_id": i, "bbox": [1, 2, 3, 4]} for i in (0, 1)]
     edit_coco(root, annotations=both)
     assert "categories 0, 1 are all named 'car'; name them apart" in problems(root)
+    edit_coco(root, annotations=[])
+    (task,) = read_sources([root], Findings())
+    assert problems(root) == "" and task.info.class_ids == (1,)  # nothing tells which: the later one
 
 
 def test_coco_without_annotations(tmp_path):

@@ -146,7 +146,7 @@ class Balancer(ABC):
             )
         self.generator.set_state(state["generator"])
         self.last_weights = dict(state["last_weights"])
-        self.measured_at = dict(state["measured_at"])
+        self.measured_at = dict(state.get("measured_at", {}))  # older checkpoints have none
         for name in self.state_names:
             setattr(self, name, copy.deepcopy(state[name]))
 

@@ -27,14 +27,20 @@ SUFFIXES = {"jpeg": (".jpg", ".jpeg"), "jpeg-cmyk": (".jpg", ".jpeg"), "png": ("
 class Diagnosis:
     """`tasks`: as the folders have it; `healthy`: after dropping and clipping.
 
+    `unread`: errors that readers reported, who left the entry out themselves; `unfit`: the other errors.
     `classes`: by task and class name, how many images, boxes, or images showing it train has.
     """
 
     tasks: list[SourceTask]
     healthy: list[SourceTask]
-    errors: list[Finding]
+    unread: list[Finding]
+    unfit: list[Finding]
     warnings: list[Finding]
     classes: dict[str, dict[str, int]]
+
+    @property
+    def errors(self) -> list[Finding]:
+        return [*self.unread, *self.unfit]
 
     def to_json(self) -> dict[str, Any]:
         counts = {
@@ -50,10 +56,10 @@ class Diagnosis:
 
 def diagnose(data: Sequence[str | Path], counts: Mapping[str, int] | None = None, jobs: int = 1) -> Diagnosis:
     """Read and check everything; never raises for what is wrong inside the folders, never writes to them."""
-    errors, warnings = Findings(), Findings()
-    tasks = read_sources(data, errors, counts)
+    unread, unfit, warnings = Findings(), Findings(), Findings()
+    tasks = read_sources(data, unread, counts)
     facts = inspect_files(files_of(tasks), jobs)
-    healthy = check_tasks(tasks, facts, errors)
+    healthy = check_tasks(tasks, facts, unfit)
     classes = {}
     for i, task in enumerate(healthy):
         name = task.info.name
@@ -63,7 +69,12 @@ def diagnose(data: Sequence[str | Path], counts: Mapping[str, int] | None = None
         _warn_of_imbalance(name, classes[name], warnings)
         healthy[i] = _without_leaks(task, facts)
     return Diagnosis(
-        tasks=tasks, healthy=healthy, errors=errors.items, warnings=warnings.items, classes=classes
+        tasks=tasks,
+        healthy=healthy,
+        unread=unread.items,
+        unfit=unfit.items,
+        warnings=warnings.items,
+        classes=classes,
     )
 
 
@@ -126,9 +137,8 @@ def write_fix(diagnosis: Diagnosis, out: Path) -> list[str]:
     """
     _refuse_source(out, diagnosis.tasks)
     _refuse_gaps_in_test(diagnosis)
-    reading = [f.message.removesuffix(f"; {FIX_REMEDY}") for f in diagnosis.errors if f.kind in READING_KINDS]
-    done = [f"left out while reading: {message}" for message in reading]
-    reasons = {f.path: f.kind for f in (*diagnosis.warnings, *diagnosis.errors) if f.kind in DROPPING_KINDS}
+    done = [f"left out while reading: {f.message.removesuffix(f'; {FIX_REMEDY}')}" for f in diagnosis.unread]
+    reasons = {f.path: f.kind for f in (*diagnosis.warnings, *diagnosis.unfit) if f.kind in DROPPING_KINDS}
     for before, after in zip(diagnosis.tasks, diagnosis.healthy, strict=True):
         for split, examples in before.splits.items():
             kept = {e.image: e for e in after.splits[split]}
@@ -138,10 +148,6 @@ def write_fix(diagnosis: Diagnosis, out: Path) -> list[str]:
     write_fixed_index(out, healthy)
     (out / "changes.txt").write_text("".join(f"{line}\n" for line in done), encoding="utf-8")
     return done
-
-
-# reported by readers, which leave the entry out themselves
-READING_KINDS = ("json", "annotation", "label", "duplicate", "missing", "classes")
 
 
 # for which a whole image goes
@@ -158,17 +164,23 @@ def _refuse_source(out: Path, tasks: list[SourceTask]) -> None:
 
 def _refuse_gaps_in_test(diagnosis: Diagnosis) -> None:
     """A submission numbers its images by their line in the test list: after a gap all would be wrong."""
-    missing = [Path(f.path) for f in diagnosis.errors if f.split == "test" and f.kind == "missing"]
-    lost = [path.name for path in missing if path.suffix.lower() in IMAGE_SUFFIXES]
+    gaps = [f for f in diagnosis.unread if f.split == "test" and not f.keeps_images]
+    lost = [_image_or_entry(finding) for finding in gaps]
     for before, after in zip(diagnosis.tasks, diagnosis.healthy, strict=True):
         kept = {e.image for e in after.splits.get("test", ())}
         lost += [e.image.name for e in before.splits.get("test", ()) if e.image not in kept]
     if lost:
         raise ValueError(
-            f"--fix: the test images {', '.join(sorted(set(lost))[:20])} cannot be left out, since a "
-            "submission numbers its images by their line in the list; put whole files there, or take them "
-            "from the list"
+            f"--fix: of the test images {', '.join(sorted(set(lost))[:20])} cannot be left out, since a "
+            "submission numbers its images by their line in the list; put whole files there, or correct "
+            "the list"
         )
+
+
+def _image_or_entry(finding: Finding) -> str:
+    """Name the image, or the file and line that should name it."""
+    path = Path(finding.path)
+    return path.name if path.suffix.lower() in IMAGE_SUFFIXES else finding.message.split(": ")[0]
 
 
 def _changes(before: Example, after: Example | None, reasons: Mapping[str, str]) -> list[str]:

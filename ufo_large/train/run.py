@@ -143,10 +143,11 @@ def choose_checkpoint(folder: RunFolder, resume: str) -> Path | None:
     if resume == "auto":
         return found[-1] if found else None
     chosen = Path(resume)
-    if chosen.resolve() not in {f.resolve() for f in found}:
-        hint = did_you_mean(chosen.name, [f.name for f in found])
-        raise ValueError(f"--resume {resume}: no whole checkpoint of {folder.root}.{hint}")
-    return chosen
+    for checkpoint in found:
+        if checkpoint.resolve() == chosen.resolve():  # what is returned bears its own name, not a link's
+            return checkpoint
+    hint = did_you_mean(chosen.name, [f.name for f in found])
+    raise ValueError(f"--resume {resume}: no whole checkpoint of {folder.root}.{hint}")
 
 
 def check(
@@ -200,9 +201,10 @@ def check_classes(pretrained: Path, tasks: tuple[TaskInfo, ...], problems: Probl
     folder = RunFolder(pretrained.parent)
     if pretrained.resolve() != folder.weights.resolve() or not folder.config_file.exists():
         return
-    trained = {task.name: task for task in folder.read().tasks}
+    trained = {task.name: task for task in folder.read_tasks()}
     for task in tasks:
-        if trained.get(task.name, task) != task:
+        before = trained.get(task.name, task)
+        if (before.kind, before.class_names) != (task.kind, task.class_names):
             problems.add(
                 f"task {task.name!r}: the run of pretrained={pretrained} had other classes, or in another "
                 "order; make the shards with make_shards.py --like that run's shards, or rename the task"

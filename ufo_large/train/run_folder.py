@@ -55,11 +55,16 @@ class RunFolder:
                 f"{self.root}: not a run folder (config.json is missing); give the --workdir of a run"
             )
         body = json.loads(self.config_file.read_text(encoding="utf-8"))
-        tasks = tuple(
+        data = body["data"]
+        return SavedRun(from_dict(body["config"]), self.read_tasks(), data["fingerprint"], data["path"])
+
+    def read_tasks(self) -> tuple[TaskInfo, ...]:
+        """Read only the run's tasks, which are the same whatever recipe it had."""
+        body = json.loads(self.config_file.read_text(encoding="utf-8"))
+        return tuple(
             TaskInfo(**{k: tuple(v) if isinstance(v, list) else v for k, v in t.items()})
             for t in body["tasks"]
         )
-        return SavedRun(from_dict(body["config"]), tasks, body["data"]["fingerprint"], body["data"]["path"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,13 +104,17 @@ class SourceTask:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """One thing wrong with a user's data; `message` names the file, the line or value, and the remedy."""
+    """One thing wrong with a user's data; `message` names the file, the line or value, and the remedy.
+
+    `keeps_images`: all images of the split are still there, as after a bad box; for what readers report.
+    """
 
     kind: str
     message: str
     task: str = ""
     split: str = ""
     path: str = ""
+    keeps_images: bool = False
 
 
 @dataclass(slots=True)
@@ -138,9 +142,17 @@ class Reporter:
     task: str
     split: str
 
-    def add(self, kind: str, message: str, path: str | Path) -> None:
-        finding = Finding(kind=kind, message=message, task=self.task, split=self.split, path=str(path))
-        self.findings.items.append(finding)
+    def add(self, kind: str, message: str, path: str | Path, keeps_images: bool = False) -> None:
+        self.findings.items.append(
+            Finding(
+                kind=kind,
+                message=message,
+                task=self.task,
+                split=self.split,
+                path=str(path),
+                keeps_images=keeps_images,
+            )
+        )
 
 
 FIX_REMEDY = "correct it, or drop such entries with data_sharding/check_data.py --fix OUT"

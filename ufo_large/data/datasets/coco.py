@@ -18,15 +18,13 @@ from ufo_large.data.datasets.base import (
 )
 from ufo_large.data.shard_index import SPLITS
 
+# the lists of a file; without `annotations` where the file has none
 Coco = dict[str, list[dict[str, Any]]]
 LISTS = ("images", "annotations", "categories")
 
 
 def load_coco(file: Path, report: Reporter) -> Coco:
-    """Read a COCO file; reports and returns empty lists where it is not one.
-
-    Only a test file may lack `annotations`: its images have no ground truth.
-    """
+    """Read a COCO file; reports and returns empty lists where it is not one."""
     try:
         raw = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -35,10 +33,7 @@ def load_coco(file: Path, report: Reporter) -> Coco:
     if not isinstance(raw, dict) or not all(_is_list_of_dicts(raw.get(name, [])) for name in LISTS):
         report.add("json", f"{file}: not a COCO file; it needs the lists {', '.join(LISTS)}", file)
         return {name: [] for name in LISTS}
-    if "annotations" not in raw and report.split != "test":
-        remedy = "name it so, or write an empty list if no image shows an object"
-        report.add("json", f"{file}: no list `annotations`, only {', '.join(raw)}; {remedy}", file)
-    return {name: raw.get(name, []) for name in LISTS}
+    return raw | {name: raw.get(name, []) for name in ("images", "categories")}
 
 
 def _is_list_of_dicts(value: Any) -> bool:
@@ -46,10 +41,10 @@ def _is_list_of_dicts(value: Any) -> bool:
 
 
 def read_categories(cocos: dict[Path, Coco], report: Reporter) -> dict[int, str]:
-    """Merge the category lists of several files; one id with two names, or two of one name, are reported.
+    """Merge the category lists of several files; an id with two names, or a name with two used ids, is reported.
 
-    Of two ids of one name of which annotations use only one, the other is left out: some tools write the
-    super-category as a category.
+    Of several ids of one name only that in use is kept, or the highest if none is: some tools write the
+    super-category before the categories, as one of them.
     """
     names: dict[int, str] = {}
     for file, coco in cocos.items():
@@ -64,18 +59,17 @@ def read_categories(cocos: dict[Path, Coco], report: Reporter) -> dict[int, str]
 
 
 def _once_each(names: dict[int, str], cocos: dict[Path, Coco], report: Reporter) -> dict[int, str]:
-    used = {a.get("category_id") for coco in cocos.values() for a in coco["annotations"]}
+    used = {a.get("category_id") for coco in cocos.values() for a in coco.get("annotations", [])}
     by_name: dict[str, list[int]] = defaultdict(list)
     for number, name in names.items():
         by_name[name].append(number)
     dropped: set[int] = set()
     for name, numbers in by_name.items():
-        unused = [n for n in numbers if n not in used]
-        if len(numbers) - len(unused) == 1:
-            dropped.update(unused)
-        elif len(numbers) > 1:
+        kept = [n for n in numbers if n in used] or [max(numbers)]
+        dropped.update(set(numbers) - set(kept))
+        if len(kept) > 1:
             file = next(iter(cocos))
-            told = f"{file}: the categories {', '.join(map(str, numbers))} are all named {name!r}"
+            told = f"{file}: the categories {', '.join(map(str, kept))} are all named {name!r}"
             report.add("classes", f"{told}; name them apart, or make them one", file)
     return {number: name for number, name in names.items() if number not in dropped}
 
@@ -83,8 +77,8 @@ def _once_each(names: dict[int, str], cocos: dict[Path, Coco], report: Reporter)
 class CocoReader:
     """Turns one COCO file into examples, in the order of its `images`.
 
-    Those of a test file without annotations are unlabelled. `labels` maps a category id to a model label.
-    What is wrong is reported and left out.
+    Those of a test file without annotations are unlabelled; any other file needs the list, if empty.
+    `labels` maps a category id to a model label. What is wrong is reported and left out.
     """
 
     def __init__(self, file: Path, folder: Path, labels: dict[int, int], report: Reporter):
@@ -94,26 +88,29 @@ class CocoReader:
         self.seen_names: set[str] = set()
 
     def read(self, coco: Coco) -> list[Example]:
-        boxes = self._boxes_by_image(coco)
-        if self.report.split == "test" and not coco["annotations"]:
+        boxes: dict[int, list[Box]] | None = self._boxes_by_image(coco)
+        if self.report.split == "test" and not coco.get("annotations"):
             boxes = None
+        elif "annotations" not in coco:
+            remedy = "name it so, or write an empty list if no image shows an object"
+            self._add("json", f"no list `annotations`, only {', '.join(coco)}; {remedy}")
         return [e for e in (self._example(image, boxes) for image in coco["images"]) if e is not None]
 
     def _boxes_by_image(self, coco: Coco) -> dict[int, list[Box]]:
         known = {image.get("id") for image in coco["images"]}
         boxes: dict[int, list[Box]] = defaultdict(list)
         seen: set[Any] = set()
-        for position, annotation in enumerate(coco["annotations"]):
+        for position, annotation in enumerate(coco.get("annotations", [])):
             number = annotation.get("id")
             number = f"#{position}" if number is None else number
             problem = self._annotation_problem(annotation, known)
             if problem:
-                self._add("annotation", f"annotation {number} {problem}; {FIX_REMEDY}")
+                self._add("annotation", f"annotation {number} {problem}; {FIX_REMEDY}", keeps_images=True)
                 continue
             image = annotation["image_id"]
             if (image, number) in seen:  # ids that begin anew with every image tell its boxes apart
                 told = f"annotation id {number} of image_id {image} stands twice"
-                self._add("duplicate", f"{told}; {FIX_REMEDY}")
+                self._add("duplicate", f"{told}; {FIX_REMEDY}", keeps_images=True)
             else:
                 seen.add((image, number))
                 boxes[image].append(self._box(annotation))
@@ -165,8 +162,8 @@ class CocoReader:
             boxes=None if boxes is None else tuple(boxes.get(number, ())),
         )
 
-    def _add(self, kind: str, message: str, path: Path | None = None) -> None:
-        self.report.add(kind, f"{self.file}: {message}", path or self.file)
+    def _add(self, kind: str, message: str, path: Path | None = None, keeps_images: bool = False) -> None:
+        self.report.add(kind, f"{self.file}: {message}", path or self.file, keeps_images)
 
 
 def _size_of(image: dict[str, Any]) -> tuple[int, int] | None:

@@ -14,7 +14,7 @@ from ufo_large.data.datasets.base import (
     numbered_info,
     numbered_lines,
 )
-from ufo_large.data.datasets.listing import read_image_list
+from ufo_large.data.datasets.listing import read_image_list, split_label
 from ufo_large.data.shard_index import SPLITS
 from ufo_large.structures import TaskInfo
 
@@ -49,11 +49,13 @@ def _read_split(folder: Path, split: str, report: Reporter) -> list[Example]:
 
 
 def _only_names(file: Path, folder: Path, split: str) -> bool:
-    """True for a test.txt that lists images without classes: a line of it is the name of a picture there."""
+    """True for a test.txt without classes: some line is the name of a picture, and none gives a class."""
     if split != "test":
         return False
     present = list_images(folder / split)
-    return any(text in present for _, text in numbered_lines(file, Findings().at("cls", split)))
+    lines = [text for _, text in numbered_lines(file, Findings().at("cls", split))]
+    with_class = (name in present and label is not None for name, label in map(split_label, lines))
+    return any(line in present for line in lines) and not any(with_class)
 
 
 def _infer_info(

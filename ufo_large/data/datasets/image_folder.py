@@ -55,7 +55,7 @@ def _report_passed_over(folder: Path, report: Reporter) -> None:
     if names:
         told = f"{folder}: {len(names)} folders or pictures in it are not read: {', '.join(names[:5])}"
         remedy = f"put pictures directly into it, as {', '.join(IMAGE_SUFFIXES)}, and move the rest out"
-        report.add("picture", f"{told}; {remedy}", folder)
+        report.add("unread", f"{told}; {remedy}", folder)
 
 
 def _read_split(folder: Path, names: list[str], report: Reporter) -> list[Example]:

@@ -14,7 +14,7 @@ def read_image_list(file: Path, folder: Path, report: Reporter, with_labels: boo
     present = list_images(folder)
     examples: dict[str, Example] = {}
     for position, (line, text) in enumerate(numbered_lines(file, report), 1):
-        name, label = _split_label(text) if with_labels else (text, None)
+        name, label = split_label(text) if with_labels else (text, None)
         where = f"{file}:{line}"
         if not name or (with_labels and label is None):
             report.add("label", f'{where}: cannot read {text!r}; write "<image name> <class id>"', file)
@@ -31,6 +31,7 @@ def read_image_list(file: Path, folder: Path, report: Reporter, with_labels: boo
     return list(examples.values())
 
 
-def _split_label(text: str) -> tuple[str, int | None]:
+def split_label(text: str) -> tuple[str, int | None]:
+    """Split "<name> <class id>" at its last blank; the class is None where there is no number."""
     name, _, label = text.replace("\t", " ").rpartition(" ")
     return name.strip(), int(label) if label.isdecimal() else None

@@ -33,7 +33,8 @@ def pair_masks(
             report.add("missing", f"{path}: no mask named {stem}; add it, or {FIX_REMEDY}", path)
     for stem, path in (masks or {}).items():
         if stem not in images:
-            report.add("missing", f"{path}: no picture named {stem}; add it, or {FIX_REMEDY}", path)
+            told = f"{path}: no picture named {stem}; add it, or {FIX_REMEDY}"
+            report.add("missing", told, path, keeps_images=True)
     return [
         Example(
             image=path,

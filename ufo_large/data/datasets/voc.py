@@ -73,7 +73,8 @@ def _read_image(root: Path, image: Path, number: int, report: Reporter) -> tuple
         box, name = _read_box(thing), (thing.findtext("name") or "").strip()
         if box is None or not name:
             wanted = "a name and bndbox with xmin, ymin, xmax, ymax"
-            report.add("annotation", f"{file}: object {position} needs {wanted}; {FIX_REMEDY}", image)
+            told = f"{file}: object {position} needs {wanted}; {FIX_REMEDY}"
+            report.add("annotation", told, image, keeps_images=True)
             continue
         boxes.append(box)
         names.append(name)
