@@ -41,7 +41,7 @@ def _is_list_of_dicts(value: Any) -> bool:
 
 
 def read_categories(cocos: dict[Path, Coco], report: Reporter) -> dict[int, str]:
-    """Merge the category lists of several files; an id with two names, or a name with two used ids, is reported.
+    """Merge the category lists of files; an id with two names, or a name with two used ids, is reported.
 
     Of several ids of one name only that in use is kept, or the highest if none is: some tools write the
     super-category before the categories, as one of them.
