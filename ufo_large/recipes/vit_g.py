@@ -23,6 +23,7 @@ from ufo_large.models.multitask import MultitaskModel
 from ufo_large.models.trunk import Trunk
 from ufo_large.routing import ROUTERS
 from ufo_large.tasks import HEADS
+from ufo_large.tracking import Tracker
 from ufo_large.train.config import RunConfig, TaskConfig
 from ufo_large.train.optimizer import OptimizerConfig
 from ufo_large.train.schedule import Schedule
@@ -67,6 +68,7 @@ def recipe() -> RunConfig:
         optimizer=OptimizerConfig(learning_rate=1e-4, betas=(0.9, 0.98), layer_decay=0.9),
         schedule=Schedule(warmup_steps=500),
         balancer=METHODS["tbgn"].Config(),
+        tracking=Tracker.Config(wandb="offline"),
         ema=ShardedEma.Config(),
         log_every=10,
         evaluate_every=2000,
