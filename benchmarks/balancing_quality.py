@@ -167,7 +167,8 @@ def summarise(comparison: Comparison) -> list[dict]:
     queue, rows = comparison.queue, comparison.rows()
     there = {label: [run for run in runs if queue.is_there(run)] for label, runs in rows.items()}
     found = {label: [queue.result(run, "test") for run in runs] for label, runs in there.items()}
-    singles = [r for label, results in found.items() if label.startswith("single") for r in results]
+    alone = {label for label in found if label.startswith("single")}
+    singles = [r for label in alone for r in found[label]]
     summary = []
     for label, results in found.items():
         row = {"label": label, "seeds": len(results)}
@@ -175,8 +176,9 @@ def summarise(comparison: Comparison) -> list[dict]:
             row["label"] = f"{STATIC}: {rows[label][0].label.removeprefix('constants ')}"
         for metric in (*METRICS, "score"):
             row[metric] = spread([r[metric] for r in results if r.get(metric) is not None])
-        gains = [] if label.startswith("single") else [delta_m(r, singles) for r in results]
+        gains = [] if label in alone else [delta_m(r, singles) for r in results]
         row["delta_m"] = spread([g for g in gains if g is not None])
+        row["ahead"] = paired(there[label], there[SUM], queue) if label not in alone else None
         traits = [queue.traits(run) for run in there[label]]
         conflicts = [t["conflict_rate"] for t in traits if t["conflict_rate"] is not None]
         row["conflict_rate"] = statistics.mean(conflicts) if conflicts else None
@@ -190,9 +192,19 @@ def spread(values: list[float]) -> tuple[float, float] | None:
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
+def paired(runs: list[Run], others: list[Run], queue: RunQueue) -> tuple[float, float] | None:
+    """Return the lead in the mean of the metrics over the others at equal seeds: mean, standard error."""
+    base = {run.seed: queue.result(run, "test")["score"] for run in others}
+    apart = [queue.result(run, "test")["score"] - base[run.seed] for run in runs if run.seed in base]
+    if runs == others or len(apart) < 2:
+        return None
+    return statistics.mean(apart), statistics.stdev(apart) / len(apart) ** 0.5
+
+
 def table_of(summary: list[dict]) -> list[str]:
     """Return the Markdown table, figures in percent."""
-    columns = {"top1": "Top-1", "map50": "mAP50", "miou": "mIoU", "score": "mean", "delta_m": "delta-m"}
+    columns = {"top1": "Top-1", "map50": "mAP50", "miou": "mIoU", "score": "mean"}
+    columns |= {"ahead": "above the sum", "delta_m": "delta-m"}
     lines = [
         f"| run | seeds | {' | '.join(columns.values())} | conflict |",
         "|---|---:|" + "---:|" * (len(columns) + 1),
@@ -237,7 +249,8 @@ def report(comparison: Comparison, summary: list[dict]) -> str:
             "",
             f"Per cent, mean and standard deviation over seeds. {steps} optimizer steps. Constants: the best "
             "on the val split of the plain sum, each task three times and a third, and equal gradient "
-            "lengths. Conflict: the part of task pairs with a cosine below zero, mean over the steps.",
+            "lengths. Above the sum: the mean's lead over the plain sum of the same seed, with its standard "
+            "error. Conflict: the part of task pairs with a cosine below zero, mean over the steps.",
             "",
             *table_of(summary),
             "",

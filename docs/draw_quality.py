@@ -28,7 +28,6 @@ ROWS = {
     "nash_mtl": ("nash_mtl", "#aa3377"),
 }
 PANELS = {"top1": "Top-1, %", "map50": "mAP50, %", "miou": "mIoU, %", "delta_m": "mean relative gain, %"}
-SEEDS = (0, 1, 2)
 
 
 def read_runs() -> dict[str, list[dict[str, float]]]:
@@ -36,9 +35,8 @@ def read_runs() -> dict[str, list[dict[str, float]]]:
     rows: dict[str, list[dict[str, float]]] = {}
     for line in RECORDS.read_text().splitlines():
         run = json.loads(line)
-        if run["plan"]["seed"] in SEEDS:
-            label = "single" if run["label"].startswith("single") else run["label"]
-            rows.setdefault(label, []).append(run["scores"]["test"])
+        label = "single" if run["label"].startswith("single") else run["label"]
+        rows.setdefault(label, []).append(run["scores"]["test"])
     return rows
 
 

@@ -83,6 +83,9 @@ def test_all_runs_once_and_the_table_by_hand(quality, calls, tiny_shards, tmp_pa
         "tuned constants: cls3 dec1 seg1": 30,
     }
     assert all(row["seeds"] == 2 and row["conflict_rate"] == 0.5 for row in rows.values())
+    assert rows["plain sum"]["ahead"] is rows["single: cls"]["ahead"] is None
+    lead = 0.2 * sum(v for own in ALONE.values() for v in own.values()) / 3
+    assert rows["tbgn (default)"]["ahead"] == pytest.approx((lead, 0), abs=1e-12)
     before = len(calls)
     again = run(quality, monkeypatch, capsys, *options)
     assert len(calls) == before and [row["label"] for row in again] == list(rows)
@@ -97,6 +100,25 @@ def test_a_finished_training_that_was_not_scored_is_only_scored(
     del calls[:]
     run(quality, monkeypatch, capsys, *options)
     assert [c[1].rpartition("/")[2] for c in calls] == ["run_all.py"]
+
+
+def test_the_lead_is_paired_by_seed_worked_by_hand(quality):
+    """Seeds 0 to 2 lead by 1, 3 and 2 points: mean 2, standard error 1 / sqrt(3); seed 3 has no pair."""
+    scores = {"sum": (0.10, 0.40, 0.20), "one": (0.11, 0.43, 0.22, 0.9)}
+    runs = {
+        label: [
+            quality.Run(label=label, seed=s, recipe="mini", data="", overrides=()) for s in range(len(own))
+        ]
+        for label, own in scores.items()
+    }
+
+    class Queue:
+        def result(self, run, split):
+            return {"score": scores[run.label][run.seed]}
+
+    found = quality.paired(runs["one"], runs["sum"], Queue())
+    assert found == pytest.approx((0.02, 0.01 / 3**0.5))
+    assert quality.paired(runs["one"][:1], runs["sum"], Queue()) is None
 
 
 def test_recorded_runs_need_no_folder(quality, calls, tiny_shards, tmp_path, monkeypatch, capsys):
