@@ -8,6 +8,8 @@ from torch import Tensor
 from torchjd import aggregation
 
 from ufo_large.balancing import METHODS
+from ufo_large.balancing.bargaining import fair_weights
+from ufo_large.balancing.gram import GRAM_ACCURACY
 from ufo_large.balancing.projection_order import projection_orders
 from ufo_large.testing.balancing import random_gradients, signals
 
@@ -200,6 +202,26 @@ def test_nash_mtl_maximises_the_product_of_gains(gradients_MN):
     assert relative(update_of("nash_mtl", units_from(gradients_MN)), torch.from_numpy(solved.x)) < 1e-4
     update_N = update_of("nash_mtl", gradients_MN)
     assert relative(update_N / update_N.norm(), torch.from_numpy(solved.x / np.linalg.norm(solved.x))) < 1e-4
+
+
+@pytest.mark.parametrize("longest", [1.0, 1e3, 1e6, 1e9])
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0, 5.0, 10.0])
+def test_fair_weights_solve_their_equation_at_any_lengths(alpha, longest):
+    """G w = w^(-1/alpha) for two to eight tasks, random and nearly opposed; 2e-4 at 1e9, by cancellation."""
+    generator = torch.Generator().manual_seed(0)
+    for tasks in (2, 3, 8):
+        for nearness in (1.0, 0.05):
+            common_N = torch.randn(1, 1000, generator=generator, dtype=torch.float64)
+            signs_M = torch.tensor([1.0, -1.0] * tasks, dtype=torch.float64)[:tasks, None]
+            own_MN = torch.randn(tasks, 1000, generator=generator, dtype=torch.float64)
+            lengths_M = torch.logspace(0, np.log10(longest), tasks, dtype=torch.float64)
+            lengths_M /= lengths_M.mean()
+            units_MN = units_from((1 - nearness) * signs_M * common_N + nearness * own_MN)
+            cosines_MM = units_MN @ units_MN.T
+            weights_M = fair_weights(lengths_M, cosines_MM, alpha)
+            left_M = lengths_M * ((cosines_MM + GRAM_ACCURACY * torch.eye(tasks)) @ (lengths_M * weights_M))
+            assert bool((weights_M > 0).all())
+            assert (left_M * weights_M ** (1 / alpha) - 1).abs().max() < max(1e-9, 1e-12 * longest)
 
 
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0])

@@ -212,8 +212,13 @@ class WithoutNames(Balancer):
 
 
 @pytest.mark.parametrize(
-    ("weight", "message"), [(2.0, "plain: .* became"), (float("nan"), "plain: .*nan"), (1.5, "became")]
+    ("weight", "error", "message"),
+    [
+        (2.0, AssertionError, "plain: .* became"),
+        (float("nan"), ValueError, "step 0: WithoutNames found the weights {'cls': nan"),
+        (1.5, AssertionError, "became"),
+    ],
 )
-def test_check_balancer_can_fail(weight, message):
-    with pytest.raises(AssertionError, match=message):
+def test_check_balancer_can_fail(weight, error, message):
+    with pytest.raises(error, match=message):
         check_balancer(WithoutNames.Config(weight_of_first=weight))

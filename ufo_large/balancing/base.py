@@ -102,7 +102,7 @@ class Balancer(ABC):
     def __call__(self, signals: Signals) -> Tensor:
         """Return one weight a task, float64 [M]: new ones, or between measurements the last ones.
 
-        Raises ValueError that names step and task where a loss or an inner product is not finite.
+        Raises ValueError that names step and task where a loss, an inner product or a weight is not finite.
         """
         check_signals(signals, self.tasks)
         if self.needs_measurement(signals.step, signals.tasks):
@@ -112,6 +112,13 @@ class Balancer(ABC):
                     f"gradients; give gram_MM wherever needs_measurement(step, tasks) is true"
                 )
             weights_M = self.weights(signals)
+            if not bool(weights_M.isfinite().all()):
+                found = dict(zip(signals.tasks, weights_M.tolist(), strict=True))
+                gram = None if signals.gram_MM is None else signals.gram_MM.tolist()
+                raise ValueError(
+                    f"step {signals.step}: {type(self).__name__} found the weights {found} for the Gram "
+                    f"matrix {gram}: no parameter has moved; start from the last weights with another method"
+                )
             self.last_weights.update(zip(signals.tasks, weights_M.tolist(), strict=True))
             self.measured_at.update(dict.fromkeys(signals.tasks, signals.step))
         return torch.tensor([self.last_weights.get(t, 1.0) for t in signals.tasks], dtype=torch.float64)
