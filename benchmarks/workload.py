@@ -77,12 +77,13 @@ def build_engine(model: MultitaskModel, ds: dict[str, Any] | None, device: torch
     return zero.ZeroEngine(model, optimizer, ds, model.units())
 
 
-def build_runner(engine: Engine, sizes: Mapping[str, int], images: int = 1) -> StepRunner:
-    """Return the training step on a micro-batch a task of `images` random square images, sides in `sizes`."""
-    feeds = {
-        info.name: Feed(loader=Repeat(tiny_batch(info, images, sizes[info.name]).to(engine.device)))
-        for info in TASKS
-    }
+def build_runner(
+    engine: Engine, sizes: Mapping[str, int], images: Mapping[str, int] | None = None
+) -> StepRunner:
+    """Return the training step on a micro-batch a task of random square images: sides, how many (1 each)."""
+    counts = images or dict.fromkeys(sizes, 1)
+    batches = {info.name: tiny_batch(info, counts[info.name], sizes[info.name]) for info in TASKS}
+    feeds = {task: Feed(loader=Repeat(batch.to(engine.device))) for task, batch in batches.items()}
     return StepRunner(engine, feeds, METHODS["tbgn"].Config().build(tuple(feeds), 0), total_steps=1000)
 
 

@@ -5,6 +5,7 @@ One JSON line each. Needs torch only.
 
 import argparse
 import json
+from importlib import metadata
 
 import clock
 import torch
@@ -24,7 +25,7 @@ def main() -> None:
     toy = args.toy
     if args.wait:
         clock.wait()
-    print(json.dumps({"device": clock.name(), "torch": torch.__version__, "peak": clock.peak()}), flush=True)
+    print(json.dumps({"device": clock.name(), "peak": clock.peak(), **versions()}), flush=True)
     rows = 64 if toy else 32768
     square = 128 if toy else 8192
     with clock.row(what=f"matrix {square} cubed") as found:
@@ -39,6 +40,12 @@ def main() -> None:
                 shape = (images, heads, tokens, size)
                 with clock.row(what=f"attention {shape}, {'both ways' if backward else 'forward'}") as found:
                     rate(found, *attention(shape, backward))
+
+
+def versions() -> dict[str, str]:
+    """Return what measures here, by package."""
+    here = {package.name: package.version for package in metadata.distributions()}
+    return {name: here[name] for name in ("torch", "deepspeed", "timm") if name in here}
 
 
 def rate(found: dict, operations: float, seconds: float) -> None:

@@ -17,7 +17,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -25,19 +24,22 @@ ALL, TWO = ("none", "selective", "full", "offload"), ("none", "full")
 # Compiled blocks already recompute what is cheap; what they keep inside, `selective` cannot see.
 CASES = {  # most wanted first: script, options, checkpointing modes
     "matrix and attention": ("rates.py", (), (None,)),
+    "parts of a step": ("step_parts.py", (), (None,)),
+    "parts of a step, expandable segments": ("step_parts.py", ("--expandable",), (None,)),
     "timm's model, plain loop": ("trunk.py", ("--model=timm",), ("none",)),
     "dense trunk, plain torch": ("trunk.py", (), ALL),
     "dense trunk, ZeRO-3": ("trunk.py", ("--zero3",), ALL),
-    "balancing, ViT-g with experts": ("balance.py", (), (None,)),
+    "balancing, ViT-g": ("balance.py", ("--router=shared",), (None,)),
     "dense trunk, plain torch, compiled": ("trunk.py", ("--compile",), TWO),
     "an expert a task, plain torch": ("trunk.py", ("--router=task",), TWO),
     "an expert a task, ZeRO-3": ("trunk.py", ("--router=task", "--zero3"), TWO),
+    "balancing, ViT-g with experts": ("balance.py", (), (None,)),
     "dense trunk, ZeRO-3, compiled": ("trunk.py", ("--zero3", "--compile"), ("none",)),
-    "balancing, ViT-G": ("balance.py", ("--preset=ViT-G/14", "--router=shared"), (None,)),
     "timm's model, plain loop, compiled": ("trunk.py", ("--model=timm", "--compile"), ("none",)),
 }
 LONGEST = 120  # seconds of one process: one that hangs must not take the others' time
 STEPS = ("case", "method", "seconds", "ratio", "peak GiB")
+PARTS = ("case", "part", "seconds", "calls", "retries")
 RATES, TRUNKS = ("what", "TFLOP/s"), ("case", "mode", "side", "images", "images/s", "MFU", "peak GiB")
 
 
@@ -144,17 +146,15 @@ class Job:
 def render(rows: list[dict]) -> str:
     """Return the tables in Markdown."""
     head = next((row for row in rows if "device" in row), {})
-    here = {package.name: package.version for package in metadata.distributions()}
-    versions = ", ".join(f"{name} {here.get(name)}" for name in ("deepspeed", "timm"))
-    lines = [f"# GPU: {head.get('device')}, torch {head.get('torch')}, {versions}", ""]
+    versions = ", ".join(f"{name} {head.get(name)}" for name in ("torch", "deepspeed", "timm"))
+    lines = [f"# GPU: {head.get('device')}, {versions}", ""]
     lines += ["`benchmarks/gpu/run_all.sh`", ""]
     lines += [
         "ViT-g unless said. A training step with AdamW on random images, bf16; medians. Plain torch: "
-        "float32 weights under autocast (fairscale's offload computes again in float16 there). MFU counts "
-        "model operations only, over the card's dense bf16 peak; "
+        "float32 weights under autocast. MFU counts model operations only, over the card's dense bf16 peak; "
         "`-` where that is not known.",
     ]
-    for columns, wanted in ((RATES, "what"), (TRUNKS, "images/s"), (STEPS, "ratio")):
+    for columns, wanted in ((RATES, "what"), (TRUNKS, "images/s"), (STEPS, "ratio"), (PARTS, "part")):
         lines += ["", "| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
         for row in (r for r in rows if wanted in r):
             lines.append("| " + " | ".join(cell(row.get(c)) for c in columns) + " |")
@@ -165,7 +165,7 @@ def render(rows: list[dict]) -> str:
 def cell(value: object) -> str:
     if value is None:
         return "-"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,12 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
+BALANCED = (
+    "plain sum",
+    *(f"{m}{what}" for what in ("", ", what it adds") for m in ("tbgn", "pcgrad", "nash_mtl")),
+)
 CASES = ["matrix and attention", "timm's model, plain loop", "an expert a task, ZeRO-3"]
-BALANCING = ["balancing, ViT-g with experts", "balancing, ViT-G"]
+BALANCING = ["balancing, ViT-g", "balancing, ViT-g with experts"]
 
 
 def run(out: Path, cases: list[str], *options: str, **changes: str) -> tuple[int, list[dict], str]:
@@ -45,9 +49,17 @@ def test_the_cost_of_balancing_at_toy_size(tmp_path):
     code, rows, said = run(tmp_path, BALANCING)
     assert code == 0, said
     assert [(row["case"], row["method"]) for row in rows if "ratio" in row] == [
-        (case, method) for case in BALANCING for method in ("plain sum", "tbgn", "pcgrad", "nash_mtl")
+        (case, method) for case in BALANCING for method in BALANCED
     ]
-    assert "| balancing, ViT-G | plain sum |" in said and not [row for row in rows if "failed" in row]
+    assert "| balancing, ViT-g | plain sum |" in said and not [row for row in rows if "failed" in row]
+
+
+def test_the_parts_of_a_step_at_toy_size(tmp_path):
+    code, rows, said = run(tmp_path, ["parts of a step, expandable segments"])
+    assert code == 0, said
+    parts = {row["part"] for row in rows}
+    assert parts >= {"whole step", "forward", "backward", "step", "measure", "combine"}
+    assert all(row["seconds"] > 0 for row in rows)
 
 
 def test_a_row_that_does_not_fit_and_a_process_that_breaks_cost_only_themselves(tmp_path):

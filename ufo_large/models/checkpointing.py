@@ -5,12 +5,12 @@ and the recomputation in the backward pass needs them gathered too. Parameter na
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, get_args
 
 import torch
 from fairscale.nn.checkpoint import checkpoint_wrapper
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
@@ -40,7 +40,8 @@ def checkpoint_block(block: nn.Module, mode: Checkpointing) -> None:
     `none` keeps all. `full` keeps the block's input and computes the rest again. `selective` keeps the
     outputs of matrix products and attention too and computes only what is cheap again. `offload` is `full`
     with the input moved to host memory until the backward pass (fairscale's checkpoint_wrapper); it is
-    reentrant, so only what the block returns has a gradient.
+    reentrant, so only what the block returns has a gradient. Computing again happens under the autocast of
+    the forward pass, in every mode.
     """
     if mode == "none":
         return
@@ -96,16 +97,31 @@ def _seeing_only_kept(mode_class: type[TorchDispatchMode], copied: frozenset) ->
 
 
 def _offload(block: nn.Module, run: Callable[..., Any], *args, **kwargs):
-    return block._offloaded_call(*args, **kwargs)
+    tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+    if not any(tensor.requires_grad for tensor in (*tensors, *block.parameters())):
+        return run(*args, **kwargs)
+    device = tensors[0].device.type
+    autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
+    return block._offloaded_call(*args, autocast=autocast, **kwargs)
 
 
 class _CallBack(nn.Module):
-    """A module without parameters whose forward is the block's own, unwrapped `__call__`."""
+    """The module that fairscale sees: its forward is the block's own, unwrapped `__call__`.
+
+    fairscale cuts the output off the graph unless a parameter or an input needs a gradient, and looks at
+    inputs when they are copies on the host, which need none: so there is always such a parameter. It knows
+    that there was autocast, not its dtype, and would compute again in float16: so the call brings it along.
+    """
 
     def __init__(self, block: nn.Module):
         super().__init__()
         plain_class = type(block).__mro__[1]
         self.__dict__["run"] = functools.partial(plain_class.__call__, block)
 
-    def forward(self, *args, **kwargs):
-        return self.run(*args, **kwargs)
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        yield nn.Parameter(torch.empty(0))
+
+    def forward(self, *args, autocast: tuple[str, torch.dtype, bool], **kwargs):
+        device, dtype, enabled = autocast
+        with torch.autocast(device, dtype=dtype, enabled=enabled):
+            return self.run(*args, **kwargs)
