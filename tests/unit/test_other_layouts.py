@@ -373,3 +373,44 @@ def test_classes_of_earlier_shards_are_kept(tmp_path):
     dataset = check_dataset([same], tmp_path / "b", known=first.tasks)
     assert dataset.tasks == first.tasks
     assert read_shard_index(tmp_path / "b/dec/train-000000.index.npz").labels.tolist() == [0]
+
+
+# names of splits
+
+
+def test_splits_of_other_names_are_read(tmp_path):
+    root = coco(tmp_path / "coco")
+    coco(root, "valid"), coco(root, "testing")
+    (tmp_path / "voc").mkdir()
+    lists = voc(tmp_path / "voc") / "ImageSets/Main"
+    (lists / "val.txt").rename(lists / "validation.txt")
+    (lists / "train.txt").rename(lists / "trainval.txt")
+    for split in ("training", "dev"):
+        picture(tmp_path / f"folders/{split}/car/a.jpg")
+        picture(tmp_path / f"masks/images/{split}/a.jpg")
+        mask(tmp_path / f"masks/masks/{split}/a.png", 0, 1)
+    (tmp_path / "masks/classes.txt").write_text("road\nsky\n")
+    wanted = {"coco": ["train", "val", "test"]}
+    for name in ("coco", "voc", "folders", "masks"):
+        assert problems(tmp_path / name) == ""
+        (task,) = read_sources([tmp_path / name], Findings())
+        assert list(task.splits) == wanted.get(name, ["train", "val"]) and all(task.splits.values()), name
+
+
+def test_what_lies_beside_the_splits_is_not_passed_over(tmp_path):
+    root = coco(tmp_path / "coco")
+    coco(root, "minival")
+    file = root / "annotations/instances_train2017.json"
+    (root / "annotations/instances_train2014.json").write_text(file.read_text())
+    found = problems(root)
+    unread = "instances_minival2017.json, instances_train2014.json"
+    assert f"{unread}: not read beside instances_train2017" in found
+    for split in ("train", "holdout"):
+        picture(tmp_path / f"folders/{split}/car/a.jpg")
+        picture(tmp_path / f"masks/images/{split}/a.jpg")
+        mask(tmp_path / f"masks/masks/{split}/a.png", 0, 1)
+    (tmp_path / "masks/classes.txt").write_text("road\nsky\n")
+    for name in ("folders", "masks"):
+        told = problems(tmp_path / name)
+        assert "holdout: not read beside train; a split is named train, training, val, valid" in told
+        assert "rename it, or move it out" in told

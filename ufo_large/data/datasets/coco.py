@@ -16,7 +16,7 @@ from ufo_large.data.datasets.base import (
     list_images,
     numbered_info,
 )
-from ufo_large.data.shard_index import SPLITS
+from ufo_large.data.datasets.split_names import report_unread, splits_among
 
 # the lists of a file; without `annotations` where the file has none
 Coco = dict[str, list[dict[str, Any]]]
@@ -184,19 +184,15 @@ def is_coco_folder(root: Path) -> bool:
 
 
 def _split_files(root: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for file in sorted((root / "annotations").glob("*.json")):
-        stem = file.stem.removeprefix("instances_")
-        for split in SPLITS:
-            year = stem.removeprefix(split).strip("_-")
-            if stem.startswith(split) and (year.isdigit() or not year):
-                found.setdefault(split, file)
-    return {split: found[split] for split in SPLITS if split in found}
+    files = sorted((root / "annotations").glob("*.json"))  # of two years the later one stays
+    return splits_among((file.stem.removeprefix("instances_").rstrip("0123456789_-"), file) for file in files)
 
 
 def read_coco_folder(root: Path, task: str, findings: Findings) -> SourceTask:
     """Read ROOT/annotations/instances_<split>[year].json; pictures in ROOT/<split>[year] or ROOT/images."""
     files = _split_files(root)
+    instances = sorted((root / "annotations").glob("instances_*.json"))
+    report_unread(instances, files.values(), findings.at(task))
     cocos = {file: load_coco(file, findings.at(task, split)) for split, file in files.items()}
     info = numbered_info(task, "detection", read_categories(cocos, findings.at(task)))
     labels = {number: label for label, number in enumerate(info.class_ids)}

@@ -11,10 +11,9 @@ from ufo_large.data.datasets.base import (
     list_images,
     numbered_info,
 )
-from ufo_large.data.shard_index import SPLITS
+from ufo_large.data.datasets.split_names import report_unread, splits_among
 
 UNREAD_SUFFIXES = (".jfif", ".jpe", ".gif", ".heic", ".heif", ".avif", ".jp2", ".tga", ".pgm")
-SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
 def is_image_folder(root: Path) -> bool:
@@ -25,8 +24,7 @@ def is_image_folder(root: Path) -> bool:
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
-    found = {split: root / name for name, split in SPLIT_FOLDERS.items() if (root / name).is_dir()}
-    return {split: found[split] for split in SPLITS if split in found}
+    return splits_among((folder.name, folder) for folder in _class_folders(root))
 
 
 def _class_folders(parent: Path) -> list[Path]:
@@ -38,7 +36,10 @@ def read_image_folder(root: Path, task: str, findings: Findings) -> SourceTask:
 
     A test folder with pictures but no class folders is a split without ground truth.
     """
-    folders = _split_folders(root) or {"train": root}
+    folders = _split_folders(root)
+    if folders:
+        report_unread(_class_folders(root), folders.values(), findings.at(task))
+    folders = folders or {"train": root}
     first = folders.get("train") or next(iter(folders.values()))
     names = [folder.name for folder in _class_folders(first)]
     info = numbered_info(task, "classification", dict(enumerate(names)))

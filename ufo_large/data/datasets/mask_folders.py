@@ -18,7 +18,7 @@ from ufo_large.data.datasets.base import (
 )
 from ufo_large.data.datasets.contest import SEGMENTATION_NAMES
 from ufo_large.data.datasets.pairs import Files, by_stem, masked_source
-from ufo_large.data.shard_index import SPLITS
+from ufo_large.data.datasets.split_names import report_unread, splits_among
 
 TRAIN_ID = "_train_id"
 
@@ -54,9 +54,12 @@ def read_mask_folder(root: Path, task: str, findings: Findings, count: int | Non
     place = _find(root)
     report = findings.at(task)
     names = _names(root, place, report, count)
-    splits = [split for split in SPLITS if (place.images / split).is_dir()]
-    pairs = {split: _pair(place.images / split, place.masks / split, split, findings.at(task, split))
-             for split in splits}  # fmt: skip
+    folders = [p for p in sorted(place.images.iterdir()) if p.is_dir() and not p.name.startswith(".")]
+    splits = splits_among((folder.name, folder) for folder in folders)
+    if splits:
+        report_unread(folders, splits.values(), report)
+    pairs = {split: _pair(folder, place.masks / folder.name, split, findings.at(task, split))
+             for split, folder in splits.items()}  # fmt: skip
     if not splits:
         pairs = {"train": _pair(place.images, place.masks, "train", findings.at(task, "train"))}
     coding = MaskCoding.from_values({number: label for label, number in enumerate(sorted(names))})

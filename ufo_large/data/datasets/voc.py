@@ -16,7 +16,7 @@ from ufo_large.data.datasets.base import (
     numbered_info,
     numbered_lines,
 )
-from ufo_large.data.shard_index import SPLITS
+from ufo_large.data.datasets.split_names import splits_among
 
 # VOC counts pixels from 1 and includes the last: left and top edges move by one
 FIRST_PIXEL = 1.0
@@ -27,14 +27,13 @@ def is_voc_folder(root: Path) -> bool:
 
 
 def read_voc_folder(root: Path, task: str, findings: Findings) -> SourceTask:
-    """Read a VOC folder. Without ImageSets/Main every picture belongs to train.
+    """Read a VOC folder. Without lists in ImageSets/Main every picture belongs to train.
 
     Classes are the names that occur, in alphabetical order. Objects marked difficult are crowds: they are
     neither learned nor counted as missed.
     """
     images = {path.stem: path for path in list_images(root / "JPEGImages").values()}
-    lists = {split: root / "ImageSets" / "Main" / f"{split}.txt" for split in SPLITS}
-    lists = {split: file for split, file in lists.items() if file.is_file()}
+    lists = _split_lists(root)
     named: dict[str, list[tuple[Example, list[str]]]] = {}
     for split in lists or ["train"]:
         report = findings.at(task, split)
@@ -45,6 +44,14 @@ def read_voc_folder(root: Path, task: str, findings: Findings) -> SourceTask:
     info = numbered_info(task, "detection", dict(enumerate(names)))
     splits = {split: [_with_labels(e, used, names) for e, used in pairs] for split, pairs in named.items()}
     return SourceTask(info, splits)
+
+
+def _split_lists(root: Path) -> dict[str, Path]:
+    """Return the list of each split; trainval.txt is train where train.txt is not there."""
+    files = sorted((root / "ImageSets" / "Main").glob("*.txt"))
+    lists = splits_among((file.stem, file) for file in files)
+    both = root / "ImageSets" / "Main" / "trainval.txt"
+    return lists if "train" in lists or not both.is_file() else {"train": both, **lists}
 
 
 def _read_stems(file: Path, images: dict[str, Path], report: Reporter) -> list[str]:

@@ -1,0 +1,34 @@
+"""The names under which people keep their train, val and test data."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from ufo_large.data.datasets.base import Reporter
+from ufo_large.data.shard_index import SPLITS
+
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+
+def splits_among(places: Iterable[tuple[str, Path]]) -> dict[str, Path]:
+    """Return each split's file or folder, from (name, place): that of the plainest name, then the last."""
+    named = {name.lower(): place for name, place in places}
+    found = {split: named[name] for name, split in reversed(SPLIT_NAMES.items()) if name in named}
+    return {split: found[split] for split in SPLITS if split in found}
+
+
+def report_unread(places: Iterable[Path], read: Iterable[Path], report: Reporter) -> None:
+    """Report places beside the splits that no split takes: they would be lost without a word."""
+    if names := sorted({p.name for p in places} - {p.name for p in read}):
+        taken = ", ".join(sorted(p.name for p in read))
+        told = f"{', '.join(names)}: not read beside {taken}; a split is named {', '.join(SPLIT_NAMES)}"
+        place = next(p for p in places if p.name == names[0])
+        report.add("unread", f"{place.parent}: {told}; rename it, or move it out", place)
