@@ -7,6 +7,7 @@ import torch
 
 from ufo_large.balancing import METHODS, Balancer, Signals, method
 from ufo_large.config import apply_overrides, choice
+from ufo_large.data.mixing import TaskMix
 from ufo_large.testing.balancing import TASKS, check_balancer, random_gradients, signals
 
 GRADIENTS_MN = random_gradients(4, 6, seed=0)
@@ -112,15 +113,35 @@ def test_a_task_without_a_weight_is_measured_out_of_turn():
     assert balancer.needs_measurement(1)
 
 
-def test_a_task_that_rests_at_the_measured_steps_is_measured_when_its_weight_is_old():
-    """Steps of `det` are all odd, measurements with k = 2 would all be even."""
-    balancer, measured = METHODS["mgda"].Config(every_k_steps=2).build(TASKS[:2], 0), []
-    for step in range(6):
+def test_each_company_of_tasks_is_measured_when_its_own_weights_are_old():
+    """Steps of both tasks are all odd, measurements with k = 4 would all be even."""
+    balancer, measured = METHODS["mgda"].Config(every_k_steps=4).build(TASKS[:2], 0), []
+    for step in range(10):
         count = 1 + step % 2
         if balancer.needs_measurement(step, TASKS[:count]):
             measured.append(step)
         balancer(signals(TASKS[:count], [1.0] * count, GRAM_MM[:count, :count], step))
-    assert measured == [0, 1, 3, 5]
+    assert measured == [0, 1, 4, 5, 8, 9]
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "rlw"])
+def test_where_nothing_changes_weights_of_earlier_steps_are_those_of_this_one(name):
+    """Three tasks, each in three steps of four, one gradient a hundred times as long as the others."""
+    tasks, lengths, losses = TASKS[:3], torch.tensor([1.0, 1.0, 100.0], dtype=torch.float64), [1.0, 1.0, 9.0]
+    often, seldom = (METHODS[name].Config(every_k_steps=k).build(tasks, 0) for k in (1, 4))
+    remembers = set(seldom.state_dict()) - {"method", "tasks", "generator", "measured"}
+    mix, together = TaskMix(dict.fromkeys(tasks, [(0, 0.75)])), 0
+    for step in range(40):
+        present = [k for k, count in enumerate(mix.next(step).values()) if count]
+        gram_MM = torch.diag(lengths[present] ** 2)
+        given = signals(tuple(tasks[k] for k in present), [losses[k] for k in present], gram_MM, step)
+        if not remembers:
+            torch.testing.assert_close(seldom(given), often(given))
+        elif {0, 1} <= set(present):
+            weights = seldom(given)
+            assert 0.5 < weights[0] / weights[1] < 2
+        together += {0, 1} <= set(present)
+    assert together > 10
 
 
 def test_a_run_of_one_task_needs_no_measurement_unless_the_method_acts_alone():
@@ -178,7 +199,7 @@ def test_the_state_of_other_tasks_is_refused():
 
 def test_a_state_that_does_not_tell_its_measurements_measures_anew():
     state = METHODS["pcgrad"].Config(every_k_steps=9).build(TASKS, 0).state_dict()
-    del state["measured_at"]
+    del state["measured"]
     balancer = METHODS["pcgrad"].Config(every_k_steps=9).build(TASKS, 0)
     balancer.load_state_dict(state)
     assert balancer.needs_measurement(5, TASKS)

@@ -65,10 +65,14 @@ class Autoscale(Balancer):
         for task, norm in zip(signals.tasks, norms_M.tolist(), strict=True):
             if norm > 0:
                 self._remember(task, math.log(norm))
+        return self.last_weights(signals.tasks)
+
+    def last_weights(self, tasks: tuple[str, ...]) -> Tensor:
+        """Return the weights of what has been measured so far, whatever tasks were together then."""
         typical = {t: self._typical(t) for t in self.tasks if self.counts[t] > 0}
         target = sum(typical.values()) / len(typical) if typical else 1.0
-        ratios_M = torch.tensor([target / typical.get(t, target) for t in signals.tasks], dtype=torch.float64)
-        return relative_shares(self.config.shares, signals.tasks) * ratios_M
+        ratios_M = torch.tensor([target / typical.get(t, target) for t in tasks], dtype=torch.float64)
+        return relative_shares(self.config.shares, tasks) * ratios_M
 
     def _remember(self, task: str, log_norm: float) -> None:
         if self.counts[task] >= self.config.skip_steps + self.config.measure_steps:

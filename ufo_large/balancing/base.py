@@ -41,10 +41,11 @@ class Signals:
 class Balancer(ABC):
     """One method, one file. Runs on CPU in float64 on M numbers or M x M numbers; never sees a parameter.
 
-    The trainer calls the balancer, not `weights`: the call checks the signals and reuses the last weights
-    between measurements. State is kept by task name, so a task that is absent from a step is left out, not
-    counted as zero. Random methods draw from `self.generator`, which every rank seeds alike and which is
-    part of the state. A run of a single task has nothing to balance: its weight is 1, without measuring.
+    The trainer calls the balancer, not `weights`: the call checks the signals and reuses the last weights of
+    the same tasks between measurements. What a method remembers is kept by task name, so a task that is
+    absent from a step is left out, not counted as zero. Random methods draw from `self.generator`, which
+    every rank seeds alike and which is part of the state. A run of a single task has nothing to balance: its
+    weight is 1, without measuring.
     """
 
     needs_gram: ClassVar[bool] = False
@@ -63,7 +64,7 @@ class Balancer(ABC):
     class Config:
         """Options of every method.
 
-        `every_k_steps` reuses the last weights between measurements. `scale_private`: multiply experts and
+        `every_k_steps`: weights are used again until they are that old. `scale_private`: multiply experts and
         heads by the task's weight too; None leaves it to the method.
         """
 
@@ -85,19 +86,18 @@ class Balancer(ABC):
         if self.config.scale_private is not None:
             self.scales_private = self.config.scale_private
         self.generator = torch.Generator().manual_seed(seed)
-        self.last_weights: dict[str, float] = {}
-        self.measured_at: dict[str, int] = {}
+        self.measured: dict[tuple[str, ...], tuple[int, list[float]]] = {}  # tasks: when, their weights
 
     def needs_measurement(self, step: int, tasks: Iterable[str] | None = None) -> bool:
         """Return whether the call at `step` computes new weights; if not, `gram_MM` may be None.
 
-        `tasks`: those present in the step (default: all of the run). Its weights are old when those of one of
-        its tasks are: from `every_k_steps` ago, or none yet.
+        `tasks`: those present in the step (default: all of the run). Only the weights of exactly these tasks
+        are used again: those of other company were found against other gradients.
         """
         if len(self.tasks) == 1 and not self.acts_alone:
             return False
-        present = self.tasks if tasks is None else tasks
-        return any(step - self.measured_at.get(t, -math.inf) >= self.config.every_k_steps for t in present)
+        present = self.tasks if tasks is None else tuple(tasks)
+        return present not in self.measured or step - self.measured[present][0] >= self.config.every_k_steps
 
     def __call__(self, signals: Signals) -> Tensor:
         """Return one weight a task, float64 [M]: new ones, or between measurements the last ones.
@@ -105,23 +105,28 @@ class Balancer(ABC):
         Raises ValueError that names step and task where a loss, an inner product or a weight is not finite.
         """
         check_signals(signals, self.tasks)
-        if self.needs_measurement(signals.step, signals.tasks):
-            if self.needs_gram and signals.gram_MM is None:
-                raise ValueError(
-                    f"step {signals.step}: {type(self).__name__} needs the Gram matrix of the task "
-                    f"gradients; give gram_MM wherever needs_measurement(step, tasks) is true"
-                )
-            weights_M = self.weights(signals)
-            if not bool(weights_M.isfinite().all()):
-                found = dict(zip(signals.tasks, weights_M.tolist(), strict=True))
-                gram = None if signals.gram_MM is None else signals.gram_MM.tolist()
-                raise ValueError(
-                    f"step {signals.step}: {type(self).__name__} found the weights {found} for the Gram "
-                    f"matrix {gram}: no parameter has moved; start from the last weights with another method"
-                )
-            self.last_weights.update(zip(signals.tasks, weights_M.tolist(), strict=True))
-            self.measured_at.update(dict.fromkeys(signals.tasks, signals.step))
-        return torch.tensor([self.last_weights.get(t, 1.0) for t in signals.tasks], dtype=torch.float64)
+        if not self.needs_measurement(signals.step, signals.tasks):
+            return self.last_weights(signals.tasks)
+        if self.needs_gram and signals.gram_MM is None:
+            raise ValueError(
+                f"step {signals.step}: {type(self).__name__} needs the Gram matrix of the task "
+                f"gradients; give gram_MM wherever needs_measurement(step, tasks) is true"
+            )
+        weights_M = self.weights(signals)
+        if not bool(weights_M.isfinite().all()):
+            found = dict(zip(signals.tasks, weights_M.tolist(), strict=True))
+            gram = None if signals.gram_MM is None else signals.gram_MM.tolist()
+            raise ValueError(
+                f"step {signals.step}: {type(self).__name__} found the weights {found} for the Gram "
+                f"matrix {gram}: no parameter has moved; start from the last weights with another method"
+            )
+        self.measured[signals.tasks] = (signals.step, weights_M.tolist())
+        return weights_M
+
+    def last_weights(self, tasks: tuple[str, ...]) -> Tensor:
+        """Return the weights of a step that measures nothing, float64 [M]; 1 for a task alone."""
+        _, weights = self.measured.get(tasks, (0, [1.0] * len(tasks)))
+        return torch.tensor(weights, dtype=torch.float64)
 
     @abstractmethod
     def weights(self, signals: Signals) -> Tensor:
@@ -134,8 +139,7 @@ class Balancer(ABC):
             "method": type(self).__name__,
             "tasks": list(self.tasks),
             "generator": self.generator.get_state(),
-            "last_weights": dict(self.last_weights),
-            "measured_at": dict(self.measured_at),
+            "measured": [(list(tasks), step, list(found)) for tasks, (step, found) in self.measured.items()],
             **own,
         }
 
@@ -152,8 +156,9 @@ class Balancer(ABC):
                 f"{', '.join(self.tasks)}: keep the tasks, or start from the weights alone"
             )
         self.generator.set_state(state["generator"])
-        self.last_weights = dict(state["last_weights"])
-        self.measured_at = dict(state.get("measured_at", {}))  # older checkpoints have none
+        # an older checkpoint kept weights by task: the next step measures
+        measured = state.get("measured", [])
+        self.measured = {tuple(tasks): (step, list(found)) for tasks, step, found in measured}
         for name in self.state_names:
             setattr(self, name, copy.deepcopy(state[name]))
 
