@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torchjd.aggregation import AlignedMTLWeighting
 
 from ufo_large.balancing import METHODS
 from ufo_large.testing.balancing import TASKS, random_gradients, signals
@@ -114,3 +115,15 @@ def test_tbgn_does_not_blow_up_a_gradient_that_is_nearly_nothing():
     weights_M = balancer(signals(TASKS[:2], [1.0, 1.0], empty_MM, 200))
     assert 0.9 * 2.5 < weights_M[0] < 2.6
     assert weights_M[1] * 4e-3 < 0.02 * 2.5
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_aligned_mtl_does_not_read_rounding_errors(seed):
+    """One gradient is the sum of two others: two components, by TorchJD on the exact Gram matrix."""
+    gram_MM = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0], [1.0, 1.0, 2.0]], dtype=torch.float64)
+    generator = torch.Generator().manual_seed(seed)
+    noise_MM = 3e-8 * torch.randn(3, 3, generator=generator, dtype=torch.float64)
+    exact_M = AlignedMTLWeighting(pref_vector=torch.ones(3, dtype=torch.float64))(gram_MM)
+    balancer = METHODS["aligned_mtl"].Config().build(TASKS[:3], 0)
+    found_M = balancer(signals(TASKS[:3], [1.0] * 3, gram_MM + noise_MM + noise_MM.T))
+    torch.testing.assert_close(found_M, exact_M, rtol=1e-6, atol=1e-6)
