@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -45,7 +46,8 @@ def train_run(
         config = dataclasses.replace(config, tasks=tasks)
     ds_json = None if ds == "none" else ds_config.read(ROOT / "ds_configs" / f"{ds}.json")
     trainer = train(config, shards, Path(workdir), ds_json, resume)
-    weights = {n: v.numpy() for n, v in trainer.runner.engine.full_parameters()}
+    found = () if trainer is None else trainer.runner.engine.full_parameters()
+    weights = {n: v.numpy() for n, v in found}
     return {"log": read_metrics(Path(workdir) / "metrics.jsonl"), "weights": weights}
 
 
@@ -288,6 +290,34 @@ def test_going_on_from_an_earlier_checkpoint_sets_later_ones_aside(tiny_shards, 
     ]
     resumed = run_ranks(train_run, 1, *arguments, "auto", ("steps=2", *options), 1)[0]
     assert [line["step"] for line in resumed["log"] if "train/lr" in line] == [1, 2]
+
+
+def test_a_finished_run_is_left_alone_and_goes_on_when_told_so(tiny_shards, tmp_path):
+    arguments = (str(tiny_shards), str(tmp_path), "none")
+    run_ranks(train_run, 1, *arguments, "none", ("steps=2",), 1)
+    before = {f: f.read_bytes() for f in sorted(tmp_path.rglob("*")) if f.is_file()}
+    run_ranks(train_run, 1, *arguments, "auto", ("steps=2",), 1)
+    with pytest.raises(RuntimeError, match="has 2 finished steps, more than steps=1"):
+        run_ranks(train_run, 1, *arguments, "auto", ("steps=1",), 1)
+    assert {f: f.read_bytes() for f in sorted(tmp_path.rglob("*")) if f.is_file()} == before
+    first = read_weights(tmp_path)
+    run_ranks(train_run, 1, *arguments, "auto", ("steps=3",), 1)
+    (tmp_path / "weights").rename(tmp_path / "later")
+    (tmp_path / "left-1-weights").rename(tmp_path / "weights")
+    kept = read_weights(tmp_path)
+    assert all(torch.equal(value, kept[name]) for name, value in first.items())
+
+
+@pytest.mark.parametrize(("ds", "ranks"), [("none", 1), ("zero3_fp32", 2)])
+def test_a_checkpoint_that_is_cut_off_names_the_earlier_one(tiny_shards, tmp_path, ds, ranks):
+    arguments = (str(tiny_shards), str(tmp_path), ds)
+    options = ("save_every=1", "keep_checkpoints=9", "steps=2")
+    run_ranks(train_run, ranks, *arguments, "none", options, 1)
+    for file in (tmp_path / "checkpoints/step-00000002").rglob("*.pt"):
+        os.truncate(file, file.stat().st_size // 2)
+    said = "step-00000002: this checkpoint cannot be read .*--resume .*step-00000001"
+    with pytest.raises(RuntimeError, match=said):
+        run_ranks(train_run, ranks, *arguments, "auto", (*options, "steps=3"), 1)
 
 
 def test_a_task_that_has_only_validation_data_is_not_validated(tiny_shards, tmp_path):

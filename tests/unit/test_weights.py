@@ -1,6 +1,7 @@
 """Weights in and out: timm's files into the routed trunk, dense networks out of it."""
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from ufo_large.distributed.checkpoint import load_weights
 from ufo_large.evaluation.run import load_model
 from ufo_large.models import Trunk
 from ufo_large.models.extract import dense_trunk_state, single_task_state
@@ -139,6 +141,15 @@ def test_a_run_whose_weights_are_another_models_is_refused(tmp_path):
         load_model(tiny_model("task"), TINY_TASKS, folder, torch.device("cpu"))
     for name in ("trunk.vit.cls_token", "heads.cls.other", "heads.cls.linear.bias"):
         assert name in str(error.value)
+
+
+def test_weights_that_are_cut_off_name_their_file(tmp_path):
+    file = tmp_path / "model-00001.safetensors"
+    save_file({"a": torch.zeros(99)}, file)
+    os.truncate(file, 200)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": file.name}}))
+    with pytest.raises(ValueError, match=f"{file}: cannot be read .*--resume auto"):
+        load_weights(tmp_path, {}.__setitem__)
 
 
 @pytest.mark.parametrize("router", [r for r in ROUTED if r != "shared"])

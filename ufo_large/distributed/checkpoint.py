@@ -4,16 +4,19 @@ A checkpoint folder holds the engine's files, one `rank-<r>.pt` a rank with ever
 depends on, and `complete.json`, written last. A folder without that file is ignored.
 """
 
+import contextlib
 import json
+import pickle
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -46,6 +49,11 @@ def save_checkpoint(root: Path, step: int, engine: Engine, state: dict[str, Any]
     return folder
 
 
+def finished_steps(folder: Path) -> int:
+    """Return after how many steps the checkpoint was saved."""
+    return json.loads((folder / COMPLETE).read_text())["step"]
+
+
 def is_sharded_alike(folder: Path, kind: str) -> bool:
     """Whether the checkpoint comes from this number of ranks and this kind of engine."""
     written = json.loads((folder / COMPLETE).read_text())
@@ -56,7 +64,8 @@ def is_laid_out_alike(folder: Path, engine: Engine) -> bool:
     """Whether moreover every rank's shards hold the same pieces: other parameter groups move them."""
     if not is_sharded_alike(folder, engine.kind):
         return False
-    layout = load_mapped(folder / f"rank-{comm.rank()}.pt")["layout"]
+    with naming_an_earlier(folder):
+        layout = load_mapped(folder / f"rank-{comm.rank()}.pt")["layout"]
     return all(comm.all_gather_objects(layout == engine.layout()))
 
 
@@ -65,8 +74,28 @@ def load_checkpoint(folder: Path, engine: Engine) -> tuple[int, dict[str, Any]]:
 
     A checkpoint from the same number of ranks, laid out alike, continues bitwise. From another number, or
     another ZeRO stage, weights, moments and average are carried over exactly and frozen weights stay as they
-    are; what ranks draw for themselves (dropped paths) goes on from rank 0's generators, apart.
+    are; what ranks draw for themselves (dropped paths) goes on from rank 0's generators, apart. Raises
+    ValueError that names the last earlier checkpoint where a file of this one is damaged.
     """
+    with naming_an_earlier(folder):
+        return _load_checkpoint(folder, engine)
+
+
+@contextlib.contextmanager
+def naming_an_earlier(folder: Path) -> Iterator[None]:
+    """Turn what torch says of a file that is cut off or damaged into ValueError with the remedy."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        earlier = [f"--resume {p}" for p in complete_checkpoints(folder.parent) if p.name < folder.name]
+        remedy = f"go on from an earlier one, {earlier[-1]}" if earlier else "give another --workdir"
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{folder}: this checkpoint cannot be read ({said}); {remedy}") from error
+
+
+def _load_checkpoint(folder: Path, engine: Engine) -> tuple[int, dict[str, Any]]:
     if is_laid_out_alike(folder, engine):
         engine.load(folder)
         saved = torch.load(folder / f"rank-{comm.rank()}.pt", map_location="cpu", weights_only=False)
@@ -104,12 +133,13 @@ def set_aside_later(chosen: Path) -> list[Path]:
 
     Returns their new places.
     """
-    later = [p for p in complete_checkpoints(chosen.parent) if p.name > chosen.name]
-    moved = []
-    for folder in later:
-        names = (folder.with_name(f"left-{n}-{folder.name}") for n in count(1))
-        moved.append(folder.rename(next(name for name in names if not name.exists())))
-    return moved
+    return [set_aside(p) for p in complete_checkpoints(chosen.parent) if p.name > chosen.name]
+
+
+def set_aside(folder: Path) -> Path:
+    """Rename a folder to left-<n>-<its name>; return its new place."""
+    names = (folder.with_name(f"left-{n}-{folder.name}") for n in count(1))
+    return folder.rename(next(name for name in names if not name.exists()))
 
 
 def complete_checkpoints(root: Path) -> list[Path]:
@@ -166,5 +196,12 @@ def load_weights(folder: Path, fill: Callable[[str, Tensor], None]) -> None:
         raise ValueError(f"{folder}: no weights here ({INDEX} is missing); has the run finished?")
     weight_map = json.loads((folder / INDEX).read_text())["weight_map"]
     for file in sorted(set(weight_map.values())):
-        for name, tensor in load_file(folder / file).items():
+        try:
+            tensors = load_file(folder / file)
+        except (OSError, SafetensorError) as error:
+            raise ValueError(
+                f"{folder / file}: cannot be read ({error}); copy it again, or remove {folder} and let the "
+                "run write it anew with --resume auto"
+            ) from error
+        for name, tensor in tensors.items():
             fill(name, tensor)

@@ -13,10 +13,12 @@ from ufo_large.data.shards import ShardSet, SplitReader
 from ufo_large.distributed import comm, ds_config, zero
 from ufo_large.distributed.checkpoint import (
     complete_checkpoints,
+    finished_steps,
     is_laid_out_alike,
     is_sharded_alike,
     load_checkpoint,
     save_weights,
+    set_aside,
     set_aside_later,
 )
 from ufo_large.distributed.engine import Engine, PlainEngine
@@ -34,16 +36,23 @@ from ufo_large.train.trainer import Trainer
 
 def train(
     config: RunConfig, data: str, workdir: Path, ds: dict[str, Any] | None, resume: str = "none"
-) -> Trainer:
-    """Train on all ranks. `ds`: the checked DeepSpeed JSON, or None for one process without DeepSpeed.
+) -> Trainer | None:
+    """Train on all ranks; return None where all steps were done before.
 
-    `resume`: `none`, `auto` (the newest whole checkpoint, or a fresh start) or a checkpoint folder. Raises
-    ValueError, before training, for whatever does not fit together.
+    `ds`: the checked DeepSpeed JSON, or None for one process without DeepSpeed. `resume`: `none`, `auto` (the
+    newest whole checkpoint, or a fresh start) or a checkpoint folder. Raises ValueError, before training, for
+    whatever does not fit together.
     """
     device = zero.init_distributed()
     folder = RunFolder(workdir)
     shards, tasks, readers, checkpoint = comm.agreed(lambda: prepare(config, data, folder, ds, resume))
     require_same(checkpoint)
+    if checkpoint is not None and folder.weights.exists() and finished_steps(checkpoint) == config.steps:
+        if comm.is_main():
+            print(
+                f"{workdir} is finished: {config.steps} of {config.steps} steps; --set steps=N goes on to N"
+            )
+        return None
     kind = "plain" if ds is None else f"zero{ds['zero_optimization']['stage']}"
     fresh = checkpoint is None or not is_sharded_alike(checkpoint, kind)
     trainer = build(config, tasks, readers, ds, device, fresh)
@@ -61,6 +70,8 @@ def train(
         if checkpoint is not None:
             for left in set_aside_later(checkpoint):
                 print(f"the run goes on from {checkpoint.name}; the later checkpoint is now {left}")
+            if folder.weights.exists():  # of an earlier end: nobody shall take them for this one's
+                print(f"the run goes on; the weights of its earlier end are now {set_aside(folder.weights)}")
     tracker = config.tracking.build(
         workdir,
         total_steps=config.steps,
@@ -192,7 +203,16 @@ def check(
                 "give the same --data or another --workdir"
             )
         if saved.config.model != config.model:
-            problems.add(f"{folder.root} holds another model; give the same recipe and --set as before")
+            problems.add(
+                f"{folder.root} holds another model; give the same recipe and --set as before, or train the "
+                "other one in another --workdir, from one task's trunk (launchers/export.py --to timm, then "
+                "--set pretrained=that folder) or from public weights"
+            )
+        if (done := finished_steps(checkpoint)) > config.steps:
+            problems.add(
+                f"{checkpoint} has {done} finished steps, more than steps={config.steps}; give as many or "
+                "more with --set steps=N, or an earlier checkpoint with --resume"
+            )
     problems.raise_if_any()
 
 

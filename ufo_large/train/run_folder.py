@@ -18,7 +18,8 @@ from ufo_large.train.config import RunConfig
 class RunFolder:
     """`config.json` (recipe, tasks, data fingerprint), `checkpoints/`, `weights/`, and what tracking writes.
 
-    `weights/` holds the whole model as safetensors, written when the run ends.
+    `weights/` holds the whole model as safetensors, written when the run ends; where it then goes on, the
+    earlier ones are in `left-<n>-weights/`.
     """
 
     root: Path
