@@ -28,7 +28,9 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, required=True, help="folder of a finished run")
     parser.add_argument("--task", help="which task to cut out (timm, onnx)")
     parser.add_argument("--to", required=True, choices=("timm", "safetensors", "onnx"))
-    parser.add_argument("--out", type=Path, help="default: WORKDIR/export")
+    parser.add_argument(
+        "--out", type=Path, help="default: WORKDIR/export, for timm WORKDIR/export/<task>-timm"
+    )
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="input size of the ONNX graph")
     arguments = parser.parse_args()
     try:
@@ -52,7 +54,8 @@ def export(arguments: argparse.Namespace) -> None:
         raise ValueError("--size H W belongs to --to onnx, which needs it")
     model = load_model(saved.config.model, saved.tasks, folder.weights, torch.device("cpu")).eval()
     merge_lora(model)
-    out = arguments.out or arguments.workdir / "export"
+    default = f"export/{arguments.task}-timm" if arguments.to == "timm" else "export"
+    out = arguments.out or arguments.workdir / default
     out.mkdir(parents=True, exist_ok=True)
     if arguments.to == "timm":
         print(write_timm_folder(model, arguments.task, out))

@@ -52,10 +52,15 @@ def export(monkeypatch, capsys):
 
 
 def test_each_form_is_written(run, export):
-    line = export(run, "--task", "cls", "--to", "timm", "--out", str(run / "cls")).splitlines()[-1]
-    dense = eval(line, {"timm": timm})
-    assert dense(torch.zeros(1, 3, 96, 96)).shape == (1, 5)
+    """Each beside the others: none replaces another's file."""
+    for options in ((), ("--out", str(run / "cls"))):
+        line = export(run, "--task", "cls", "--to", "timm", *options).splitlines()[-1]
+        dense = eval(line, {"timm": timm})
+        assert dense(torch.zeros(1, 3, 96, 96)).shape == (1, 5)
+    export(run, "--task", "dec", "--to", "timm")
     export(run, "--to", "safetensors")
+    folders = {file.parent for file in (run / "export").rglob("model.safetensors")}
+    assert folders == {run / "export", run / "export/cls-timm", run / "export/dec-timm"}
     assert any(".experts." in name for name in load_file(run / "export" / "model.safetensors"))
 
 

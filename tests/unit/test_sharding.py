@@ -185,6 +185,18 @@ def test_out_that_holds_other_things_is_refused(world, tmp_path):
         make_shards([world], tmp_path, ShardingOptions())
 
 
+def test_shards_of_other_tasks_are_not_removed(world, tmp_path):
+    make_shards([world], tmp_path / "out", ShardingOptions(jobs=1))
+    before = {f: f.read_bytes() for f in (tmp_path / "out").rglob("*") if f.is_file()}
+    folders = tmp_path / "folders/train"
+    for name in ("a", "b"):
+        (folders / name).mkdir(parents=True)
+        cv2.imwrite(str(folders / name / "one.jpg"), np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(ValueError, match="holds finished shards of .*dec.*, which are not in this data"):
+        make_shards([folders.parent], tmp_path / "out", ShardingOptions(jobs=1))
+    assert {f: f.read_bytes() for f in (tmp_path / "out").rglob("*") if f.is_file()} == before
+
+
 @pytest.mark.parametrize("wrong", [{"jobs": 0}, {"shard_megabytes": 0}])
 def test_options_are_checked(wrong):
     with pytest.raises(ValueError, match="--"):

@@ -69,6 +69,7 @@ def make_shards(data: Sequence[str | Path], out: str | Path, options: ShardingOp
     findings = Findings()
     tasks = read_sources(data, findings, options.counts, options.known)
     out = _prepare(Path(out))
+    _refuse_removing(tasks, out)
     facts = _disk_errors(out, lambda: inspect_files(files_of(tasks), options.jobs, out / FACTS_FILE))
     tasks = check_tasks(tasks, facts, findings)
     findings.raise_if_any(f"data of {', '.join(map(str, data))}")
@@ -96,6 +97,19 @@ def _refuse_empty(tasks: list[SourceTask], data: Sequence[str | Path]) -> None:
     if empty or not tasks:
         what = ", ".join(empty) if empty else "every task"
         raise ValueError(f"{', '.join(map(str, data))}: no images for {what}; add some or remove the folder")
+
+
+def _refuse_removing(tasks: list[SourceTask], out: Path) -> None:
+    """Refuse a folder whose finished data set has tasks that this data lacks: they would be removed."""
+    try:
+        earlier = read_dataset(out, check_files=False).tasks if (out / DATASET_FILE).is_file() else {}
+    except ValueError:  # of another version or damaged
+        return
+    if lost := ", ".join(sorted(earlier.keys() - {task.info.name for task in tasks})):
+        raise ValueError(
+            f"{out} holds finished shards of {lost}, which are not in this data and would be removed; choose "
+            f"another --out, give their data too, or remove {out} first"
+        )
 
 
 def plan_shards(
