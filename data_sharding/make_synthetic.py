@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from ufo_large.config import require_writable
 from ufo_large.data.synthetic import WorldSizes, write_world
 
 
@@ -23,6 +24,7 @@ def main() -> None:
         )
     args = parser.parse_args()
     wanted = WorldSizes(cls=tuple(args.cls), dec=tuple(args.dec), seg=tuple(args.seg)).scaled(args.scale)
+    require_writable(args.out, "--out")
     for root in write_world(args.out, args.seed, wanted):
         print(root)
 

@@ -55,6 +55,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def evaluate(args: argparse.Namespace) -> dict | None:
     """Predict with a finished run on all ranks; the result is rank 0's."""
+    from ufo_large.config import require_writable
     from ufo_large.data.shards import ShardSet
     from ufo_large.distributed import comm, zero
     from ufo_large.evaluation.evaluator import Evaluator
@@ -65,6 +66,7 @@ def evaluate(args: argparse.Namespace) -> dict | None:
 
     device = zero.init_distributed()
     folder = RunFolder(args.workdir)
+    comm.agreed(lambda: require_writable(args.workdir, "--workdir"))
     shards, saved = comm.agreed(lambda: (ShardSet.open(args.data), folder.read()))
     known = known_tasks(saved.tasks, saved.fingerprint, shards)
     model = load_model(saved.config.model, saved.tasks, folder.weights, device)

@@ -5,6 +5,7 @@ python launchers/dashboard.py --workdir RUN --entity TEAM --out FILE write its J
 """
 
 import argparse
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -25,13 +26,18 @@ def main() -> None:
     args = parser.parse_args()
     try:
         workspace = build_workspace(keys_of_run(args.workdir), args.entity, args.project)
-    except (ValueError, RuntimeError) as error:
+        if args.out:
+            args.out.write_text(json.dumps(specification(workspace), indent=1), encoding="utf-8")
+            print(args.out)
+        else:
+            print(workspace.save().url)
+    except (ValueError, RuntimeError, OSError, wandb_error()) as error:
         sys.exit(f"error: {error}")
-    if args.out:
-        args.out.write_text(json.dumps(specification(workspace), indent=1), encoding="utf-8")
-        print(args.out)
-    else:
-        print(workspace.save().url)
+
+
+def wandb_error() -> type[Exception]:
+    """Return what wandb raises, such as where nobody is logged in."""
+    return importlib.import_module("wandb").Error
 
 
 if __name__ == "__main__":

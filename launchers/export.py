@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from ufo_large.config import did_you_mean
+from ufo_large.config import did_you_mean, require_writable
 from ufo_large.evaluation.run import load_model
 from ufo_large.models.extract import write_timm_folder
 from ufo_large.models.lora import merge_lora
@@ -52,10 +52,11 @@ def export(arguments: argparse.Namespace) -> None:
         raise ValueError("--task belongs to --to timm and --to onnx; --to safetensors writes all tasks")
     if (arguments.to == "onnx") != (arguments.size is not None):
         raise ValueError("--size H W belongs to --to onnx, which needs it")
-    model = load_model(saved.config.model, saved.tasks, folder.weights, torch.device("cpu")).eval()
-    merge_lora(model)
     default = f"export/{arguments.task}-timm" if arguments.to == "timm" else "export"
     out = arguments.out or arguments.workdir / default
+    require_writable(out, "--out")
+    model = load_model(saved.config.model, saved.tasks, folder.weights, torch.device("cpu")).eval()
+    merge_lora(model)
     out.mkdir(parents=True, exist_ok=True)
     if arguments.to == "timm":
         print(write_timm_folder(model, arguments.task, out))

@@ -216,6 +216,12 @@ def test_a_split_that_is_not_there_is_refused_before_training(tmp_path):
         run_ranks(train_run, 1, *arguments)
 
 
+def test_a_workdir_that_cannot_be_made_is_refused_before_training(tiny_shards, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RuntimeError, match="file is a file, not a folder; choose another --workdir"):
+        run_ranks(train_run, 1, str(tiny_shards), str(tmp_path / "file/run"), "none", "none", (), 1)
+
+
 def test_tasks_that_rest_are_left_out_and_resume_is_exact(tiny_shards, tmp_path):
     """Detection every second step, segmentation only from step 6 on; bitwise, a stop at 5 in between."""
     options = (

@@ -68,4 +68,9 @@ def test_a_wrong_call_says_what_to_do(run, export):
     assert "Did you mean 'cls'" in export(run, "--task", "clss", "--to", "timm")
     assert "--task belongs to" in export(run, "--task", "cls", "--to", "safetensors")
     assert "--size H W" in export(run, "--task", "cls", "--to", "onnx")
+    file = run / "a-file"
+    file.touch()
+    assert "is a file, not a folder; choose another --out" in export(
+        run, "--task", "cls", "--to", "timm", "--out", str(file)
+    )
     assert "not a run folder" in export(run / "none", "--task", "cls", "--to", "timm")

@@ -74,6 +74,18 @@ def test_the_command_writes_the_workspace_of_a_run(offline, tmp_path, monkeypatc
     assert "Loss of cls" in panels_of(json.loads(out.read_text()))["Losses"]
 
 
+@pytest.mark.parametrize("sent", [False, True])
+def test_the_command_says_what_it_cannot_write_or_send(offline, tmp_path, monkeypatch, sent):
+    simulate_run(tmp_path, steps=2, tasks=("cls",), scored=False)
+    command = ["dashboard.py", "--workdir", str(tmp_path), "--entity", "team"]
+    monkeypatch.setattr(sys, "argv", command if sent else [*command, "--out", str(tmp_path / "no/file")])
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(ROOT / "launchers" / "dashboard.py"), run_name="__main__")
+    assert stop.value.code.startswith("error: ")
+
+
 def test_a_run_without_steps_is_refused(tmp_path):
     with pytest.raises(ValueError, match="nothing logged yet; give the --workdir"):
         keys_of_run(tmp_path)

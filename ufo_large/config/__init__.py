@@ -4,6 +4,7 @@ from ufo_large.config.choice import choice, choice_of_entries
 from ufo_large.config.overrides import apply_overrides, did_you_mean
 from ufo_large.config.problems import Problems
 from ufo_large.config.serialize import from_dict, to_dict
+from ufo_large.config.writable import require_writable
 
 __all__ = [
     "Problems",
@@ -12,5 +13,6 @@ __all__ = [
     "choice_of_entries",
     "did_you_mean",
     "from_dict",
+    "require_writable",
     "to_dict",
 ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ufo_large.config import Problems, did_you_mean, to_dict
+from ufo_large.config import Problems, did_you_mean, require_writable, to_dict
 from ufo_large.data.mixing import TaskMix
 from ufo_large.data.shards import ShardSet, SplitReader
 from ufo_large.distributed import comm, ds_config, zero
@@ -98,6 +98,7 @@ def prepare(
     config: RunConfig, data: str, folder: RunFolder, ds: dict[str, Any] | None, resume: str
 ) -> tuple[ShardSet, tuple[TaskInfo, ...], dict[str, SplitReader], Path | None]:
     """Open and check everything; write nothing. Returns (shards, tasks, their train readers, checkpoint)."""
+    require_writable(folder.root, "--workdir")
     shards = ShardSet.open(data)
     tasks = trained_tasks(shards)
     checkpoint = choose_checkpoint(folder, resume)

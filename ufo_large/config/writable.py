@@ -1,0 +1,17 @@
+"""Whether a folder can be written, asked before the work and not after it."""
+
+import os
+from pathlib import Path
+
+
+def require_writable(folder: str | Path, option: str) -> None:
+    """Raise ValueError that names `option` where `folder` is not there and cannot be made, or is read-only.
+
+    Writes nothing.
+    """
+    folder = Path(folder)
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise ValueError(f"{folder}: {there} is a file, not a folder; choose another {option}")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"{folder}: {there} may not be written; choose another {option}, or its permissions")
