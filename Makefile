@@ -9,7 +9,7 @@ RANKS ?= 2
 DEEPSPEED := $(BIN)/deepspeed --num_gpus $(RANKS)
 RUN ?= runs/demo
 
-.PHONY: setup demo test test-slow browser lint lock clean
+.PHONY: setup demo test test-slow test-gpu browser lint lock clean
 
 setup: $(VENV)/.installed
 
@@ -31,6 +31,9 @@ test: setup lint browser
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
+
+test-gpu: setup
+	$(BIN)/python -m pytest -m gpu
 
 # The report's page is tested in Debian's chromium; without it, and without the right to install it, those tests skip.
 browser:
