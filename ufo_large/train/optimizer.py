@@ -42,7 +42,7 @@ class OptimizerConfig:
     def build(self, model: MultitaskModel) -> torch.optim.Optimizer:
         """Return AdamW whose groups carry `rate_scale`, the factor on the scheduled rate."""
         groups = parameter_groups(model, self)
-        fused = next(model.parameters()).device.type == "cuda"
+        fused = torch.cuda.is_available()  # the model may still be on the host now
         return torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas, eps=self.eps, fused=fused)
 
 

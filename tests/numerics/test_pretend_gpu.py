@@ -1,0 +1,125 @@
+"""Heads, routers and checkpointing modes keep their tensors on one device, and seldom wait for it.
+
+On a CPU, with tensors that say they are on a GPU.
+"""
+
+import dataclasses
+
+import pytest
+import torch
+
+from ufo_large.balancing import METHODS
+from ufo_large.distributed.engine import PlainEngine
+from ufo_large.models.checkpointing import CHECKPOINTING
+from ufo_large.tasks import HEADS
+from ufo_large.testing.models import ROUTED, TINY_TASKS, tiny_batch, tiny_model
+from ufo_large.testing.pretend_gpu import GPU, PretendGpu
+from ufo_large.train.optimizer import OptimizerConfig
+from ufo_large.train.steps import Feed, StepRunner
+
+INFOS = {info.kind: info for info in TINY_TASKS}
+STRIDES = {"fcos": (4, 8), "dense": (4, 8), "mask2former": (4, 8, 16)}
+WAITS = {"linear": 0, "grid": 0, "arcface": 0, "dense": 0, "fcos": 20, "detr": 245, "mask2former": 85}
+"""In a forward and backward pass on two images: boxes and matching of each image, most in transformers."""
+
+
+def config_with(kind: str, head: str):
+    options = {"strides": STRIDES[head]} if head in STRIDES else {}
+    base = tiny_model("task")
+    return dataclasses.replace(base, heads={**base.heads, kind: HEADS[kind][head].Config(**options)})
+
+
+def filled(config, gpu: PretendGpu):
+    torch.manual_seed(0)
+    model = config.build(TINY_TASKS)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.02)
+    return gpu.place(model)
+
+
+def gradients(config, kind: str) -> tuple[dict, PretendGpu]:
+    """Return the gradients of one micro-batch, and what the second of two waited for."""
+    gpu = PretendGpu()
+    model = filled(config, gpu).train()
+    with gpu:
+        batch = tiny_batch(INFOS[kind], 2, 48).to(GPU)
+        for _ in range(2):
+            gpu.waits.clear()
+            model.zero_grad()
+            losses = model(batch)
+            torch.stack([value.float() for value in losses.values()]).sum().backward()
+    return {name: p.grad for name, p in model.named_parameters()}, gpu
+
+
+@pytest.mark.parametrize(("kind", "head"), [(k, h) for k, heads in HEADS.items() for h in heads])
+def test_a_head_trains_and_predicts_on_one_device(kind, head):
+    config = config_with(kind, head)
+    found, gpu = gradients(config, kind)
+    assert any(g is not None and g.any() for name, g in found.items() if name.startswith("heads."))
+    assert gpu.waits.total() <= WAITS[head], gpu.waits
+    model = filled(config, gpu).eval()
+    with gpu, torch.no_grad():
+        predictions = model.predict(tiny_batch(INFOS[kind], 2, 48).to(GPU))
+        assert len(predictions) == 2
+
+
+@pytest.mark.parametrize("router", ROUTED)
+def test_a_router_keeps_to_one_device(router):
+    gradients(tiny_model(router), "classification")
+
+
+@pytest.mark.parametrize("mode", CHECKPOINTING)
+def test_a_checkpointing_mode_gives_the_same_gradients(mode):
+    """A copy to the host is another tensor there, which once cut offloaded blocks off the graph."""
+    expected, _ = gradients(tiny_model("task"), "classification")
+    found, _ = gradients(tiny_model("task", checkpointing=mode), "classification")
+    for name, gradient in found.items():
+        assert (gradient is None) == (expected[name] is None), name
+        assert gradient is None or torch.equal(gradient, expected[name]), name
+
+
+class Repeat:
+    """A loader of one batch."""
+
+    def __init__(self, batch):
+        self.batch = batch
+
+    def __next__(self):
+        return self.batch
+
+
+@pytest.mark.parametrize("method", ["tbgn", "nash_mtl", "uncertainty"])
+def test_a_step_waits_for_its_measurement_and_the_norm_alone(method):
+    """Besides what heads wait for: one all-reduce's result, and clipping's norm, which torch moves and reads."""
+    gpu = PretendGpu()
+    model, names = filled(tiny_model("task"), gpu).train(), tuple(info.name for info in TINY_TASKS)
+    feeds = {info.name: Feed(loader=Repeat(tiny_batch(info, 2, 48))) for info in TINY_TASKS}
+    with gpu:
+        optimizer = OptimizerConfig(learning_rate=1e-3).build(model)
+        engine = PlainEngine(model, optimizer, GPU, clip_norm=1.0)
+        runner = StepRunner(engine, feeds, METHODS[method].Config().build(names, 0), total_steps=2)
+        for step in range(2):
+            gpu.waits.clear()
+            runner.run(step, [1e-3] * len(optimizer.param_groups))
+    steps = {
+        where: n for where, n in gpu.waits.items() if "/tasks/" not in where and "/batch.py" not in where
+    }
+    assert sum(steps.values()) <= 3, steps
+
+
+def test_what_torch_refuses_on_a_gpu_is_refused():
+    cpu = torch.ones(2)
+    with PretendGpu() as gpu:
+        there = torch.ones(2, device="cuda")
+        assert there.device == (there + 1).device == there.data.device == GPU and cpu.device.type == "cpu"
+        assert there.cpu().device.type == "cpu" and cpu.to(there).device == GPU
+        for wrong in (
+            lambda: there + cpu,
+            lambda: there.numpy(),
+            lambda: cpu[there.long()],
+            lambda: torch.rand(2, device="cuda", generator=torch.Generator()),
+        ):
+            with pytest.raises(RuntimeError):
+                wrong()
+        assert there[cpu.bool()].device == GPU
+    assert {name.split(" ")[0] for name in gpu.waits} == {"cpu", "to", "__getitem__"}
