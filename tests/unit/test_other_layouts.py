@@ -10,7 +10,7 @@ from PIL import Image
 
 from ufo_large.data.datasets.base import Example, Findings, joined
 from ufo_large.data.datasets.sources import read_sources
-from ufo_large.data.pictures import decode_mask
+from ufo_large.data.pictures import decode_mask, decode_rgb
 from ufo_large.data.shard_index import read_shard_index
 from ufo_large.data.sharding import ShardingOptions, make_shards
 from ufo_large.testing.datasets import check_dataset
@@ -373,6 +373,41 @@ def test_classes_of_earlier_shards_are_kept(tmp_path):
     dataset = check_dataset([same], tmp_path / "b", known=first.tasks)
     assert dataset.tasks == first.tasks
     assert read_shard_index(tmp_path / "b/dec/train-000000.index.npz").labels.tolist() == [0]
+
+
+def test_pictures_of_32_bits_are_refused_and_those_of_16_are_scaled(tmp_path):
+    values = np.linspace(0, 1, H * W, dtype=np.float32).reshape(H, W)
+    for name, pixels in (("float", values), ("int", (values * 255).astype(np.int32))):
+        (tmp_path / f"{name}/train/car").mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / f"{name}/train/car/a.tiff")
+        with pytest.raises(
+            ValueError, match=r"a\.tiff: unreadable \(32 bits a pixel; save it with 8 or 16\)"
+        ):
+            make_shards([tmp_path / name], tmp_path / f"{name}-shards", ShardingOptions(jobs=1))
+        with pytest.raises(ValueError, match="32 bits a pixel"):
+            decode_rgb((tmp_path / f"{name}/train/car/a.tiff").read_bytes())
+    Image.fromarray((values * 65535).astype(np.uint16)).save(tmp_path / "a.tiff")
+    assert decode_rgb((tmp_path / "a.tiff").read_bytes()).max() == 255
+
+
+def test_lists_name_pictures_with_blanks(tmp_path):
+    root = voc(tmp_path)
+    for old in (root / "JPEGImages/000002.jpg", root / "Annotations/000002.xml"):
+        old.rename(old.with_name(f"my car{old.suffix}"))
+    (root / "ImageSets/Main/train.txt").write_text("my car\n")
+    (root / "ImageSets/Main/val.txt").write_text("000001 -1\n")
+    assert problems(root) == ""
+    camvid = tmp_path / "CamVid"
+    (camvid / "label_colors.txt").parent.mkdir()
+    (camvid / "label_colors.txt").write_text("128 128 128 Sky\n0 0 0 Void\n")
+    for stem in ("my street", "b"):
+        picture(camvid / f"images/{stem}.png")
+        mask(camvid / f"labels/{stem}_L.png", 128)
+    (camvid / "train.txt").write_text("my street.png\n")
+    (camvid / "val.txt").write_text("images/b.png labels/b_L.png\n")
+    assert problems(camvid) == ""
+    (task,) = read_sources([camvid], Findings())
+    assert [e.file_name for e in task.splits["train"]] == ["my street.png"]
 
 
 # names of splits

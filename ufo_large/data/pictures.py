@@ -99,10 +99,17 @@ def _decode_jpeg_small(data: bytes) -> tuple[str, int, int, np.ndarray]:
 def _decode_other(data: bytes) -> tuple[str, int, int, np.ndarray]:
     with Image.open(io.BytesIO(data)) as image:
         kind = (image.format or "").lower()
+        _refuse_unscaled(image)
         image.load()
         if kind == "png" and image.mode.startswith("I"):
             kind = "png-16"
         return kind, image.height, image.width, np.asarray(image.convert("L"))
+
+
+def _refuse_unscaled(image: Image.Image) -> None:
+    """Refuse numbers of 32 bits, whole or float: no file says which of them is white."""
+    if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):  # older PIL: I is 16 bits there
+        raise ValueError("32 bits a pixel; save it with 8 or 16")
 
 
 def _is_turned(data: bytes) -> bool:
@@ -167,6 +174,7 @@ def decode_rgb(data: bytes) -> np.ndarray:
     if data[:2] == b"\xff\xd8" and simplejpeg.decode_jpeg_header(data)[2] not in ("CMYK", "YCCK"):
         return simplejpeg.decode_jpeg(data, "RGB", strict=False)
     with Image.open(io.BytesIO(data)) as image:
+        _refuse_unscaled(image)
         if image.mode.startswith("I"):
             values = np.asarray(image).astype(np.float64)
             return np.repeat((values / 257).round().clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)

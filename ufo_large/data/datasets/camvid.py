@@ -57,7 +57,8 @@ def _read_coloured(root: Path, task: str, findings: Findings) -> SourceTask:
     pairs: dict[str, tuple[Files, Files | None]] = {}
     for split in SPLITS:
         if (root / f"{split}.txt").is_file():
-            stems = [Path(text.split()[0]).stem for _, text in numbered_lines(root / f"{split}.txt", report)]
+            lines = [text for _, text in numbered_lines(root / f"{split}.txt", report)]
+            stems = [Path(text if Path(text).stem in images else text.split()[0]).stem for text in lines]
             chosen = {stem: images.get(stem, root / f"{stem}.png") for stem in stems}
             pairs[split] = (chosen, {stem: masks[stem] for stem in chosen if stem in masks})
     pairs = pairs or {"train": (images, masks)}

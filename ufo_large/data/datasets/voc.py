@@ -57,7 +57,7 @@ def _split_lists(root: Path) -> dict[str, Path]:
 def _read_stems(file: Path, images: dict[str, Path], report: Reporter) -> list[str]:
     stems: dict[str, None] = {}
     for line, text in numbered_lines(file, report):
-        stem = text.split()[0]
+        stem = text if text in images else text.split()[0]  # a class's list has -1, 0 or 1 behind the name
         if stem in stems:
             report.add("duplicate", f"{file}:{line}: {stem} stands twice; {FIX_REMEDY}", file)
         elif stem not in images:
