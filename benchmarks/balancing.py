@@ -14,6 +14,7 @@ import json
 import platform
 import random
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ import torch
 from one_rank import Collectives
 from workload import Repeat
 
-from ufo_large.balancing import METHODS, Balancer
+from ufo_large.balancing import METHODS, Balancer, method
 from ufo_large.config import apply_overrides
 from ufo_large.data.shards import ShardSet
 from ufo_large.distributed import comm, ds_config, zero
@@ -154,7 +155,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--write", action="store_true", help="the note's remarks are kept")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    args = parser.parse_args()
+    try:
+        for name in args.methods:
+            method(name)
+    except ValueError as error:
+        parser.error(str(error))
+    return args
 
 
 def balancers_of(methods: list[str], tasks: tuple[str, ...]) -> dict[str, Balancer]:
@@ -167,10 +174,14 @@ def balancers_of(methods: list[str], tasks: tuple[str, ...]) -> dict[str, Balanc
 
 def main() -> None:
     args = arguments()
-    config = apply_overrides(load_recipe(args.recipe), args.set)
-    device, shards = zero.init_distributed(), ShardSet.open(args.data)
-    tasks = trained_tasks(shards)
-    ds = ds_config.read(ROOT.parent / "ds_configs" / f"{args.ds}.json")
+    try:
+        config = apply_overrides(load_recipe(args.recipe), args.set)
+        ds = ds_config.read(ROOT.parent / "ds_configs" / f"{args.ds}.json")
+        shards = ShardSet.open(args.data)
+        tasks = trained_tasks(shards)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    device = zero.init_distributed()
     trainer = build(config, tasks, train_readers(shards, tasks), ds, device)
     trainer.model.train()
     rates = [config.optimizer.learning_rate * s for s in trainer.rate_scales]
@@ -197,8 +208,8 @@ def main() -> None:
         return step
 
     clock = Clock()
-    for method, part in PARTS.items():
-        clock.watch(runner.gradients, method, part)
+    for call, part in PARTS.items():
+        clock.watch(runner.gradients, call, part)
     variants = {PLAIN: plain} | {n: balanced(n) for n in balancers}
     seconds = measure(variants, args.minutes, args.rounds, args.warmup)
     turn = EVERY * args.rounds  # a step that everyone measures
@@ -223,7 +234,7 @@ def rows_of(seconds: dict, collectives: dict, extra_mib: float, tasks: tuple[str
     for name, values in seconds.items():
         wall = [w / base for (w, _), (base, _) in zip(values, plain, strict=True)]
         processor = [p / base for (_, p), (_, base) in zip(values, plain, strict=True)]
-        method = name.partition(",")[0]
+        plain_name = name.partition(",")[0]
         rows.append(
             {
                 "method": name,
@@ -231,8 +242,8 @@ def rows_of(seconds: dict, collectives: dict, extra_mib: float, tasks: tuple[str
                 "wall": statistics.median(wall),
                 "wall_quartiles": statistics.quantiles(wall, n=4)[::2] if len(wall) > 1 else [wall[0]] * 2,
                 "processor": statistics.median(processor),
-                "arithmetic_ms": arithmetic_ms(method, tasks) if method in METHODS else 0.0,
-                "extra_mib": extra_mib if method in METHODS else 0.0,
+                "arithmetic_ms": arithmetic_ms(plain_name, tasks) if plain_name in METHODS else 0.0,
+                "extra_mib": extra_mib if plain_name in METHODS else 0.0,
                 "extra_collectives": collectives[name] - collectives[PLAIN],
             }
         )

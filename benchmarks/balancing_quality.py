@@ -287,8 +287,8 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = arguments()
-    comparison = Comparison(args)
     try:
+        comparison = Comparison(args)
         if not args.table:
             comparison.work()
     except (RuntimeError, ValueError) as error:

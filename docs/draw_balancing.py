@@ -5,6 +5,7 @@
 The right half runs the planted conflict of benchmarks/conflict.py.
 """
 
+import argparse
 import importlib.util
 from pathlib import Path
 
@@ -82,13 +83,16 @@ def draw_paths(axes, conflict) -> None:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=HERE / "balancing.svg", help="the picture (%(default)s)")
+    args = parser.parse_args()
     plt.rcParams.update({"svg.hashsalt": "balancing", "svg.fonttype": "none", "font.family": "sans-serif"})
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.2), facecolor="white")
     draw_arrows(left)
     draw_paths(right, planted_conflict())
     figure.tight_layout()
-    figure.savefig(HERE / "balancing.svg", metadata={"Date": None})
-    print(f"wrote {HERE / 'balancing.svg'}")
+    figure.savefig(args.out, metadata={"Date": None})
+    print(f"wrote {args.out}")
 
 
 if __name__ == "__main__":

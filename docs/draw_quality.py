@@ -5,6 +5,7 @@
 It reads the records of benchmarks/balancing_quality.py.
 """
 
+import argparse
 import json
 import statistics
 from pathlib import Path
@@ -58,6 +59,9 @@ def draw_panel(axes, metric: str, runs: dict[str, list[dict[str, float]]]) -> No
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=HERE / "quality.svg", help="the picture (%(default)s)")
+    args = parser.parse_args()
     plt.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "ufo", "font.size": 9}
     runs = read_runs()
     figure, panels = plt.subplots(1, len(PANELS), figsize=(10.5, 2.8), sharey=True, facecolor="white")
@@ -67,8 +71,8 @@ def main() -> None:
     panels[0].set_yticks(range(len(ROWS)), names)
     figure.text(0.995, 0.98, "dashed: single-task runs", color=SINGLE, ha="right", va="top", fontsize=9)
     figure.tight_layout(rect=(0, 0, 1, 0.95))
-    figure.savefig(HERE / "quality.svg", metadata={"Date": None})
-    print(f"wrote {HERE / 'quality.svg'}")
+    figure.savefig(args.out, metadata={"Date": None})
+    print(f"wrote {args.out}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 Everything passes through a recipe's own options, as `--set` gives them, on shards of a painted world.
 """
 
+import argparse
 import tempfile
 from pathlib import Path
 
@@ -78,6 +79,9 @@ def drawn(batch) -> np.ndarray:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=OUT, help="the picture (%(default)s)")
+    out = parser.parse_args().out
     with tempfile.TemporaryDirectory() as folder:
         sizes = WorldSizes(cls=(16, 8, 1), dec=(12, 1, 1), seg=(8, 1, 1))
         write_world(Path(folder) / "world", 3, sizes)
@@ -89,8 +93,8 @@ def main() -> None:
                 place.imshow(drawn(augmented(shards, kind, options, seed=1)))
                 place.set_title(options or f"{kind}: as it is", fontsize=9)
                 place.axis("off")
-        figure.savefig(OUT, dpi=90, pil_kwargs={"quality": 80, "optimize": True})
-    print(f"{OUT}: {OUT.stat().st_size / 1e3:.0f} kB")
+        figure.savefig(out, dpi=90, pil_kwargs={"quality": 80, "optimize": True})
+    print(f"{out}: {out.stat().st_size / 1e3:.0f} kB")
 
 
 if __name__ == "__main__":

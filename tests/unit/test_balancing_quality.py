@@ -1,6 +1,7 @@
 """The comparison on real data plans, skips, tunes and sums up right; trainings are invented here."""
 
 import json
+import runpy
 import sys
 from pathlib import Path
 
@@ -178,3 +179,20 @@ def test_a_view_shows_one_task(quality, tiny_shards, tmp_path):
     assert [t.name for t in view.tasks] == ["dec"]
     assert len(view.split("dec", "train")) == len(whole.split("dec", "train")) > 0
     assert view.split("dec", "train").read(0).image == whole.split("dec", "train").read(0).image
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("balancing.py", ("--methods", "pcgard"), "Did you mean 'pcgrad'"),
+        ("balancing.py", (), "no such folder"),
+        ("balancing_quality.py", ("--out", "runs"), "no such folder"),
+    ],
+)
+def test_a_wrong_call_of_a_benchmark_is_one_clean_message(monkeypatch, capsys, tmp_path, name, options, said):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.setattr(sys, "argv", [name, "--data", str(tmp_path / "none"), *options])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(BENCHMARKS / name), run_name="__main__")
+    assert said in f"{stop.value.code} {capsys.readouterr().err}"

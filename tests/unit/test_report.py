@@ -3,13 +3,14 @@
 import json
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
-from ufo_large.testing.simulated_run import SCORES, simulate_run, step_values
-from ufo_large.tracking import MetricsLog, write_report
+from ufo_large.testing.simulated_run import SCORES, invented_examples, simulate_run, step_values
+from ufo_large.tracking import MetricsLog, save_examples, write_report
 from ufo_large.tracking.charts import linear_ticks, log_ticks, short_number
 from ufo_large.tracking.curves import MAX_POINTS, curves_of, is_noisy, make_curve, running_mean
 from ufo_large.tracking.panels import sections
@@ -207,6 +208,8 @@ def test_results_with_either_form_of_baselines():
     assert by_metric.headline[0].baselines[0] == ("HOG + ridge", 0.239)
     plain = parse_results({"top1": 0.5, "baselines": {"top1": 0.6}})
     assert plain.headline[0].verdict == "10.0 points below it"
+    same = parse_results({"top1": 0.6, "baselines": {"top1": 0.6004}})
+    assert same.headline[0].verdict == "as good as it"
     by_name = parse_results({"miou": 0.5, "baselines": {"all_road": {"miou": 0.1, "top1": None}}})
     assert by_name.headline[0].baselines == (("all road", 0.1),)
 
@@ -228,3 +231,13 @@ def test_a_broken_metrics_file_is_named(tmp_path):
 def test_curves_keep_the_order_of_the_log():
     curves = curves_of([{"step": 1, "b": 1.0}, {"step": 2, "a": 2.0, "b": 3.0}])
     assert list(curves) == ["b", "a"] and curves["b"].last == 3.0 and list(curves["a"].steps_P) == [2]
+
+
+def test_predictions_of_a_split_without_truth_are_said_to_have_no_scores(tmp_path):
+    run = simulate_run(tmp_path, steps=5, scored=False)
+    unknown = [replace(e, truth=None) for e in invented_examples("dec", np.random.default_rng(0))]
+    save_examples(run, unknown)
+    text = page_of(run).text
+    assert "the split that was predicted has no ground truth" in text and "white dashes" not in text
+    save_examples(run, invented_examples("dec", np.random.default_rng(0)))
+    assert "white dashes: truth" in page_of(run).text

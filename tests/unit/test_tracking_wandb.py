@@ -10,7 +10,7 @@ import pytest
 
 from ufo_large.testing.simulated_run import invented_examples
 from ufo_large.tracking import Tracker
-from ufo_large.tracking.wandb import import_wandb
+from ufo_large.tracking.wandb import import_wandb, of_one_size
 
 pytest.importorskip("wandb")
 
@@ -85,7 +85,7 @@ def test_an_offline_run_keeps_config_values_and_id_over_a_resume(tmp_path, quiet
     run_steps(workdir, [1, 2, 3])
     run_steps(workdir, [3, 4], resume_step=2)
     folders = sorted((workdir / "wandb").glob("offline-run-*"))
-    ids = {f.name.rsplit("-", 1)[1] for f in folders}
+    ids = {f.name.split("-")[3] for f in folders}  # a second run within the second is called ...-1
     assert ids == {json.loads((workdir / "wandb_run.json").read_text())["id"]}
     config, history = offline_history(folders[0])
     assert config["recipe"] == {"steps": 9}
@@ -113,3 +113,11 @@ def test_disabled_never_imports_wandb(tmp_path, monkeypatch):
     monkeypatch.setattr("ufo_large.tracking.wandb.import_wandb", lambda: pytest.fail("wandb was imported"))
     Tracker.Config(wandb="disabled").build(tmp_path, total_steps=1, run_config={}).finish()
     assert (tmp_path / "metrics.jsonl").exists()
+
+
+def test_pictures_of_a_gallery_are_padded_to_one_size():
+    tall, wide = np.full((5, 2, 3), 7, np.uint8), np.full((3, 4, 3), 9, np.uint8)
+    (first, a), (second, b) = of_one_size([("tall", tall), ("wide", wide)])
+    assert (first, second) == ("tall", "wide") and a.shape == b.shape == (5, 4, 3)
+    assert (a[:, :2] == 7).all() and not a[:, 2:].any() and (b[:3] == 9).all() and not b[3:].any()
+    assert of_one_size([]) == []

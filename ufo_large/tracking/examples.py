@@ -158,7 +158,8 @@ def _draw_found_boxes(example: PredictionExample, min_score: float) -> tuple[Car
         hits, wrong = match(found, truth).from_score(min_score)
         headline = f"{hits} of {len(true_boxes)} found" + (f", {wrong} wrong" if wrong else "")
         good = hits == len(true_boxes) and not wrong
-    details = (f"boxes from {100 * min_score:.0f} %", *zoomed)
+    dashes = ("white dashes: truth",) if truth is not None else ()
+    details = (f"boxes from {100 * min_score:.0f} %", *dashes, *zoomed)
     return _card(example, headline, good=good, details=details, legend=legend), picture
 
 

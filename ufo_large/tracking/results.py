@@ -32,7 +32,9 @@ class MetricRow:
         if not self.baselines or not math.isfinite(self.value):
             return ""
         best = self.baselines[0][1]
-        points = 100 * (self.value - best)
+        points = round(100 * (self.value - best), 1)
+        if points == 0:
+            return "as good as it"
         return f"{points:.1f} points above it" if points > 0 else f"{-points:.1f} points below it"
 
 

@@ -50,13 +50,22 @@ class WandbRun:
         self._run.log({k: float(v) for k, v in values.items()}, step=step)
 
     def pictures(self, step: int, pictures: Mapping[str, Sequence[Picture]]) -> None:
-        """Send galleries of pictures by name."""
-        image = self._wandb.Image
-        found = {name: [image(p, caption=text) for text, p in own] for name, own in pictures.items()}
+        """Send galleries of pictures by name, each gallery's padded to one size, as wandb wants it."""
+        image, galleries = self._wandb.Image, {name: of_one_size(own) for name, own in pictures.items()}
+        found = {name: [image(p, caption=text) for text, p in own] for name, own in galleries.items()}
         self._run.log(found, step=step)
 
     def finish(self) -> None:
         self._run.finish()
+
+
+def of_one_size(pictures: Sequence[Picture]) -> list[Picture]:
+    """Pad pictures at the right and bottom with black to the largest height and width among them."""
+    height = max((picture.shape[0] for _, picture in pictures), default=0)
+    width = max((picture.shape[1] for _, picture in pictures), default=0)
+    return [
+        (text, np.pad(p, ((0, height - p.shape[0]), (0, width - p.shape[1]), (0, 0)))) for text, p in pictures
+    ]
 
 
 def import_wandb() -> Any:
