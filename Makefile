@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DS_ACCELERATOR ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
 export PYTHONUNBUFFERED := 1
-RANKS ?= 2
+RANKS ?= $(shell test "$$(nvidia-smi -L 2>/dev/null | wc -l)" = 1 && echo 1 || echo 2)
 DEEPSPEED := $(BIN)/deepspeed --num_gpus $(RANKS)
 RUN ?= runs/demo
 

@@ -24,7 +24,7 @@ def is_main() -> bool:
 
 def barrier() -> None:
     if world_size() > 1:
-        dist.barrier()
+        dist.barrier(device_ids=[torch.cuda.current_device()] if dist.get_backend() == "nccl" else None)
 
 
 def device_of(tensor: Tensor) -> torch.device:

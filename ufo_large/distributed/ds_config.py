@@ -37,8 +37,8 @@ ALLOWED = {
     "timers",
 }
 REFUSED = {
-    "prescale_gradients": "gradients are averaged in float32, where no scaling is needed",
-    "gradient_predivide_factor": "gradients are averaged in float32, where no scaling is needed",
+    "prescale_gradients": "no gradient here needs scaling: bf16 reaches as far as float32",
+    "gradient_predivide_factor": "no gradient here needs scaling: bf16 reaches as far as float32",
     "sparse_gradients": "this DeepSpeed has dropped it",
 }
 REFUSED_ZERO = {

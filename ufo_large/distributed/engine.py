@@ -77,11 +77,19 @@ class Engine(Protocol):
 
 @contextlib.contextmanager
 def keeping_options(optimizer: Any) -> Iterator[None]:
-    """Give the groups their rate, decay and so on back where a checkpoint restores its own in the body."""
+    """Give the groups their rate, decay and so on back where a checkpoint restores its own in the body.
+
+    A fused optimizer counts its steps where its parameters are; what an unfused one saved is moved there.
+    """
     built = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
     yield
     for group, options in zip(optimizer.param_groups, built, strict=True):
         group.update(options)
+    inner = getattr(optimizer, "optimizer", optimizer)  # DeepSpeed's wraps torch's
+    if any(group.get("fused") for group in inner.param_groups):
+        for parameter, state in inner.state.items():
+            if isinstance(state.get("step"), Tensor):
+                state["step"] = state["step"].to(parameter.device)
 
 
 class PlainEngine:
@@ -127,7 +135,7 @@ class PlainEngine:
         torch.save(state, folder / "plain.pt")
 
     def load(self, folder: Path) -> None:
-        state = torch.load(folder / "plain.pt", map_location=self.device, weights_only=True)
+        state = torch.load(folder / "plain.pt", map_location="cpu", weights_only=True)
         self.module.load_state_dict(state["module"])
         with keeping_options(self.optimizer):
             self.optimizer.load_state_dict(state["optimizer"])

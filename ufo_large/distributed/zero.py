@@ -15,6 +15,7 @@ from typing import Any
 
 import deepspeed
 import torch
+from deepspeed.accelerator import get_accelerator
 from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
 from torch import Tensor, nn
@@ -45,20 +46,20 @@ def import_early() -> None:
 
 
 def init_distributed() -> torch.device:
-    """Join the process group that the launcher describes; return this rank's device.
+    """Join the process group that the launcher describes; return this rank's device: DeepSpeed's kind.
 
-    On CPU the ranks of a machine share its cores evenly.
+    The ranks of a machine share its cores evenly, on GPUs too, where an offloaded optimizer computes on them.
     """
     local_rank, local_world = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 0))
     # DeepSpeed calls collectives by names that torch 2.14 renames: nothing that a user could change.
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     if "RANK" in os.environ:
         deepspeed.init_distributed(verbose=False)
-    if torch.cuda.is_available():
-        torch.cuda.set_device(local_rank)
-        return torch.device("cuda", local_rank)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // max(local_world or comm.world_size(), 1)))
-    return torch.device("cpu")
+    if get_accelerator().device_name() != "cuda":  # as DS_ACCELERATOR=cpu asks for on a machine with GPUs
+        return torch.device("cpu")
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
 
 
 def sharded_construction(ds_config: dict[str, Any] | None) -> contextlib.AbstractContextManager:
@@ -298,6 +299,8 @@ class ZeroEngine:
         if optimizer.persistent_parameters:  # small ones that stay whole on every rank
             optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)
         optimizer.invalidate_secondary_tensor()
+        if self.device.type == "cuda":  # DeepSpeed gathers on a stream that does not wait for this one
+            torch.cuda.current_stream().synchronize()
 
 
 def require_internals(optimizer: Any, stage: int) -> None:

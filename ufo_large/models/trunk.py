@@ -114,8 +114,9 @@ class Trunk(nn.Module):
                 ) from error
             except RuntimeError as error:
                 raise ValueError(
-                    f"trunk.name={self.name!r} cannot be built here ({error}); a hybrid stem runs while "
-                    "it is built, which sharding forbids: use a plain ViT, or ZeRO stage 1 or 2"
+                    f"trunk.name={self.name!r} cannot be built here ({error}); sharding forbids what "
+                    "computes while it is built, as hybrid stems and mixed rotary embeddings do: use a plain "
+                    "ViT, or ZeRO stage 1 or 2"
                 ) from error
             if not isinstance(vit, VisionTransformer | Eva):
                 raise ValueError(

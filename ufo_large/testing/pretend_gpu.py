@@ -14,7 +14,7 @@ GPU = torch.device("cuda", 0)
 _DEVICE, _IS_CUDA = Tensor.device.__get__, Tensor.is_cuda.__get__
 _TAKES_BOTH = {"__getitem__", "__setitem__", "copy_", "index_put_"}
 _WAITS = {"item", "tolist", "__bool__", "__int__", "__float__", "__index__"} | {
-    *("nonzero", "argwhere", "unique", "masked_select", "equal", "allclose")
+    *("nonzero", "argwhere", "unique", "bincount", "masked_select", "equal", "allclose")
 }
 
 
