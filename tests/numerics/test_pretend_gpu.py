@@ -3,8 +3,6 @@
 On a CPU, with tensors that say they are on a GPU.
 """
 
-import dataclasses
-
 import pytest
 import torch
 
@@ -12,21 +10,14 @@ from ufo_large.balancing import METHODS
 from ufo_large.distributed.engine import PlainEngine
 from ufo_large.models.checkpointing import CHECKPOINTING
 from ufo_large.tasks import HEADS
-from ufo_large.testing.models import ROUTED, TINY_TASKS, tiny_batch, tiny_model
+from ufo_large.testing.models import ROUTED, TINY_TASKS, tiny_batch, tiny_model, tiny_model_with
 from ufo_large.testing.pretend_gpu import GPU, PretendGpu
 from ufo_large.train.optimizer import OptimizerConfig
 from ufo_large.train.steps import Feed, StepRunner
 
 INFOS = {info.kind: info for info in TINY_TASKS}
-STRIDES = {"fcos": (4, 8), "dense": (4, 8), "mask2former": (4, 8, 16)}
 WAITS = {"linear": 0, "grid": 0, "arcface": 0, "dense": 0, "fcos": 20, "detr": 245, "mask2former": 85}
 """In a forward and backward pass on two images: boxes and matching of each image, most in transformers."""
-
-
-def config_with(kind: str, head: str):
-    options = {"strides": STRIDES[head]} if head in STRIDES else {}
-    base = tiny_model("task")
-    return dataclasses.replace(base, heads={**base.heads, kind: HEADS[kind][head].Config(**options)})
 
 
 def filled(config, gpu: PretendGpu):
@@ -53,7 +44,7 @@ def gradients(config, kind: str) -> tuple[dict, PretendGpu]:
 
 @pytest.mark.parametrize(("kind", "head"), [(k, h) for k, heads in HEADS.items() for h in heads])
 def test_a_head_trains_and_predicts_on_one_device(kind, head):
-    config = config_with(kind, head)
+    config = tiny_model_with(kind, head)
     found, gpu = gradients(config, kind)
     assert any(g is not None and g.any() for name, g in found.items() if name.startswith("heads."))
     assert gpu.waits.total() <= WAITS[head], gpu.waits

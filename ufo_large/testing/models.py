@@ -1,5 +1,6 @@
 """Small models and batches of the three kinds of task, for tests of whatever uses a model."""
 
+import dataclasses
 from typing import Any
 
 import torch
@@ -54,6 +55,14 @@ def tiny_model(router: str | Router.Config = "task", **trunk: Any) -> MultitaskM
         "segmentation": HEADS["segmentation"]["dense"].Config(strides=(4, 8)),
     }
     return MultitaskModel.Config(trunk=tiny_trunk(router, **trunk), heads=heads, pyramid_width=16)
+
+
+def tiny_model_with(kind: str, head: str) -> MultitaskModel.Config:
+    """Return the tiny model with that head for that kind of task."""
+    strides = {"fcos": (4, 8), "dense": (4, 8), "mask2former": (4, 8, 16)}
+    options = {"strides": strides[head]} if head in strides else {}
+    base = tiny_model("task")
+    return dataclasses.replace(base, heads={**base.heads, kind: HEADS[kind][head].Config(**options)})
 
 
 def tiny_batch(info: TaskInfo, num_images: int = 2, size: int = 32, seed: int = 0) -> TaskBatch:
