@@ -21,6 +21,27 @@ def build(family: str, mode: str, router: str) -> torch.nn.Module:
     return tiny_trunk(router, checkpointing=mode, depth=2, **TRUNKS[family]).build(TASKS)
 
 
+def tables(name: str, sharded: bool) -> dict:
+    """Return the float buffers of a trunk, made while bf16 ZeRO-3 shards it or plainly."""
+    from ufo_large.distributed import ds_config, zero
+
+    zero.init_distributed()
+    config = {"zero_optimization": {"stage": 3}, "bf16": {"enabled": True}}
+    with zero.sharded_construction(ds_config.complete(config, 1, None) if sharded else None):
+        trunk = tiny_trunk("task", depth=1, name=name).build(TASKS)
+    if sharded:
+        trunk.restore_tables()
+    return {n: b.float().numpy() for n, b in trunk.named_buffers() if b.is_floating_point()}
+
+
+@pytest.mark.parametrize("name", ["eva02_tiny_patch14_224", "vit_small_patch16_dinov3"])
+def test_rotary_tables_are_not_rounded_while_a_bf16_model_is_sharded(name):
+    expected, found = (run_ranks(tables, 2, name, sharded)[0] for sharded in (False, True))
+    assert expected.keys() == found.keys() and any("rope" in key for key in found)
+    for key, table in expected.items():
+        assert (table == found[key]).all(), key
+
+
 def train(case: tuple[str, str, str], stage: int) -> dict:
     """Six steps, of tasks a, b in turn; every rank has the same images.
 

@@ -195,6 +195,19 @@ class Trunk(nn.Module):
         """Return the expert banks by their place in the ViT, as `blocks.3.mlp`."""
         return banks_of(self.vit)
 
+    def restore_tables(self) -> None:
+        """Compute what is neither parameter nor saved anew, such as the frequencies of rotary embeddings.
+
+        Made while a bf16 model is sharded they are rounded to 8 bits; evaluation has them in float32.
+        """
+        for module in self.vit.modules():
+            if not hasattr(module, "init_non_persistent_buffers"):  # timm's own, in newer releases
+                continue
+            for name, table in list(module.named_buffers(recurse=False)):
+                if table.is_floating_point() and name in module._non_persistent_buffers_set:
+                    setattr(module, name, table.float())
+            module.init_non_persistent_buffers()
+
     def add_task(self, task: str) -> None:
         """Add a task to a trained trunk; what it computes for the others does not change by one bit."""
         if task in self.tasks:

@@ -276,6 +276,7 @@ def build(
         ds = ds_config.complete(ds, largest, config.optimizer.clip_norm or None)
     with zero.sharded_construction(ds):
         model = config.model.build(tasks)
+    model.trunk.restore_tables()
     if fresh:
         give_initial_weights(config, model)
     optimizer = config.optimizer.build(model)
