@@ -24,6 +24,7 @@ ALL, TWO = ("none", "selective", "full", "offload"), ("none", "full")
 # Compiled blocks already recompute what is cheap; what they keep inside, `selective` cannot see.
 CASES = {  # most wanted first: script, options, checkpointing modes
     "matrix and attention": ("rates.py", (), (None,)),
+    "a shard of task gradients": ("shard.py", (), (None,)),
     "parts of a step": ("step_parts.py", (), (None,)),
     "parts of a step, expandable segments": ("step_parts.py", ("--expandable",), (None,)),
     "timm's model, plain loop": ("trunk.py", ("--model=timm",), ("none",)),

@@ -55,8 +55,9 @@ def test_the_cost_of_balancing_at_toy_size(tmp_path):
 
 
 def test_the_parts_of_a_step_at_toy_size(tmp_path):
-    code, rows, said = run(tmp_path, ["parts of a step, expandable segments"])
+    code, rows, said = run(tmp_path, ["a shard of task gradients", "parts of a step, expandable segments"])
     assert code == 0, said
+    assert sum("elements" in row["part"] for row in rows) == 5
     parts = {row["part"] for row in rows}
     assert parts >= {"whole step", "forward", "backward", "step", "measure", "combine"}
     assert all(row["seconds"] > 0 for row in rows)
