@@ -196,3 +196,12 @@ def test_a_wrong_call_of_a_benchmark_is_one_clean_message(monkeypatch, capsys, t
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(BENCHMARKS / name), run_name="__main__")
     assert said in f"{stop.value.code} {capsys.readouterr().err}"
+
+
+@pytest.mark.parametrize("name", ["draw_balancing.py", "draw_quality.py", "draw_transforms.py"])
+def test_help_of_a_picture_script_draws_nothing(monkeypatch, capsys, name):
+    script = BENCHMARKS.parent / "docs" / name
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(script), run_name="__main__")
+    assert stop.value.code == 0 and "--out" in capsys.readouterr().out

@@ -10,7 +10,8 @@ from PIL import Image
 
 from ufo_large.data.datasets.base import Example, Findings, joined
 from ufo_large.data.datasets.sources import read_sources
-from ufo_large.data.pictures import decode_mask, decode_rgb
+from ufo_large.data.decode import BadSample, decode_image
+from ufo_large.data.pictures import decode_mask, decode_rgb, picture_facts
 from ufo_large.data.shard_index import read_shard_index
 from ufo_large.data.sharding import ShardingOptions, make_shards
 from ufo_large.testing.datasets import check_dataset
@@ -377,17 +378,27 @@ def test_classes_of_earlier_shards_are_kept(tmp_path):
 
 def test_pictures_of_32_bits_are_refused_and_those_of_16_are_scaled(tmp_path):
     values = np.linspace(0, 1, H * W, dtype=np.float32).reshape(H, W)
-    for name, pixels in (("float", values), ("int", (values * 255).astype(np.int32))):
-        (tmp_path / f"{name}/train/car").mkdir(parents=True)
-        Image.fromarray(pixels).save(tmp_path / f"{name}/train/car/a.tiff")
-        with pytest.raises(
-            ValueError, match=r"a\.tiff: unreadable \(32 bits a pixel; save it with 8 or 16\)"
-        ):
-            make_shards([tmp_path / name], tmp_path / f"{name}-shards", ShardingOptions(jobs=1))
-        with pytest.raises(ValueError, match="32 bits a pixel"):
-            decode_rgb((tmp_path / f"{name}/train/car/a.tiff").read_bytes())
-    Image.fromarray((values * 65535).astype(np.uint16)).save(tmp_path / "a.tiff")
-    assert decode_rgb((tmp_path / "a.tiff").read_bytes()).max() == 255
+    for mode, pixels in (("F", values), ("I", (values * 255).astype(np.int32))):
+        file = tmp_path / f"{mode}/train/car/a.tiff"
+        file.parent.mkdir(parents=True)
+        Image.fromarray(pixels).save(file)
+        told = f"PIL mode {mode}: 32 bits or signed, so white is unknown; convert it to 8 or 16 bits"
+        with pytest.raises(ValueError, match=rf"a\.tiff: unreadable \({told}"):
+            make_shards([tmp_path / mode], tmp_path / f"{mode}-shards", ShardingOptions(jobs=1))
+        with pytest.raises(ValueError, match=told):
+            decode_rgb(file.read_bytes())
+        with pytest.raises(BadSample, match=told):
+            decode_image(file.read_bytes())
+    wide = (values * 65535).astype(np.uint16)
+    for name in ("a.tiff", "a.png"):
+        Image.fromarray(wide).save(tmp_path / name)
+    (tmp_path / "a.pgm").write_bytes(b"P5 %d %d 65535\n" % (W, H) + wide.astype(">u2").tobytes())
+    for name in ("a.tiff", "a.png", "a.pgm"):
+        data = (tmp_path / name).read_bytes()
+        for decode in (decode_rgb, decode_image):
+            np.testing.assert_array_equal(decode(data)[..., 1], (wide / 257).round(), err_msg=name)
+        look = np.frombuffer(bytes.fromhex(picture_facts(data).look), np.uint8)
+        assert abs(look.mean() - 127.5) < 2, "copies are told by scaled values"
 
 
 def test_lists_name_pictures_with_blanks(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from ufo_large.testing.simulated_run import invented_examples
 from ufo_large.tracking import Tracker
-from ufo_large.tracking.wandb import import_wandb, of_one_size
+from ufo_large.tracking.wandb import WandbRun, import_wandb, of_one_size
 
 pytest.importorskip("wandb")
 
@@ -121,3 +121,17 @@ def test_pictures_of_a_gallery_are_padded_to_one_size():
     assert (first, second) == ("tall", "wide") and a.shape == b.shape == (5, 4, 3)
     assert (a[:, :2] == 7).all() and not a[:, 2:].any() and (b[:3] == 9).all() and not b[3:].any()
     assert of_one_size([]) == []
+
+
+def test_wandb_is_given_galleries_of_one_size(tmp_path, quiet_wandb):
+    run = WandbRun(tmp_path, "offline", project="tests", config={})
+    pictures = [(str(height), np.full((height, 20, 3), 7, np.uint8)) for height in (10, 30)]
+    run.pictures(1, {"found": pictures, "other": pictures[:1]})
+    run.finish()
+    (folder,) = (tmp_path / "wandb").glob("offline-run-*")
+    files = sorted((folder / "files/media/images").rglob("*.png"))
+    assert sorted((f.name.split("_")[0], cv2.imread(str(f)).shape[0]) for f in files) == [
+        ("found", 30),
+        ("found", 30),
+        ("other", 10),
+    ]

@@ -13,6 +13,7 @@ import simplejpeg
 from PIL import Image
 
 from ufo_large.data.jpeg import cut, read_frame
+from ufo_large.data.pictures import in_8_bits
 
 JPEG_MAGIC = b"\xff\xd8"
 PNG_MAGIC = b"\x89PNG"
@@ -36,7 +37,7 @@ def decode_image(data: bytes, shrink: int = 1, scratch: np.ndarray | None = None
         except ValueError:
             pass
     try:
-        return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
+        return np.array(in_8_bits(Image.open(io.BytesIO(data))).convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise BadSample(f"unreadable image: {error}") from None
 

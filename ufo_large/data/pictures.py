@@ -17,6 +17,7 @@ SMALL_SIDE = 128
 EXIF_BYTES = 4096
 EXIF_MARKS = (b"Exif", b"eXIf")
 STORED_AS_IS = ("jpeg", "png")
+SCALED_TO_16_BITS = ("PNG", "PPM")  # formats whose pictures in PIL's mode I go from 0 to 65535
 FileKind = Literal["picture", "mask", "color mask"]
 
 
@@ -99,17 +100,24 @@ def _decode_jpeg_small(data: bytes) -> tuple[str, int, int, np.ndarray]:
 def _decode_other(data: bytes) -> tuple[str, int, int, np.ndarray]:
     with Image.open(io.BytesIO(data)) as image:
         kind = (image.format or "").lower()
-        _refuse_unscaled(image)
         image.load()
         if kind == "png" and image.mode.startswith("I"):
             kind = "png-16"
-        return kind, image.height, image.width, np.asarray(image.convert("L"))
+        return kind, image.height, image.width, np.asarray(in_8_bits(image).convert("L"))
 
 
-def _refuse_unscaled(image: Image.Image) -> None:
-    """Refuse numbers of 32 bits, whole or float: no file says which of them is white."""
-    if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):  # older PIL: I is 16 bits there
-        raise ValueError("32 bits a pixel; save it with 8 or 16")
+def in_8_bits(image: Image.Image) -> Image.Image:
+    """Scale a grey picture of 16 bits to 8, return any other as it is.
+
+    Raises ValueError for floats and for whole numbers that are signed or of 32 bits: no file says which of
+    them is white.
+    """
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in SCALED_TO_16_BITS):
+        return Image.fromarray((np.asarray(image) / 257).round().clip(0, 255).astype(np.uint8))
+    if image.mode in ("F", "I"):
+        kind = f"PIL mode {image.mode}: 32 bits or signed, so white is unknown"
+        raise ValueError(f"{kind}; convert it to 8 or 16 bits, unsigned")
+    return image
 
 
 def _is_turned(data: bytes) -> bool:
@@ -174,11 +182,7 @@ def decode_rgb(data: bytes) -> np.ndarray:
     if data[:2] == b"\xff\xd8" and simplejpeg.decode_jpeg_header(data)[2] not in ("CMYK", "YCCK"):
         return simplejpeg.decode_jpeg(data, "RGB", strict=False)
     with Image.open(io.BytesIO(data)) as image:
-        _refuse_unscaled(image)
-        if image.mode.startswith("I"):
-            values = np.asarray(image).astype(np.float64)
-            return np.repeat((values / 257).round().clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
-        return np.asarray(image.convert("RGB"))
+        return np.asarray(in_8_bits(image).convert("RGB"))
 
 
 def encode_jpeg(rgb_HW3: np.ndarray, quality: int) -> bytes:
