@@ -2,9 +2,9 @@
 
 Three tasks with their heads on random images, nothing loaded, about 25,000 tokens a task: smaller
 micro-batches wait for the host. The variants take turns, in another order each round; `ratio` is the median
-over the rounds of a step over the plain step of its round. `added` is what a method does besides, timed by
-itself with the device done before and after: making room for each task's gradient, copying, measuring and
-combining; as a share of the plain step it is free of the noise between steps. One JSON line each.
+over the rounds of a step over the plain step of its round. What a method adds is timed by itself too, with
+the device done before and after: making room for each task's gradient, copying, measuring and combining; as a
+share of the plain step it is free of the noise between steps. One JSON line each.
 """
 
 import argparse
@@ -107,26 +107,8 @@ def take_turns(variants: dict, rounds: int, warm_up: int = 2) -> dict[str, list[
 
 def seconds_added(step, gradients: TaskGradients) -> float:
     """Return the seconds of one step that go into separating, measuring and combining task gradients."""
-    names, seconds = ("begin_task", "end_task", "measure", "combine"), 0.0
-
-    def timed(work):
-        def call(*arguments):
-            nonlocal seconds
-            clock.synchronise()
-            start = time.perf_counter()
-            result = work(*arguments)
-            clock.synchronise()
-            seconds += time.perf_counter() - start
-            return result
-
-        return call
-
-    for name in names:
-        setattr(gradients, name, timed(getattr(gradients, name)))
-    step(0)
-    for name in names:
-        delattr(gradients, name)
-    return seconds
+    names = ("begin_task", "end_task", "measure", "combine")
+    return sum(clock.parts({gradients: names}, lambda: step(0)).values())
 
 
 if __name__ == "__main__":

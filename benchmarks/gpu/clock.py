@@ -1,12 +1,16 @@
 """How the GPU cases take time, what the card could do, and what becomes of a measurement that fails."""
 
 import contextlib
+import functools
 import gc
 import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+from unittest import mock
 
 import torch
 
@@ -58,6 +62,34 @@ def median_seconds(
         synchronise()
         seconds.append((time.perf_counter() - start) / calls)
     return statistics.median(seconds[warm_up:])
+
+
+def parts(owners: Mapping[Any, Iterable[str]], work: Callable[[], object]) -> dict[str, float]:
+    """Return the seconds that the named methods of `owners` (objects or classes) take while `work` runs.
+
+    The device is done before and after each call, so the parts are more together than the whole by itself.
+    """
+    seconds: dict[str, float] = defaultdict(float)
+
+    def timed(name: str, method: Callable) -> Callable:
+        @functools.wraps(method)
+        def call(*arguments, **options):
+            synchronise()
+            start = time.perf_counter()
+            result = method(*arguments, **options)
+            synchronise()
+            seconds[name] += time.perf_counter() - start
+            return result
+
+        return call
+
+    with contextlib.ExitStack() as mended:
+        for owner, names in owners.items():
+            for name in names:
+                method = timed(name, getattr(owner, name))
+                mended.enter_context(mock.patch.object(owner, name, method))
+        work()
+    return dict(seconds)
 
 
 def wait() -> None:

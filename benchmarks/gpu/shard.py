@@ -18,7 +18,7 @@ class Shard:
 
     def __init__(self, numel: int):
         self.shared_numel, self.device = numel, clock.device()
-        self.gradient_S = torch.randn(numel, device=self.device)
+        self.gradient_S = torch.zeros(numel, device=self.device)
 
     def begin_step(self) -> None:
         self.gradient_S.zero_()
@@ -49,16 +49,17 @@ def main() -> None:
     store = Shard(TOY_NUMEL if args.toy else NUMEL)
     gradients = TaskGradients(store, len(TASKS))
     gradients.begin_step()
+    store.gradient_S.normal_()
     for task in TASKS:
         gradients.begin_task(task)
         gradients.end_task()
     nothing, weights_M = torch.zeros(1, dtype=torch.float64), torch.ones(len(TASKS)) / len(TASKS)
     parts = {
-        "zero a row": store.begin_step,
         "copy a row": gradients.end_task,
         "norms": lambda: gradients.measure(nothing, pairs=False),
         "Gram matrix": lambda: gradients.measure(nothing),
         "combine and write back": lambda: gradients.combine(weights_M, scale_private=False),
+        "zero a row": store.begin_step,
     }
     for name, work in parts.items():
         with clock.row(part=f"{name}, {store.shared_numel:.0e} elements") as found:

@@ -7,10 +7,7 @@ line each.
 """
 
 import argparse
-import functools
 import os
-import time
-from collections import defaultdict
 
 import balance
 import clock
@@ -49,8 +46,8 @@ def main() -> None:
         before = retries()
         found["seconds"] = clock.median_seconds(lambda: step(0), 0, STEPS)
         found["retries"] = retries() - before
-    for part, seconds in parts(step).items():
-        with clock.row(part=part) as found:
+    for part, seconds in clock.parts(PARTS, lambda: step(0)).items():
+        with clock.row(part="forward" if part == "__call__" else part) as found:
             found["seconds"] = seconds
     for name, seconds, calls in kernels(step):
         with clock.row(part=name, calls=calls) as found:
@@ -60,31 +57,6 @@ def main() -> None:
 def retries() -> int:
     """Return how often the allocator freed its cache to find room, as far as it was used at all."""
     return torch.cuda.memory_stats().get("num_alloc_retries", 0) if torch.cuda.is_available() else 0
-
-
-def parts(step) -> dict[str, float]:
-    """Return the seconds of each part in one step."""
-    seconds: dict[str, float] = defaultdict(float)
-
-    def timed(label: str, work):
-        @functools.wraps(work)
-        def call(*arguments, **options):
-            clock.synchronise()
-            start = time.perf_counter()
-            result = work(*arguments, **options)
-            clock.synchronise()
-            seconds[label] += time.perf_counter() - start
-            return result
-
-        return call
-
-    plain = [(owner, name, getattr(owner, name)) for owner, names in PARTS.items() for name in names]
-    for owner, name, work in plain:
-        setattr(owner, name, timed("forward" if name == "__call__" else name, work))
-    step(0)
-    for owner, name, work in plain:
-        setattr(owner, name, work)
-    return dict(seconds)
 
 
 def kernels(step) -> list[tuple[str, float, int]]:
