@@ -17,7 +17,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         required=True,
         metavar="DIR",
         help="folders with the data: a root of the contest's layout, a folder that holds such roots, "
-        "or another known layout; TASK=DIR names the task of a single-task folder",
+        "or another known layout; NAME=DIR names its task, or goes before the names of several",
     )
     parser.add_argument(
         "--out", required=True, help="folder for the shards; an interrupted run goes on in it"

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ufo_large.data.decode import decode_image
+from ufo_large.media.decode import decode_image
 
 DATA = Path(os.environ.get("UFO_DATA", Path(__file__).resolve().parents[2] / "../shared/data/mini"))
 FILES = sorted(DATA.glob("track1_train_data/*/train/*.jpg"))[::40]

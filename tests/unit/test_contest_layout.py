@@ -184,11 +184,88 @@ def test_unlabeled_test_shards(world, tmp_path):
     assert dataset.split("cls", "train").labeled
 
 
+def write_masks(world: Path, *values: int) -> None:
+    """Overwrite every mask with stripes of the values, and leave nothing that names them."""
+    for root in (TRAIN, TEST):
+        (world / root / "seg/classes.txt").unlink(missing_ok=True)
+        for file in (world / root / "seg/label").glob("*/*.png"):
+            height, width = cv2.imread(str(file), cv2.IMREAD_UNCHANGED).shape
+            stripes = np.resize(np.array(values, np.uint8), width)
+            cv2.imwrite(str(file), np.broadcast_to(stripes, (height, width)).copy())
+
+
 def test_segmentation_without_names_has_the_contests_19_classes(world):
     (world / TRAIN / "seg/classes.txt").unlink()
     (world / TEST / "seg/classes.txt").unlink()
     info = read(world)["seg"].info
     assert info.class_ids == tuple(range(19)) and info.class_names[13] == "car"
+    shutil.rmtree(world / TEST / "seg/label")
+    assert read(world / TEST)["seg"].info == info
+
+
+@pytest.mark.parametrize("count", [2, 3, 14, 25])
+def test_values_without_a_gap_are_classes_of_the_users_own(count, world, tmp_path):
+    write_masks(world, *range(count), 255)
+    info = read(world)["seg"].info
+    assert info.class_names == tuple(map(str, range(count))) and info.class_ids == tuple(range(count))
+    assert truth_of_folder(world / TEST)["seg"].info.num_classes == 19, "as the contest's scorer counts"
+
+
+@pytest.mark.parametrize("values", [(0, 2), (0, 7, 255), (0,), (0, 40, 128), (7, 8, 11, 26, 33)])
+def test_values_that_nothing_explains_are_refused(values, world, tmp_path):
+    write_masks(world, *values)
+    told = refused(world, tmp_path)
+    listed = ", ".join(str(v) for v in values if v != 255)
+    assert f"seg: its masks hold {listed}, and nothing says what it means; write " in told
+    assert "seg/classes.txt" in told and "or give --classes seg=N" in told
+
+
+def test_classes_come_from_the_masks_of_train(world, tmp_path):
+    write_masks(world, 0, 1)
+    mask = next((world / TRAIN / "seg/label/val").iterdir())
+    cv2.imwrite(str(mask), np.full(cv2.imread(str(mask), cv2.IMREAD_UNCHANGED).shape, 2, np.uint8))
+    assert re.search(rf"{mask.name}: value 2 .* is none of the 2 classes", refused(world, tmp_path))
+
+
+# names of tasks
+
+
+def test_a_name_goes_before_the_tasks_of_a_root(world, tmp_path):
+    tasks = read(f"city={world}")
+    assert list(tasks) == ["city_cls", "city_dec", "city_seg"]
+    plain = read(world)
+    for name, task in plain.items():
+        assert tasks[f"city_{name}"].splits == task.splits
+    both = read(world, f"city={world / TRAIN}", f"city={world / TEST}")
+    assert list(both) == [*plain, *tasks]
+    dataset = check_dataset([f"city={world}"], tmp_path / "out", known={"city_cls": tasks["city_cls"].info})
+    assert list(dataset.tasks) == list(tasks)
+
+
+def test_the_only_task_of_a_root_has_the_given_name(world):
+    for root in (TRAIN, TEST):
+        for folder in ("cls", "dec"):
+            shutil.rmtree(world / root / folder)
+    write_masks(world, 0, 2)
+    assert [task.info.name for task in read_sources([f"streets={world}"], Findings(), {"streets": 3})] == [
+        "streets"
+    ]
+    findings = Findings()
+    read_sources([f"streets={world}"], findings)
+    (finding,) = findings.items
+    assert finding.task == "streets" and "give --classes streets=N" in finding.message
+
+
+def test_a_name_that_tasks_cannot_have_is_refused(world):
+    with pytest.raises(
+        ValueError, match=r"--data 'a b=.*world': 'a b' is no name for a task; letters, digits"
+    ):
+        read(f"a b={world}")
+    for folder in ("dec", "seg"):
+        for root in (TRAIN, TEST):
+            shutil.rmtree(world / root / folder)
+    with pytest.raises(ValueError, match=r"task 'routing': .*choose another, .*--data NAME=DIR"):
+        read(f"routing={world}")
 
 
 def test_classes_of_other_shards_are_kept(world, tmp_path):

@@ -17,7 +17,7 @@ from ufo_large.data.datasets.sources import read_sources
 from ufo_large.data.doctor import diagnose, write_fix, write_json
 from ufo_large.data.doctor_report import _as_colours, print_tables, write_html
 from ufo_large.data.duplicates import near_pairs
-from ufo_large.data.pictures import FileFacts, encode_jpeg, inspect_file, picture_facts
+from ufo_large.media.pictures import FileFacts, encode_jpeg, inspect_file, picture_facts
 from ufo_large.data.scenes import render_street
 from ufo_large.data.shard_index import read_shard_index
 from ufo_large.data.sharding import ShardingOptions, make_shards
@@ -234,11 +234,27 @@ def test_fix_is_not_written_among_the_users_pictures(painted):
     assert snapshot(painted) == before
 
 
+def test_fix_guesses_no_classes(tmp_path):
+    """Plain masks without a class list: an index of them would be of any classes."""
+    for folder, value in (("images", 90), ("masks", 1)):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "set" / folder / "a.png"), np.full((12, 12), value, np.uint8))
+    with pytest.raises(ValueError, match=r"(?s)--fix cannot say .*nothing says how many classes"):
+        write_fix(diagnose([tmp_path / "set"]), tmp_path / "fixed")
+    assert not (tmp_path / "fixed").exists()
+
+
 def test_fix_of_a_healthy_world_changes_nothing(painted, tmp_path):
     assert write_fix(diagnose([painted]), tmp_path / "fixed") == []
     fixed = make_shards([tmp_path / "fixed"], tmp_path / "a", ShardingOptions())
     plain = make_shards([painted], tmp_path / "b", ShardingOptions())
     assert fixed.fingerprint == plain.fingerprint
+
+
+def test_a_name_goes_before_the_tasks_of_a_fixed_index(painted, tmp_path):
+    write_fix(diagnose([painted]), tmp_path / "all")
+    tasks = read_sources([f"city={tmp_path / 'all'}"], Findings())
+    assert [task.info.name for task in tasks] == ["city_cls", "city_dec", "city_seg"]
 
 
 def test_reports_show_the_worst(sick, tmp_path, capsys):

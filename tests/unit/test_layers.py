@@ -6,7 +6,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS = (
     ("config", "structures"),
-    ("losses", "metrics", "routing", "balancing"),
+    ("losses", "metrics", "routing", "balancing", "media"),
+    ("kinds",),
     ("tasks", "data"),
     ("models",),
     ("distributed",),

@@ -10,8 +10,8 @@ from PIL import Image
 
 from ufo_large.data.datasets.base import Example, Findings, joined
 from ufo_large.data.datasets.sources import read_sources
-from ufo_large.data.decode import BadSample, decode_image
-from ufo_large.data.pictures import decode_mask, decode_rgb, picture_facts
+from ufo_large.media.decode import BadSample, decode_image
+from ufo_large.media.pictures import mask_values, decode_rgb, picture_facts
 from ufo_large.data.shard_index import read_shard_index
 from ufo_large.data.sharding import ShardingOptions, make_shards
 from ufo_large.testing.datasets import check_dataset
@@ -38,7 +38,7 @@ def stored_mask(dataset, split: str = "train", row: int = 0) -> np.ndarray:
     index = read_shard_index(Path(dataset.root) / entry.index)
     tar = (Path(dataset.root) / entry.file).read_bytes()
     start = int(index.mask_offsets[row])
-    return decode_mask(tar[start : start + int(index.mask_sizes[row])])
+    return mask_values(tar[start : start + int(index.mask_sizes[row])])
 
 
 def problems(*data, **options) -> str:
@@ -245,6 +245,16 @@ def test_camvid_indexed(tmp_path):
     assert list(dict.fromkeys(stored_mask(dataset, "test")[0].tolist())) == [0, 10, 255]
 
 
+def test_a_class_list_wins_over_camvids_names(tmp_path):
+    root = tmp_path / "set"
+    picture(root / "train/0001.png")
+    mask(root / "trainannot/0001.png", 0, 1, 2, 255)
+    (root / "classes.txt").write_text("field\nweed\ncrop\n")
+    dataset = check_dataset([root], tmp_path / "out")
+    assert dataset.tasks["seg"].class_names == ("field", "weed", "crop")
+    assert list(dict.fromkeys(stored_mask(dataset)[0].tolist())) == [0, 1, 2, 255]
+
+
 def test_camvid_coloured(tmp_path):
     root = tmp_path / "CamVid"
     (root / "labels").mkdir(parents=True)
@@ -410,7 +420,7 @@ def test_lists_name_pictures_with_blanks(tmp_path):
     assert problems(root) == ""
     camvid = tmp_path / "CamVid"
     (camvid / "label_colors.txt").parent.mkdir()
-    (camvid / "label_colors.txt").write_text("128 128 128 Sky\n0 0 0 Void\n")
+    (camvid / "label_colors.txt").write_text("128 128 128 Sky\n0 0 0 Void\n9 9 9 Road\n")
     for stem in ("my street", "b"):
         picture(camvid / f"images/{stem}.png")
         mask(camvid / f"labels/{stem}_L.png", 128)
@@ -433,6 +443,7 @@ def test_splits_of_other_names_are_read(tmp_path):
     (lists / "train.txt").rename(lists / "trainval.txt")
     for split in ("training", "dev"):
         picture(tmp_path / f"folders/{split}/car/a.jpg")
+        picture(tmp_path / f"folders/{split}/bus/a.jpg")
         picture(tmp_path / f"masks/images/{split}/a.jpg")
         mask(tmp_path / f"masks/masks/{split}/a.png", 0, 1)
     (tmp_path / "masks/classes.txt").write_text("road\nsky\n")
@@ -453,6 +464,7 @@ def test_what_lies_beside_the_splits_is_not_passed_over(tmp_path):
     assert f"{unread}: not read beside instances_train2017" in found
     for split in ("train", "holdout"):
         picture(tmp_path / f"folders/{split}/car/a.jpg")
+        picture(tmp_path / f"folders/{split}/bus/a.jpg")
         picture(tmp_path / f"masks/images/{split}/a.jpg")
         mask(tmp_path / f"masks/masks/{split}/a.png", 0, 1)
     (tmp_path / "masks/classes.txt").write_text("road\nsky\n")

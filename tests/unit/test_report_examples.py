@@ -12,7 +12,7 @@ from ufo_large.structures import BoxPrediction, ClassPrediction, MaskPrediction,
 from ufo_large.testing.simulated_run import INFOS, invented_examples
 from ufo_large.tracking import PredictionExample, save_examples
 from ufo_large.tracking.box_hits import best_score, iou, match
-from ufo_large.tracking.drawing import class_color, draw_boxes, draw_mask, fit, focus, palette
+from ufo_large.media.drawing import class_color, draw_boxes, draw_mask, fit, focus, palette
 from ufo_large.tracking.examples import draw_example, read_examples
 
 

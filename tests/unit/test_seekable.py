@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from ufo_large.data.datasets.base import Example
-from ufo_large.data.decode import BadSample, decode_image, decode_part
-from ufo_large.data.jpeg import cut, read_frame
-from ufo_large.data.pictures import picture_facts
+from ufo_large.media.decode import BadSample, decode_image, decode_part
+from ufo_large.media.jpeg import cut, read_frame
+from ufo_large.media.pictures import picture_facts
 from ufo_large.data.seekable import HuffmanTable, choose_interval, make_seekable
 from ufo_large.data.stored_sample import Transcode, store
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ufo_large.data import sharding
-from ufo_large.data.pictures import decode_rgb
+from ufo_large.media.pictures import decode_rgb
 from ufo_large.data.shard_index import parse_dataset, read_dataset, read_shard_index
 from ufo_large.data.shard_writer import write_shard
 from ufo_large.data.sharding import ShardingOptions, make_shards

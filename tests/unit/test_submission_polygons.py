@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from ufo_large.evaluation.polygons import mask_to_rings, paint_rings
-from ufo_large.evaluation.protocols import PROTOCOLS
+from ufo_large.kinds.polygons import mask_to_rings, paint_rings
+from ufo_large.kinds.protocols import PROTOCOLS
 
 MINI = Path(os.environ.get("UFO_DATA") or Path(__file__).resolve().parents[3] / "shared/data/mini")
 

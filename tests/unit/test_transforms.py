@@ -12,7 +12,7 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
 from ufo_large.data.collate import collate
-from ufo_large.data.decode import BadSample, decode_image, decode_mask, shrink_for
+from ufo_large.media.decode import BadSample, decode_image, decode_labels, shrink_for
 from ufo_large.data.shards import RawSample, ShardSet
 from ufo_large.data.transforms import (
     ClassificationTransform,
@@ -340,9 +340,9 @@ def test_broken_bytes_are_named():
         with pytest.raises(BadSample, match="unreadable image"):
             decode_image(data)
     with pytest.raises(BadSample, match="unreadable mask"):
-        decode_mask(b"nonsense")
+        decode_labels(b"nonsense")
     with pytest.raises(BadSample, match="one uint8 channel"):
-        decode_mask(encoded(gradient(9, 9)))
+        decode_labels(encoded(gradient(9, 9)))
     wrong = raw(gradient(30, 40), labels=[0])
     wrong = replace(wrong, image=encoded(gradient(31, 40)))
     with pytest.raises(BadSample, match="31x40, the index says 30x40"):

@@ -1,6 +1,7 @@
 """Typed, frozen configuration: declare once in a component, override by name, save with the run."""
 
 from ufo_large.config.choice import choice, choice_of_entries
+from ufo_large.config.inside import outside, require_inside
 from ufo_large.config.overrides import apply_overrides, did_you_mean
 from ufo_large.config.problems import Problems
 from ufo_large.config.serialize import from_dict, to_dict
@@ -13,6 +14,8 @@ __all__ = [
     "choice_of_entries",
     "did_you_mean",
     "from_dict",
+    "outside",
+    "require_inside",
     "require_writable",
     "to_dict",
 ]

@@ -10,7 +10,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from ufo_large.data.datasets.base import FIX_REMEDY, INVALID, Box, Example, Findings, Reporter, SourceTask
-from ufo_large.data.pictures import FileFacts, FileKind, inspect_file
+from ufo_large.media.pictures import FileFacts, FileKind, inspect_file
+from ufo_large.data.ignored_class import report_ignored_class
 from ufo_large.data.progress import map_in_processes
 
 CHUNK = 32
@@ -90,6 +91,7 @@ def check_tasks(
         splits = {}
         for split, examples in task.splits.items():
             report = findings.at(task.info.name, split)
+            report_ignored_class(task.info, examples, facts, report)
             kept = (check_example(example, facts, task.info.num_classes, report) for example in examples)
             splits[split] = [example for example in kept if example is not None]
         checked.append(SourceTask(task.info, splits))

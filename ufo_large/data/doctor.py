@@ -16,7 +16,7 @@ from ufo_large.data.datasets.base import FIX_REMEDY, IMAGE_SUFFIXES, Example, Fi
 from ufo_large.data.datasets.fixed import write_fixed_index
 from ufo_large.data.datasets.sources import read_sources
 from ufo_large.data.duplicates import find_duplicates, leaked_copies
-from ufo_large.data.pictures import FileFacts
+from ufo_large.media.pictures import FileFacts
 
 FEW = 5
 IMBALANCE = 50.0
@@ -133,9 +133,10 @@ def write_fix(diagnosis: Diagnosis, out: Path) -> list[str]:
     """Write the healthy index and a list of what was done to OUT; returns that list.
 
     The user's files stay as they are: the index only points at them. Raises ValueError where an image of test
-    would be left out.
+    would be left out, and where the classes are not told: what to leave out would be a guess.
     """
     _refuse_source(out, diagnosis.tasks)
+    _refuse_unknown_classes(diagnosis)
     _refuse_gaps_in_test(diagnosis)
     done = [f"left out while reading: {f.message.removesuffix(f'; {FIX_REMEDY}')}" for f in diagnosis.unread]
     reasons = {f.path: f.kind for f in (*diagnosis.warnings, *diagnosis.unfit) if f.kind in DROPPING_KINDS}
@@ -160,6 +161,12 @@ def _refuse_source(out: Path, tasks: list[SourceTask]) -> None:
         for example in (e for split in task.splits.values() for e in split):
             if out.resolve() in example.image.resolve().parents:
                 raise ValueError(f"--fix {out}: holds your own pictures; give a new folder")
+
+
+def _refuse_unknown_classes(diagnosis: Diagnosis) -> None:
+    """Leaving entries out does not say what the rest means."""
+    told = Findings([finding for finding in diagnosis.errors if finding.kind == "classes"])
+    told.raise_if_any("--fix cannot say what the classes are")
 
 
 def _refuse_gaps_in_test(diagnosis: Diagnosis) -> None:

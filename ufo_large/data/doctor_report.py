@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ufo_large.data.datasets.base import Example, Finding
 from ufo_large.data.doctor import Diagnosis
-from ufo_large.data.pictures import decode_mask, decode_rgb, encode_jpeg
+from ufo_large.media.pictures import mask_values, decode_rgb, encode_jpeg
 
 THUMBNAILS_PER_KIND = 12
 THUMBNAIL_SIDE = 200
@@ -111,7 +111,7 @@ def _as_colours(mask: Path) -> np.ndarray:
     """Show class numbers, which would look black, as colours far apart; RGB, uint8 [H, W, 3]."""
     data = mask.read_bytes()
     try:
-        values = decode_mask(data)
+        values = mask_values(data)
     except ValueError:  # it has colours
         return decode_rgb(data)
     return cv2.applyColorMap((values.astype(np.int64) * COLOUR_STEP % 256).astype(np.uint8), TURBO)[..., ::-1]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ufo_large.data.datasets.base import Example, Finding, Findings, SourceTask
-from ufo_large.data.pictures import FileFacts
+from ufo_large.media.pictures import FileFacts
 
 # Measured on photographs and synthetic streets: a copy scaled to 3/4 and recompressed differs in at most 12
 # of 64 bits and correlates above 0.986; different pictures stay below 0.976.

@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ufo_large.data.collate import collate
-from ufo_large.data.decode import BadSample
+from ufo_large.media.decode import BadSample
 from ufo_large.data.errors import DataError
 from ufo_large.data.loader import as_is, quiet_worker
 from ufo_large.data.shards import SplitReader

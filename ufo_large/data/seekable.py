@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ufo_large.data.jpeg import DHT, DRI, EOI, RST0, RST_COUNT, Frame, read_frame, segments
+from ufo_large.media.jpeg import DHT, DRI, EOI, RST0, RST_COUNT, Frame, read_frame, segments
 
 WISHED_MCUS = 4
 MOST_MCUS = 12

@@ -15,6 +15,7 @@ file and jump.
 import hashlib
 import io
 import json
+import re
 import zipfile
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -27,6 +28,9 @@ from ufo_large.structures import TaskInfo
 FORMAT = "ufo-large-shards/1"
 DATASET_FILE = "dataset.json"
 SPLITS = ("train", "val", "test")
+# words joined by slashes: never above the root, never an option or anything else to a shell behind a pipe
+SHARD_PATH = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +38,8 @@ class ShardEntry:
     """One shard: `file` and `index` are relative to the data set's root; checksums are sha256 in hex.
 
     `class_histogram` is the shard's part of its split's. `inputs` is a checksum over what the shard was made
-    from, so that sharding can skip what it has.
+    from, so that sharding can skip what it has. Raises ValueError for a path that is not below the root, or
+    a checksum that is none: both become paths on this machine, and a pipe's command.
     """
 
     file: str
@@ -45,6 +50,15 @@ class ShardEntry:
     count: int
     inputs: str
     class_histogram: tuple[int, ...]
+
+    def __post_init__(self):
+        for name in ("file", "index"):
+            if not SHARD_PATH.fullmatch(path := getattr(self, name)):
+                told = "letters, digits and _.- in parts that begin with a letter or digit, joined by /"
+                raise ValueError(f"{name} {path!r} is no path below the shards' folder ({told})")
+        for name in ("sha256", "index_sha256", "inputs"):
+            if not SHA256.fullmatch(checksum := getattr(self, name)):
+                raise ValueError(f"{self.file}: {name} {checksum!r} is not 64 hex digits")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -194,6 +208,8 @@ def parse_dataset(text: str, root: str) -> DatasetIndex:
         return DatasetIndex(root=root, fingerprint=raw["fingerprint"], tasks=tasks, splits=splits)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{root}/{DATASET_FILE}: incomplete ({error!r}); run make_shards.py again") from None
+    except ValueError as error:
+        raise ValueError(f"{root}/{DATASET_FILE}: {error}; run make_shards.py again") from None
 
 
 def _split_from_json(task: str, split: str, body: dict[str, Any]) -> SplitIndex:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ufo_large.data.datasets.base import Box, Example
-from ufo_large.data.pictures import FileFacts
+from ufo_large.media.pictures import FileFacts
 from ufo_large.data.shard_index import ShardEntry, ShardIndex
 from ufo_large.data.stored_sample import StoredSample, Transcode, store
 

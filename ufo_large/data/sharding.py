@@ -10,7 +10,7 @@ from pathlib import Path
 from ufo_large.data.checking import check_tasks, files_of, inspect_files
 from ufo_large.data.datasets.base import Example, Findings, SourceTask
 from ufo_large.data.datasets.sources import read_sources
-from ufo_large.data.pictures import FileFacts
+from ufo_large.media.pictures import FileFacts
 from ufo_large.data.progress import map_in_processes
 from ufo_large.data.shard_index import (
     DATASET_FILE,
@@ -211,7 +211,7 @@ def _recall_shards(out: Path) -> dict[str, ShardEntry]:
         for line in (out / JOURNAL_FILE).read_text(encoding="utf-8").splitlines():
             try:
                 entry = shard_entry(json.loads(line))
-            except (json.JSONDecodeError, TypeError, KeyError):  # the last line of a run that was killed
+            except (ValueError, TypeError, KeyError):  # cut off by a kill, or not written by us
                 continue
             done[_name(entry)] = entry
     return done

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 
 from ufo_large.data.datasets.base import Example
-from ufo_large.data.pictures import (
+from ufo_large.media.pictures import (
     STORED_AS_IS,
     FileFacts,
-    decode_mask,
+    mask_values,
     decode_rgb,
     encode_jpeg,
     encode_mask,
@@ -94,7 +94,7 @@ def _scale_boxes(example: Example, ratios: tuple[float, float]) -> Example:
 
 
 def _encode_mask(example: Example, data: bytes, size: tuple[int, int]) -> tuple[bytes, dict[int, int]]:
-    values = decode_mask(data, colored=example.mask_coding.colors is not None)
+    values = mask_values(data, colored=example.mask_coding.colors is not None)
     labels = example.mask_coding.labels_of(values).astype(np.uint8)
     if labels.shape != size:
         labels = cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)

@@ -8,10 +8,10 @@ from collections import Counter
 import cv2
 import numpy as np
 
-from ufo_large.data.decode import decode_mask
+from ufo_large.media.decode import decode_labels
 from ufo_large.data.shards import ShardSet, SplitReader
 from ufo_large.evaluation.ground_truth import GroundTruth
-from ufo_large.evaluation.protocols import Protocol
+from ufo_large.kinds.protocols import Protocol
 from ufo_large.evaluation.score import HEADLINE
 from ufo_large.metrics import MeanIoU
 from ufo_large.structures import IGNORE_INDEX
@@ -81,7 +81,7 @@ def most_frequent_by_position(train: SplitReader, overall: int) -> np.ndarray:
     for row in np.unique(
         np.linspace(0, len(train) - 1, min(len(train), MAX_MASKS)).round().astype(int)
     ).tolist():
-        mask_HW = decode_mask(train.read(row).mask)
+        mask_HW = decode_labels(train.read(row).mask)
         mask_HW = cv2.resize(mask_HW, (width, height), interpolation=cv2.INTER_NEAREST)
         for label in np.unique(mask_HW[mask_HW != IGNORE_INDEX]).tolist():
             counts_KHW[label] += mask_HW == label

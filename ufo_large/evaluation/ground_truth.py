@@ -9,9 +9,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from ufo_large.data import decode, pictures
+from ufo_large.media import decode, pictures
 from ufo_large.data.datasets.base import Box, Example, Findings, SourceTask
 from ufo_large.data.datasets.contest import ROOT_NAMES, contest_roots, read_contest
+from ufo_large.data.datasets.contest_seg import CONTEST_CLASSES
 from ufo_large.data.shards import ShardSet, SplitReader
 from ufo_large.metrics import TrueBoxes
 from ufo_large.structures import TaskInfo
@@ -53,7 +54,8 @@ def truth_of_folder(
 ) -> dict[str, GroundTruth]:
     """Read the ground truth of a test root in the contest's layout, or of a folder that holds one.
 
-    A task without ground truth is left out. `known` gives class lists that the folder does not state.
+    A task without ground truth is left out. `known` gives class lists that the folder does not state. Masks
+    without seg/classes.txt have the contest's 19 classes, as its scorer counts: a test set need not show all.
     Raises ValueError that lists every unreadable line, missing file and bad box together, and when the folder
     holds no test root or no ground truth at all.
     """
@@ -64,7 +66,9 @@ def truth_of_folder(
             f"{path}: no {split} set in the contest's layout (cls/{split}, dec/{split}, seg/images/{split}) "
             f"here or in one of the folders {', '.join(ROOT_NAMES)}; give --data the root that holds it"
         )
-    sources = read_contest(roots, findings, {}, known or {})
+    stated_masks = any((root / "seg/classes.txt").is_file() for root in roots)
+    known = ({} if stated_masks else {"seg": CONTEST_CLASSES}) | dict(known or {})
+    sources = read_contest(roots, findings, {}, known)
     stated = {task for task, place in TRUTH_FILES.items() if any(_there(r, place, split) for r in roots)}
     sources = [s for s in sources if s.info.name in stated]
     unlabeled = {s.info.name for s in sources if s.splits.get(split) and not _labeled(s, split)}
@@ -113,7 +117,7 @@ def _truth_of_example(example: Example) -> Truth:
     if example.boxes is not None:
         return _true_boxes(example.boxes)
     try:
-        values_HW = pictures.decode_mask(example.mask.read_bytes(), example.mask_coding.colors is not None)
+        values_HW = pictures.mask_values(example.mask.read_bytes(), example.mask_coding.colors is not None)
     except (OSError, ValueError, SyntaxError) as error:
         raise ValueError(f"{example.mask}: {error}; write the mask again") from None
     labels_HW = example.mask_coding.labels_of(values_HW)
@@ -147,7 +151,7 @@ def _of_reader(reader: SplitReader) -> GroundTruth:
 
 def _truth_of_row(reader: SplitReader, row: int) -> Truth:
     if reader.info.kind == "segmentation":
-        return decode.decode_mask(reader.read(row).mask)
+        return decode.decode_labels(reader.read(row).mask)
     annotation = reader.annotation(row)
     if reader.info.kind == "classification":
         return int(annotation["label"])

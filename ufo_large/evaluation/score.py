@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ufo_large.evaluation.ground_truth import GroundTruth, truth_of_folder
-from ufo_large.evaluation.protocols import Protocol, get_protocol
+from ufo_large.kinds.protocols import Protocol, get_protocol
 from ufo_large.evaluation.submission import Answer
 from ufo_large.evaluation.submission_reader import read_submission
 from ufo_large.metrics import Accuracy, FoundBoxes, MeanAveragePrecision, MeanIoU

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ufo_large.evaluation.ground_truth import mask_name
-from ufo_large.evaluation.polygons import Rings, mask_to_rings
+from ufo_large.kinds.polygons import Rings, mask_to_rings
 from ufo_large.metrics import FoundBoxes
 from ufo_large.structures import BoxPrediction, ClassPrediction, Prediction, TaskInfo
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from ufo_large.config import Problems, did_you_mean
 from ufo_large.evaluation.ground_truth import GroundTruth
-from ufo_large.evaluation.polygons import Rings
+from ufo_large.kinds.polygons import Rings
 from ufo_large.evaluation.submission import Answer
 from ufo_large.metrics import FoundBoxes
 

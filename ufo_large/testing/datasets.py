@@ -13,7 +13,7 @@ from PIL import Image
 from ufo_large.data.checking import check_tasks, files_of, inspect_files
 from ufo_large.data.datasets.base import Example, Findings, SourceTask
 from ufo_large.data.datasets.sources import read_sources
-from ufo_large.data.pictures import decode_mask
+from ufo_large.media.pictures import mask_values
 from ufo_large.data.shard_index import DatasetIndex, read_shard_index
 from ufo_large.data.sharding import ShardingOptions, make_shards
 from ufo_large.structures import IGNORE_INDEX, TaskInfo
@@ -106,6 +106,6 @@ def _check_annotation(
                    for v, s in zip(b, (facts["width"], facts["height"]) * 2, strict=True))  # fmt: skip
     assert ("mask.png" in sample) == (example.mask is not None)
     if example.mask is not None:
-        stored = decode_mask(sample["mask.png"])
+        stored = mask_values(sample["mask.png"])
         assert stored.shape == (facts["height"], facts["width"])
         assert set(np.unique(stored)) <= {*range(num_classes), IGNORE_INDEX}

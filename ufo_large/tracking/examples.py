@@ -3,7 +3,6 @@
 Legend: H W the stored image's height and width, K classes, N boxes.
 """
 
-import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ufo_large.config import read_json, write_json
 from ufo_large.metrics import TrueBoxes
 from ufo_large.structures import (
     IGNORE_INDEX,
@@ -22,9 +22,10 @@ from ufo_large.structures import (
     TaskInfo,
 )
 from ufo_large.tracking.box_hits import DEFAULT_SCORE, Hits, best_score, corners, match
-from ufo_large.tracking.drawing import class_color, draw_boxes, draw_mask, fit, focus
+from ufo_large.media.drawing import class_color, draw_boxes, draw_mask, fit, focus
 
 FOLDER = "examples"
+CARDS_FILE = "examples.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,16 +84,17 @@ def save_examples(workdir: Path, examples: Iterable[PredictionExample]) -> Path:
         if not cv2.imwrite(str(folder / name), bgr, [cv2.IMWRITE_JPEG_QUALITY, 85]):
             raise OSError(f"{folder / name}: could not be written; is the disk full?")
         cards.append(asdict(card) | {"picture": name})
-    (folder / "examples.json").write_text(json.dumps(cards, indent=1), encoding="utf-8")
+    write_json(folder / CARDS_FILE, cards)
     return folder
 
 
 def read_examples(workdir: Path) -> list[Card]:
     """Return the saved cards; empty where none were saved."""
-    path = Path(workdir) / FOLDER / "examples.json"
+    path = Path(workdir) / FOLDER / CARDS_FILE
     if not path.exists():
         return []
-    return [Card(**card) for card in json.loads(path.read_text(encoding="utf-8"))]
+    cards = read_json(path, "score the run again with eval/run_all.py, which draws them anew")
+    return [Card(**card) for card in cards]
 
 
 def draw_examples(examples: Iterable[PredictionExample]) -> Iterator[tuple[Card, np.ndarray]]:

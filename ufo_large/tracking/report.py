@@ -11,11 +11,12 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from ufo_large.config import read_json, require_inside
 from ufo_large.tracking.charts import NUM_COLORS, Line, draw, short_number
 from ufo_large.tracking.console import format_duration
 from ufo_large.tracking.curves import Curve, curves_of, task_names
 from ufo_large.tracking.environment import read_environments
-from ufo_large.tracking.examples import FOLDER, PredictionExample, read_examples, save_examples
+from ufo_large.tracking.examples import CARDS_FILE, FOLDER, PredictionExample, read_examples, save_examples
 from ufo_large.tracking.jsonl import FILE_NAME as METRICS_LOG
 from ufo_large.tracking.jsonl import read_metrics
 from ufo_large.tracking.panels import Panel, sections
@@ -26,23 +27,27 @@ NEUTRAL = NUM_COLORS - 1
 LONG_VALUE = 400
 
 
-def write_report(workdir: Path, examples: Iterable[PredictionExample] | None = None) -> Path:
+def write_report(
+    workdir: Path, examples: Iterable[PredictionExample] | None = None, results: Path | None = None
+) -> Path:
     """Write `<workdir>/report.html` from what lies in the workdir, and return its path.
 
     Read are metrics.jsonl, metrics.json, config.json, environment.json and examples/; what is missing is left
-    out and the page says how to get it. `examples`, if given, are drawn and saved there first.
+    out and the page says how to get it. `examples`, if given, are drawn and saved there first. `results`: the
+    folder of metrics.json, examples/ and the page, where it is not the workdir.
     """
     workdir = Path(workdir)
+    results = results or workdir
     if not workdir.is_dir():
         raise ValueError(f"{workdir}: no such folder; give the --workdir of a training run")
     if examples is not None:
-        save_examples(workdir, examples)
-    path = workdir / "report.html"
-    path.write_text(render(workdir), encoding="utf-8")
+        save_examples(results, examples)
+    path = results / "report.html"
+    path.write_text(render(workdir, results), encoding="utf-8")
     return path
 
 
-def render(workdir: Path) -> str:
+def render(workdir: Path, results: Path) -> str:
     """Return the page as text."""
     here = Path(__file__).parent
     loader = jinja2.FileSystemLoader(here)
@@ -51,12 +56,12 @@ def render(workdir: Path) -> str:
     entries = read_metrics(workdir / METRICS_LOG)
     curves = curves_of(entries)
     return pages.get_template("report.html").render(
-        name=workdir.resolve().name,
+        name=" / ".join([workdir.resolve().name, *([results.name] if results != workdir else [])]),
         css=Markup((here / "report.css").read_text(encoding="utf-8")),
         js=Markup((here / "report.js").read_text(encoding="utf-8")),
         facts=_facts(entries, curves),
-        results=read_results(workdir),
-        examples=_examples(workdir),
+        results=read_results(results),
+        examples=_examples(results),
         sections=_sections(curves),
         config=_config_rows(workdir / CONFIG_FILE),
         runs=read_environments(workdir),
@@ -118,8 +123,10 @@ def _facts(entries: Sequence[Mapping[str, float]], curves: Mapping[str, Curve]) 
 def _examples(workdir: Path) -> dict[str, list[dict[str, Any]]]:
     """Return the example cards by task, each with its picture as a data address."""
     by_task: dict[str, list[dict[str, Any]]] = {}
+    folder = workdir / FOLDER
     for card in read_examples(workdir):
-        data = base64.b64encode((workdir / FOLDER / card.picture).read_bytes()).decode("ascii")
+        picture = require_inside(folder, card.picture, folder / CARDS_FILE, links=False)
+        data = base64.b64encode(picture.read_bytes()).decode("ascii")
         by_task.setdefault(card.task, []).append({"card": card, "image": f"data:image/jpeg;base64,{data}"})
     return by_task
 
@@ -128,7 +135,7 @@ def _config_rows(path: Path) -> list[tuple[str, str]]:
     """Return (dotted path, value) of every leaf of the saved config; a component shows its class."""
     if not path.exists():
         return []
-    return list(_leaves(json.loads(path.read_text(encoding="utf-8")), ""))
+    return list(_leaves(read_json(path, "put a copy of the run's own there"), ""))
 
 
 def _leaves(value: Any, path: str) -> Iterable[tuple[str, str]]:

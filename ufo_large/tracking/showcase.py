@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from ufo_large.data.decode import decode_image, decode_mask
+from ufo_large.media.decode import decode_image, decode_labels
 from ufo_large.data.evaluation_batches import evaluation_batches
 from ufo_large.data.loader import LoaderConfig
 from ufo_large.data.shards import RawSample, ShardSet, SplitReader
@@ -84,7 +84,7 @@ def truth_of(raw: RawSample, info: TaskInfo) -> int | TrueBoxes | np.ndarray:
     if info.kind == "classification":
         return int(raw.labels[0])
     if info.kind == "segmentation":
-        return decode_mask(raw.mask)
+        return decode_labels(raw.mask)
     boxes_xywh = raw.boxes_xyxy[~raw.crowds].astype(np.float64)
     boxes_xywh[:, 2:] -= boxes_xywh[:, :2]
     return TrueBoxes(boxes_xywh_G4=boxes_xywh, labels_G=raw.labels[~raw.crowds])

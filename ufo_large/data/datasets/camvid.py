@@ -1,13 +1,20 @@
 """CamVid in its two forms: index masks beside split folders, or colour masks with label_colors.txt.
 
-indexed: <split>/*.png with <split>annot/*.png, values 0..10, 11 = void.
+indexed: <split>/*.png with <split>annot/*.png, values 0..10, 11 = void; or those of a classes.txt in ROOT.
 coloured: images/ (or 701_StillsRaw_full/) with labels/ (or LabeledApproved_full/) named *_L.png, the
 colours in label_colors.txt as "r g b name", and the splits in <split>.txt; without these all are train.
 """
 
 from pathlib import Path
 
-from ufo_large.data.datasets.base import Findings, MaskCoding, Reporter, SourceTask, numbered_lines
+from ufo_large.data.datasets.base import (
+    Findings,
+    MaskCoding,
+    Reporter,
+    SourceTask,
+    numbered_lines,
+    read_class_names,
+)
 from ufo_large.data.datasets.pairs import Files, by_stem, masked_source
 from ufo_large.data.shard_index import SPLITS
 from ufo_large.structures import IGNORE_INDEX
@@ -44,8 +51,11 @@ def read_camvid_folder(root: Path, task: str, findings: Findings) -> SourceTask:
             report, masks = findings.at(task, split), root / f"{split}annot"
             unlabeled = split == "test" and not masks.is_dir()
             pairs[split] = (by_stem(root / split, report), None if unlabeled else by_stem(masks, report))
-    coding = MaskCoding.from_values({**{i: i for i in range(len(NAMES))}, VOID: IGNORE_INDEX})
-    return masked_source(task, dict(enumerate(NAMES)), coding, pairs, findings)
+    names, values = dict(enumerate(NAMES)), {**{i: i for i in range(len(NAMES))}, VOID: IGNORE_INDEX}
+    if (root / "classes.txt").is_file():
+        names = read_class_names(root / "classes.txt", findings.at(task))
+        values = {number: label for label, number in enumerate(sorted(names))}
+    return masked_source(task, names, MaskCoding.from_values(values), pairs, findings)
 
 
 def _read_coloured(root: Path, task: str, findings: Findings) -> SourceTask:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ufo_large.data.datasets.base import Findings, MaskCoding, SourceTask
-from ufo_large.data.datasets.contest import SEGMENTATION_NAMES
+from ufo_large.data.datasets.contest_seg import SEGMENTATION_NAMES
 from ufo_large.data.datasets.pairs import Files, masked_source
 from ufo_large.data.shard_index import SPLITS
 from ufo_large.structures import IGNORE_INDEX

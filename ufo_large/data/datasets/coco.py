@@ -6,6 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from ufo_large.config import outside
 from ufo_large.data.datasets.base import (
     FIX_REMEDY,
     Box,
@@ -139,6 +140,9 @@ class CocoReader:
         number, name = image.get("id"), image.get("file_name")
         if not isinstance(number, int) or not isinstance(name, str):
             self._add("annotation", f"image {image} needs an integer `id` and a `file_name`; {FIX_REMEDY}")
+            return None
+        if told := outside(name):
+            self._add("annotation", f"image {name!r} (id {number}) {told}; or {FIX_REMEDY}")
             return None
         path = self.present.get(name, self.folder / name)
         if number in self.seen_ids or name in self.seen_names:

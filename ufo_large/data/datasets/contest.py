@@ -5,34 +5,21 @@
     seg/images/<split>/*     seg/label/<split>/*.png, paired by stem; a class's value a pixel, 255 = ignore
 
 Which tasks and splits exist comes from what folders exist. cls/classes.txt and seg/classes.txt may name the
-classes. Without them, classification has the ids that occur in train, and segmentation the 19 classes of
-the contest.
+classes. Without them the labels of train decide; see `contest_cls` and `contest_seg`.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from ufo_large.data.datasets.base import (
-    Example,
-    Findings,
-    MaskCoding,
-    Reporter,
-    SourceTask,
-    joined,
-    numbered_info,
-    read_class_names,
-)
+from ufo_large.data.datasets.base import Findings, Reporter, SourceTask, read_class_names
 from ufo_large.data.datasets.contest_cls import read_contest_cls
 from ufo_large.data.datasets.contest_dec import read_contest_dec
-from ufo_large.data.datasets.pairs import by_stem, pair_masks
+from ufo_large.data.datasets.contest_seg import read_contest_seg
+from ufo_large.data.datasets.merge import names_of_several
 from ufo_large.data.shard_index import SPLITS
 from ufo_large.structures import TaskInfo
 
 ROOT_NAMES = ("track1_train_data", "train_data", "track1_test_data", "test_data")
-SEGMENTATION_NAMES = (
-    *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation"),
-    *("terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
-)
 
 
 def contest_roots(path: Path) -> list[Path]:
@@ -55,25 +42,32 @@ def _looks_like_root(path: Path) -> bool:
 
 
 def read_contest(
-    roots: list[Path], findings: Findings, counts: Mapping[str, int], known: Mapping[str, TaskInfo]
+    roots: list[Path],
+    findings: Findings,
+    counts: Mapping[str, int],
+    known: Mapping[str, TaskInfo],
+    name: str = "",
 ) -> list[SourceTask]:
     """Read every task that the roots hold.
 
     `counts` gives the number of classes of a task where its files do not say it; `known` gives whole class
-    lists, as a data set that was sharded before has them, and wins over everything.
+    lists, as a data set that was sharded before has them, and wins over everything. `name` names the one task
+    that the roots hold; several are <name>_cls, <name>_dec and <name>_seg.
     """
-    folders = {
-        name: [root / name for root in roots if (root / name).is_dir()] for name in ("cls", "dec", "seg")
+    places = {
+        kind: [root / kind for root in roots if (root / kind).is_dir()] for kind in ("cls", "dec", "seg")
     }
+    found = [kind for kind, folders in places.items() if folders]
+    named = names_of_several(name, found)
     tasks = []
-    if folders["cls"]:
-        names = _class_names(folders["cls"], counts.get("cls"), findings.at("cls"))
-        tasks.append(read_contest_cls(folders["cls"], findings, names, known.get("cls")))
-    if folders["dec"]:
-        tasks.append(read_contest_dec(folders["dec"], findings, known.get("dec")))
-    if folders["seg"]:
-        names = _class_names(folders["seg"], counts.get("seg"), findings.at("seg"))
-        tasks.append(_read_seg(folders["seg"], findings, names, known.get("seg")))
+    for kind in found:
+        folders, task = places[kind], named[kind]
+        if kind == "dec":
+            tasks.append(read_contest_dec(folders, task, findings, known.get(task)))
+            continue
+        read = read_contest_cls if kind == "cls" else read_contest_seg
+        names = _class_names(folders, counts.get(task), findings.at(task))
+        tasks.append(read(folders, task, findings, names, known.get(task)))
     return [task for task in tasks if task.splits]
 
 
@@ -84,20 +78,3 @@ def _class_names(folders: list[Path], count: int | None, report: Reporter) -> di
         if (folder / "classes.txt").is_file():
             return read_class_names(folder / "classes.txt", report)
     return None
-
-
-def _read_seg(
-    folders: list[Path], findings: Findings, names: dict[int, str] | None, known: TaskInfo | None
-) -> SourceTask:
-    info = known or numbered_info("seg", "segmentation", names or dict(enumerate(SEGMENTATION_NAMES)))
-    coding = MaskCoding.from_values({number: label for label, number in enumerate(info.class_ids)})
-    splits: dict[str, list[Example]] = {}
-    for folder in folders:
-        for split in SPLITS:
-            images, masks = folder / "images" / split, folder / "label" / split
-            if images.is_dir():
-                report = findings.at("seg", split)
-                labels = by_stem(masks, report) if masks.is_dir() or split != "test" else None
-                found = pair_masks(by_stem(images, report), labels, coding, report)
-                splits[split] = joined(splits.get(split, []), found)
-    return SourceTask(info, splits)

@@ -20,19 +20,23 @@ from ufo_large.structures import TaskInfo
 
 
 def read_contest_cls(
-    folders: list[Path], findings: Findings, names: Mapping[int, str] | None, known: TaskInfo | None
+    folders: list[Path],
+    task: str,
+    findings: Findings,
+    names: Mapping[int, str] | None,
+    known: TaskInfo | None,
 ) -> SourceTask:
     """Read the cls/ folders of all roots. Classes: `known`, else `names`, else the ids that train uses."""
     splits: dict[str, list[Example]] = {}
     for folder in folders:
         for split in SPLITS:
             if (folder / split).is_dir() or (folder / f"{split}.txt").is_file():
-                found = _read_split(folder, split, findings.at("cls", split))
+                found = _read_split(folder, split, findings.at(task, split))
                 splits[split] = joined(splits.get(split, []), found)
-    info = known or _infer_info(splits, names, folders[0], findings.at("cls"))
+    info = known or _infer_info(splits, names, folders[0], findings.at(task))
     labels = {number: label for label, number in enumerate(info.class_ids)}
     for split, examples in splits.items():
-        moved = (_relabel(example, labels, findings.at("cls", split)) for example in examples)
+        moved = (_relabel(example, labels, findings.at(task, split)) for example in examples)
         splits[split] = [example for example in moved if example is not None]
     return SourceTask(info, splits)
 
@@ -67,7 +71,7 @@ def _infer_info(
     if not names:
         remedy = "give the train root too, write cls/classes.txt, or keep to other shards with --like SHARDS"
         report.add("classes", f"{folder}: no labels, so no class list; {remedy}", folder)
-    return numbered_info("cls", "classification", dict(names))
+    return numbered_info(report.task, "classification", dict(names))
 
 
 def _relabel(example: Example, labels: Mapping[int, int], report: Reporter) -> Example | None:

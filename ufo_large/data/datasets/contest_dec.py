@@ -18,26 +18,28 @@ from ufo_large.data.shard_index import SPLITS
 from ufo_large.structures import TaskInfo
 
 
-def read_contest_dec(folders: list[Path], findings: Findings, known: TaskInfo | None) -> SourceTask:
+def read_contest_dec(
+    folders: list[Path], task: str, findings: Findings, known: TaskInfo | None
+) -> SourceTask:
     """Read the dec/ folders of all roots.
 
     A val.json beside no val/ folder only tells the categories, as in the contest's test root.
     """
-    cocos = _load_all(folders, findings)
-    info = known or _infer_info(cocos, folders[0], findings.at("dec"))
+    cocos = _load_all(folders, task, findings)
+    info = known or _infer_info(cocos, folders[0], findings.at(task))
     labels = {number: label for label, number in enumerate(info.class_ids)}
     splits: dict[str, list[Example]] = {}
     for folder in folders:
         for split in SPLITS:
             if (folder / split).is_dir():
-                found = _read_split(folder, split, cocos, labels, findings.at("dec", split))
+                found = _read_split(folder, split, cocos, labels, findings.at(task, split))
                 splits[split] = joined(splits.get(split, []), found)
     return SourceTask(info, splits)
 
 
-def _load_all(folders: list[Path], findings: Findings) -> dict[Path, Coco]:
+def _load_all(folders: list[Path], task: str, findings: Findings) -> dict[Path, Coco]:
     files = [(folder / f"{split}.json", split) for folder in folders for split in SPLITS]
-    return {file: load_coco(file, findings.at("dec", split)) for file, split in files if file.is_file()}
+    return {file: load_coco(file, findings.at(task, split)) for file, split in files if file.is_file()}
 
 
 def _infer_info(cocos: dict[Path, Coco], folder: Path, report: Reporter) -> TaskInfo:
@@ -45,7 +47,7 @@ def _infer_info(cocos: dict[Path, Coco], folder: Path, report: Reporter) -> Task
     if not names:
         remedy = "add `categories` to a JSON there, or keep to other shards with --like SHARDS"
         report.add("classes", f"{folder}: no categories; {remedy}", folder)
-    return numbered_info("dec", "detection", names)
+    return numbered_info(report.task, "detection", names)
 
 
 def _read_split(

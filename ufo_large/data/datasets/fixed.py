@@ -1,6 +1,7 @@
 """A fixed index: the examples that are left after dropping and clipping, pointing at the user's own files.
 
-check_data.py --fix writes it, make_shards.py --data reads it like any other layout.
+check_data.py --fix writes it, make_shards.py --data reads it like any other layout. It may name pictures
+anywhere on this machine, so use one only where you wrote it yourself.
 """
 
 import json
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ufo_large.data.datasets.base import Box, Example, MaskCoding, SourceTask
+from ufo_large.data.shard_index import SPLITS
 from ufo_large.structures import TaskInfo
 
 FIXED_FILE = "fixed.json"
@@ -83,6 +85,12 @@ def read_fixed_folder(root: Path) -> list[SourceTask]:
 
 def _task(row: dict[str, Any], codings: list[MaskCoding], file: Path) -> SourceTask:
     info = TaskInfo(**{k: tuple(v) if isinstance(v, list) else v for k, v in row["info"].items()})
+    if unknown := row["splits"].keys() - set(SPLITS):
+        known = ", ".join(SPLITS)
+        raise ValueError(
+            f"{file}: task {info.name!r} has a split {min(unknown)!r}, but splits are {known}; "
+            "run check_data.py --fix again"
+        )
     splits = {
         split: [_example(e, codings, f"{file}: {info.name}/{split} {e['file_name']}") for e in examples]
         for split, examples in row["splits"].items()

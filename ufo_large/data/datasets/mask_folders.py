@@ -8,6 +8,7 @@ annotations/), or both without split folders, which is train alone.
 from dataclasses import dataclass
 from pathlib import Path
 
+from ufo_large.data.datasets.annotation_files import unread_annotations
 from ufo_large.data.datasets.base import (
     Findings,
     MaskCoding,
@@ -16,9 +17,9 @@ from ufo_large.data.datasets.base import (
     list_images,
     read_class_names,
 )
-from ufo_large.data.datasets.contest import SEGMENTATION_NAMES
+from ufo_large.data.datasets.contest_seg import SEGMENTATION_NAMES
 from ufo_large.data.datasets.pairs import Files, by_stem, masked_source
-from ufo_large.data.datasets.split_names import report_unread, splits_among
+from ufo_large.data.datasets.split_names import report_unread, splits_among, subfolders
 
 TRAIN_ID = "_train_id"
 
@@ -46,6 +47,12 @@ def is_mask_folder(root: Path) -> bool:
     return _find(root) is not None
 
 
+def unread_instead_of_masks(root: Path) -> str:
+    """Return which annotations lie where masks are looked for, with the remedy; empty where masks do."""
+    masks = _find(root).masks
+    return "" if any(map(list_images, (masks, *subfolders(masks)))) else unread_annotations(root)
+
+
 def read_mask_folder(root: Path, task: str, findings: Findings, count: int | None = None) -> SourceTask:
     """Read pictures with masks of values 0..K-1 and 255 = ignore.
 
@@ -54,7 +61,7 @@ def read_mask_folder(root: Path, task: str, findings: Findings, count: int | Non
     place = _find(root)
     report = findings.at(task)
     names = _names(root, place, report, count)
-    folders = [p for p in sorted(place.images.iterdir()) if p.is_dir() and not p.name.startswith(".")]
+    folders = subfolders(place.images)
     splits = splits_among((folder.name, folder) for folder in folders)
     if splits:
         report_unread(folders, splits.values(), report)

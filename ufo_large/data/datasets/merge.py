@@ -1,10 +1,26 @@
 """Merge several sources of one task: classes of one name become one class."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ufo_large.data.datasets.base import Example, SourceTask, joined
 from ufo_large.structures import TaskInfo
+
+
+def names_of_several(name: str, tasks: Sequence[str]) -> dict[str, str]:
+    """Return what the tasks of one folder are called: <name> where it is alone, else <name>_<task>.
+
+    An empty name changes nothing.
+    """
+    if not name:
+        return {task: task for task in tasks}
+    return {task: name if len(tasks) == 1 else f"{name}_{task}" for task in tasks}
+
+
+def renamed(tasks: list[SourceTask], name: str) -> list[SourceTask]:
+    """Call tasks that were read from one folder as `names_of_several` says."""
+    names = names_of_several(name, [task.info.name for task in tasks])
+    return [replace(task, info=replace(task.info, name=names[task.info.name])) for task in tasks]
 
 
 def merge_tasks(tasks: list[SourceTask]) -> list[SourceTask]:

@@ -25,6 +25,18 @@ def splits_among(places: Iterable[tuple[str, Path]]) -> dict[str, Path]:
     return {split: found[split] for split in SPLITS if split in found}
 
 
+def subfolders(parent: Path) -> list[Path]:
+    """Return the folders in a folder, sorted, without hidden ones; none where it is not there."""
+    if not parent.is_dir():
+        return []
+    return sorted(p for p in parent.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def split_folders(root: Path) -> dict[str, Path]:
+    """Return the folder of each split that a folder holds."""
+    return splits_among((folder.name, folder) for folder in subfolders(root))
+
+
 def report_unread(places: Iterable[Path], read: Iterable[Path], report: Reporter) -> None:
     """Report places beside the splits that no split takes: they would be lost without a word."""
     if names := sorted({p.name for p in places} - {p.name for p in read}):

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torchvision import tv_tensors
 
-from ufo_large.data.decode import BadSample
+from ufo_large.media.decode import BadSample
 from ufo_large.data.shards import SplitReader
 from ufo_large.data.transforms.base import Example, log_uniform, pick
 from ufo_large.data.transforms.window import Window, fit, load, scaled

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torchvision import tv_tensors
 
-from ufo_large.data.decode import BadSample
+from ufo_large.media.decode import BadSample
 from ufo_large.data.shards import RawSample, SplitReader
 from ufo_large.data.transforms.appearance import check_range, check_share, colour_jitter, mirrored, repainted
 from ufo_large.data.transforms.base import Example, Transform, chance, log_uniform, pick, uniform

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ufo_large.data.decode import decode_mask
+from ufo_large.media.decode import decode_labels
 from ufo_large.data.shards import RawSample, SplitReader
 from ufo_large.data.transforms.appearance import check_range, check_share, colour_jitter, mirrored, repainted
 from ufo_large.data.transforms.base import Example, Transform, chance, log_uniform
@@ -61,7 +61,7 @@ class SegmentationTransform(Transform):
         window = jittered_window(size, canvas, zoom, self.keep_aspect)
         if self.config.max_share == 1 or raw.mask is None or (window.height, window.width) == size:
             return window
-        mask = decode_mask(raw.mask)
+        mask = decode_labels(raw.mask)
         for _ in range(CROP_ATTEMPTS - 1):
             if largest_share(mask, window) <= self.config.max_share:
                 break

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torchvision import tv_tensors
 
-from ufo_large.data.decode import BadSample, decode_mask, decode_part, shrink_for
+from ufo_large.media.decode import BadSample, decode_labels, decode_part, shrink_for
 from ufo_large.data.shards import RawSample
 from ufo_large.data.transforms.base import Example
 
@@ -149,7 +149,7 @@ def _load_mask(raw: RawSample, window: Window) -> tv_tensors.Mask:
     """Decode, crop and resize the mask to the nearest label."""
     if raw.mask is None:
         raise BadSample("a labeled sample without mask")
-    mask = decode_mask(raw.mask)
+    mask = decode_labels(raw.mask)
     if mask.shape != (raw.sample.height, raw.sample.width):
         raise BadSample(
             f"mask is {mask.shape[0]}x{mask.shape[1]}, its image {raw.sample.height}x{raw.sample.width}"

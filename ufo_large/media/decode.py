@@ -12,16 +12,13 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from ufo_large.data.jpeg import cut, read_frame
-from ufo_large.data.pictures import in_8_bits
+from ufo_large.media.jpeg import cut, read_frame
+from ufo_large.media.pictures import in_8_bits
+from ufo_large.structures import BadSample
 
 JPEG_MAGIC = b"\xff\xd8"
 PNG_MAGIC = b"\x89PNG"
 PNG_COLOUR_TYPE, PNG_GRAY = 25, 0
-
-
-class BadSample(ValueError):
-    """The bytes of a sample are not what they should be; the message says how."""
 
 
 def decode_image(data: bytes, shrink: int = 1, scratch: np.ndarray | None = None) -> np.ndarray:
@@ -87,7 +84,7 @@ def shrink_for(factor: float) -> int:
     return next((s for s in (8, 4, 2) if factor * s <= 1.0), 1)
 
 
-def decode_mask(data: bytes) -> np.ndarray:
+def decode_labels(data: bytes) -> np.ndarray:
     """Return the label of every pixel, uint8 [H, W]; raises BadSample when `data` is no mask."""
     if data[:4] == PNG_MAGIC and data[PNG_COLOUR_TYPE] == PNG_GRAY:
         mask = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)

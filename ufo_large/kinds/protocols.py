@@ -24,7 +24,7 @@ from typing import Literal
 import numpy as np
 
 from ufo_large.config import did_you_mean
-from ufo_large.evaluation.polygons import paint_rings
+from ufo_large.kinds.polygons import paint_rings
 from ufo_large.structures import IGNORE_INDEX
 
 

@@ -142,7 +142,7 @@ def _shrink(gray_HW: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def _mask_facts(data: bytes, colored: bool) -> FileFacts:
-    values_HW = decode_mask(data, colored)
+    values_HW = mask_values(data, colored)
     values, counts = np.unique(values_HW, return_counts=True)
     return FileFacts(
         format="png" if data[:4] == b"\x89PNG" else "other",
@@ -153,7 +153,7 @@ def _mask_facts(data: bytes, colored: bool) -> FileFacts:
     )
 
 
-def decode_mask(data: bytes, colored: bool = False) -> np.ndarray:
+def mask_values(data: bytes, colored: bool = False) -> np.ndarray:
     """Return the values [H, W] of a user's mask: grey or palette values, 0xRRGGBB where `colored`.
 
     Grey values may stand in three equal channels. Raises ValueError where they differ and `colored` is False,

@@ -1,0 +1,237 @@
+"""Layouts that are not read are refused with the nearest reason, never taken for class folders or masks."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from ufo_large.data.datasets.base import Findings
+from ufo_large.data.datasets.sources import read_sources
+from ufo_large.data.sharding import ShardingOptions, make_shards
+
+H, W = 30, 40
+COCO = json.dumps({"images": [], "annotations": [], "categories": []})
+
+
+def photo(path: Path) -> Path:
+    """A picture of many colours."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (H, W, 3), np.uint8)
+    assert cv2.imwrite(str(path), pixels)
+    return path
+
+
+def mask(path: Path, *values: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stripes = np.repeat(np.array(values, np.uint8), -(-W // len(values)))[:W]
+    assert cv2.imwrite(str(path), np.broadcast_to(stripes, (H, W)).copy())
+    return path
+
+
+def text(path: Path, content: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+    return path
+
+
+def yolo(root: Path, split: str = "train") -> None:
+    for stem in "ab":
+        photo(root / split / f"images/{stem}.jpg")
+    text(root / split / "labels/a.txt", "")
+    text(root / split / "labels/b.txt", "0 0.5 0.5 0.2 0.2\n")
+
+
+def yolo_with_yaml(root: Path) -> None:
+    yolo(root)
+    text(root / "data.yaml", "train: train/images\nnames: [car]\n")
+
+
+def yolo_by_kind(root: Path) -> None:
+    photo(root / "images/test/a.jpg")
+    text(root / "labels/test/a.txt", "0 0.5 0.5 0.2 0.2\n")
+    text(root / "classes.txt", "car\nbus\n")
+
+
+def yolo_beside_pictures(root: Path) -> None:
+    for part in ("part1", "part2"):
+        photo(root / part / "a.jpg")
+        text(root / part / "a.txt", "0 0.5 0.5 0.2 0.2\n1 0.1 0.1 0.1 0.1\n")
+
+
+def table(root: Path) -> None:
+    photo(root / "images/a.jpg")
+    text(root / "labels.csv", "file,label\na.jpg,cat\n")
+
+
+def table_of_parts(root: Path) -> None:
+    for part in ("set_part_1", "set_part_2"):
+        photo(root / part / f"{part}.jpg")
+    text(root / "lesions.csv", "id,dx\nset_part_2,nv\n")
+
+
+def table_beside_loose_pictures(root: Path) -> None:
+    photo(root / "train/a.jpg")
+    text(root / "train.csv", "id,dx\na,nv\n")
+
+
+def hugging_face(root: Path) -> None:
+    for part in ("one", "two"):
+        photo(root / "train" / part / "a.jpg")
+    text(root / "train/metadata.jsonl", '{"file_name": "one/a.jpg", "label": "cat"}\n')
+
+
+def roboflow_coco(root: Path) -> None:
+    photo(root / "train/a.jpg")
+    text(root / "train/_annotations.coco.json", COCO)
+
+
+def coco_of_another_name(root: Path) -> None:
+    photo(root / "images/a.jpg")
+    text(root / "annotations/instances_default.json", COCO)
+
+
+def coco_beside_pictures(root: Path) -> None:
+    photo(root / "images/a.jpg")
+    text(root / "result.json", COCO)
+
+
+def voc_of_other_names(root: Path) -> None:
+    photo(root / "images/a.jpg")
+    text(root / "annotations/a.xml", "<annotation></annotation>")
+
+
+def voc_beside_pictures(root: Path) -> None:
+    for part in ("part1", "part2"):
+        photo(root / part / "a.jpg")
+        text(root / part / "a.xml", "<annotation></annotation>")
+
+
+def labelme(root: Path) -> None:
+    for part in ("part1", "part2"):
+        photo(root / part / "a.jpg")
+        text(root / part / "a.json", '{"shapes": [], "imagePath": "a.jpg"}')
+
+
+def masks_of_other_names(root: Path) -> None:
+    photo(root / "train/rgb/a.jpg")
+    mask(root / "train/truth/a.png", 0, 1, 2)
+
+
+def voc_segmentation(root: Path) -> None:
+    photo(root / "JPEGImages/a.jpg")
+    mask(root / "SegmentationClass/a.png", 0, 1)
+
+
+def split_and_kind_in_one_name(root: Path) -> None:
+    photo(root / "train_images/a.jpg")
+    photo(root / "test_images/b.jpg")
+
+
+def pairs_of_translation(root: Path) -> None:
+    for name in ("trainA", "trainB"):
+        photo(root / name / "a.jpg")
+
+
+UNREAD: dict[Callable[[Path], None], str] = {
+    yolo: r"labels/b\.txt: boxes as YOLO writes them are not read yet; write them as COCO",
+    yolo_with_yaml: r"data\.yaml: the boxes of a YOLO data set are not read yet; write them as COCO",
+    yolo_by_kind: r"labels/test/a\.txt: boxes as YOLO writes them",
+    yolo_beside_pictures: r"part1/a\.txt: boxes as YOLO writes them",
+    table: r"labels\.csv: a table that names the pictures .* not read yet; put them into a folder per class",
+    table_of_parts: r"lesions\.csv: a table that names the pictures of set_part_2",
+    table_beside_loose_pictures: r"train\.csv: a table that names the pictures of train",
+    hugging_face: r"metadata\.jsonl: annotations of Hugging Face's imagefolder, which are not read yet",
+    roboflow_coco: r"_annotations\.coco\.json: COCO is read from annotations/instances_<split>\.json",
+    coco_of_another_name: r"instances_default\.json: COCO is read from annotations/instances_<split>\.json",
+    coco_beside_pictures: r"result\.json: COCO is read from annotations/instances_<split>\.json",
+    voc_of_other_names: r"a\.xml: VOC is read from Annotations/ and JPEGImages/",
+    voc_beside_pictures: r"a\.xml: VOC is read from Annotations/ and JPEGImages/",
+    labelme: r"a\.json: LabelMe's shapes are not read; write them as COCO",
+    masks_of_other_names: r"truth/a\.png is a mask of rgb/a\.jpg .* name the folders images/ and masks/",
+    voc_segmentation: r"JPEGImages: no name of a class; .*name the folders images/ and masks/",
+    split_and_kind_in_one_name: r"test_images: no name of a class",
+    pairs_of_translation: r"trainA: no name of a class",
+}
+
+
+@pytest.mark.parametrize("write", UNREAD, ids=lambda write: write.__name__)
+def test_a_layout_that_is_not_read_is_refused_with_its_reason(write, tmp_path):
+    root = tmp_path / "set"
+    root.mkdir()
+    write(root)
+    with pytest.raises(ValueError) as stop:
+        make_shards([root], tmp_path / "out", ShardingOptions())
+    assert re.search(UNREAD[write], str(stop.value)), stop.value
+    assert not (tmp_path / "out").exists()
+
+
+def problems(root: Path) -> str:
+    findings = Findings()
+    read_sources([root], findings)
+    return "\n".join(item.message for item in findings.items)
+
+
+def test_files_beside_class_folders_that_agree_with_them_are_no_hindrance(tmp_path):
+    for name in ("cat", "dog"):
+        photo(tmp_path / name / "1.jpg")
+        photo(tmp_path / name / "2.jpg")
+        text(tmp_path / name / "1.txt", "a caption with 5 words")
+    text(tmp_path / "train.csv", "file,class\ncat/1.jpg,cat\ndog/1.jpg,dog\n")
+    text(tmp_path / "weights.csv", "class,weight\ncat,0.5\n")
+    text(tmp_path / "names.json", '{"0": "cat"}')
+    text(tmp_path / "config.yaml", "author: someone\n")
+    assert problems(tmp_path) == ""
+    text(tmp_path / "train.csv", "name,label,set\ncat/1.jpg,0,a\ndog/1.jpg,1,a\n")
+    assert problems(tmp_path) == ""
+    text(tmp_path / "train.csv", "file,class\ncat/1.jpg,tabby\ncat/2.jpg,tiger\ndog/1.jpg,tabby\n")
+    with pytest.raises(ValueError, match=r"train\.csv: .*move the table out if the folders are the classes"):
+        problems(tmp_path)
+
+
+def test_masks_and_yolo_labels_side_by_side_are_masks_where_they_have_a_folder(tmp_path):
+    photo(tmp_path / "images/a.jpg")
+    mask(tmp_path / "masks/a.png", 0, 1)
+    text(tmp_path / "classes.txt", "road\nsky\n")
+    text(tmp_path / "list.csv", "name\na.jpg\n")
+    text(tmp_path / "annotations.json", COCO)
+    text(tmp_path / "labels/a.txt", "0 0.5 0.5 0.2 0.2\n")
+    assert problems(tmp_path) == ""
+
+
+def test_a_table_that_cannot_be_read_is_named(tmp_path):
+    photo(tmp_path / "cat/1.jpg")
+    text(tmp_path / "runs.csv", "name,pixels\n1.jpg," + "7 " * 100_000 + "\n")
+    with pytest.raises(
+        ValueError, match=r"runs\.csv: cannot be read as a table \(field larger .*; correct it"
+    ):
+        problems(tmp_path)
+
+
+def test_one_class_alone_is_refused(tmp_path):
+    photo(tmp_path / "set/pictures/a.jpg")
+    assert "cls: pictures is its only class, so every answer is right; add" in problems(tmp_path / "set")
+    photo(tmp_path / "other/dog/a.jpg")
+    findings = Findings()
+    (both,) = read_sources([tmp_path / "set", tmp_path / "other"], findings)
+    assert both.info.class_names == ("pictures", "dog") and not findings.items
+
+
+def test_a_folder_without_pictures_is_no_class(tmp_path):
+    for name in ("cat", "dog"):
+        photo(tmp_path / name / "a.jpg")
+    text(tmp_path / "docs/notes.md", "nothing")
+    assert "docs: no picture in it, so it is no class; add some, or move it out" in problems(tmp_path)
+
+
+def test_pictures_beside_class_folders_are_not_passed_over(tmp_path):
+    for name in ("cat", "dog"):
+        photo(tmp_path / "train" / name / "a.jpg")
+    photo(tmp_path / "train/loose.jpg")
+    photo(tmp_path / "val/b.jpg")
+    told = problems(tmp_path)
+    assert "train: 1 pictures lie beside the class folders: loose.jpg; move them into one" in told
+    assert "val: no class folders, so its pictures have no label; put them into cat, dog" in told

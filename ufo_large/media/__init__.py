@@ -1,0 +1,1 @@
+"""Pictures: reading them, looking into them, drawing on them."""
