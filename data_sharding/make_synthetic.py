@@ -13,7 +13,13 @@ def main() -> None:
     parser.add_argument("--out", required=True, help="a new folder; the same world is not painted twice")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies every count below")
-    for task, what in (("cls", "cars"), ("dec", "streets with signs"), ("seg", "streets with masks")):
+    tasks = {
+        "cls": "cars",
+        "dec": "streets with signs",
+        "seg": "streets with masks",
+        "depth": "streets with depth, in OUT/depth",
+    }
+    for task, what in tasks.items():
         parser.add_argument(
             f"--{task}",
             nargs=3,
@@ -23,7 +29,7 @@ def main() -> None:
             help=f"how many {what} (default %(default)s)",
         )
     args = parser.parse_args()
-    wanted = WorldSizes(cls=tuple(args.cls), dec=tuple(args.dec), seg=tuple(args.seg)).scaled(args.scale)
+    wanted = WorldSizes(**{task: tuple(getattr(args, task)) for task in tasks}).scaled(args.scale)
     require_writable(args.out, "--out")
     for root in write_world(args.out, args.seed, wanted):
         print(root)

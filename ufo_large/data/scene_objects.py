@@ -15,6 +15,7 @@ Rgb = tuple[float, float, float]
 Rect = tuple[float, float, float, float]
 
 SUBPIXEL_BITS = 4
+LIES_FLAT = -1.0
 
 # values of the masks: train ids of Cityscapes
 CLASSES = {
@@ -26,10 +27,11 @@ VALUE = {name: value for value, name in CLASSES.items()}
 
 @dataclass(slots=True)
 class Canvas:
-    """A picture being painted with its class mask.
+    """A picture being painted with its class mask and with what its depth follows from.
 
     `rgb_HW3` uint8; `classes_HW` uint8 mask values; `objects_HW` uint8 number of the topmost object a pixel
-    shows, 0 = background.
+    shows, 0 = background; `feet_HW` float32 row on which what a pixel shows stands on the ground, LIES_FLAT
+    for the ground itself and for the sky.
     """
 
     height: int
@@ -37,45 +39,53 @@ class Canvas:
     rgb_HW3: np.ndarray = field(init=False)
     classes_HW: np.ndarray = field(init=False)
     objects_HW: np.ndarray = field(init=False)
+    feet_HW: np.ndarray = field(init=False)
 
     def __post_init__(self):
         self.rgb_HW3 = np.zeros((self.height, self.width, 3), np.uint8)
         self.classes_HW = np.full((self.height, self.width), IGNORE_INDEX, np.uint8)
         self.objects_HW = np.zeros((self.height, self.width), np.uint8)
+        self.feet_HW = np.full((self.height, self.width), LIES_FLAT, np.float32)
 
-    def fill(self, polygons, color: Rgb, value: int | None = None, number: int = 0) -> None:
+    def fill(
+        self, polygons, color: Rgb, value: int | None = None, number: int = 0, foot: float = LIES_FLAT
+    ) -> None:
         """Fill polygons (canvas pixels, not overlapping) with one colour.
 
-        `value` None leaves the mask as it is (details on an object); `number` 0 is for the background, which
-        is painted before any object.
+        `value` None leaves mask and feet as they are (details on an object); `number` 0 is for the
+        background, which is painted before any object; `foot` is the row on which the object stands.
         """
         fixed = [np.rint(np.asarray(p, np.float32) * (1 << SUBPIXEL_BITS)).astype(np.int32) for p in polygons]
         rgb = tuple(min(max(int(c), 0), 255) for c in color)
         cv2.fillPoly(self.rgb_HW3, fixed, rgb, cv2.LINE_8, SUBPIXEL_BITS)
         if value is not None:
             cv2.fillPoly(self.classes_HW, fixed, int(value), cv2.LINE_8, SUBPIXEL_BITS)
+            cv2.fillPoly(self.feet_HW, fixed, float(foot), cv2.LINE_8, SUBPIXEL_BITS)
         if value is not None and number:
             cv2.fillPoly(self.objects_HW, fixed, int(number), cv2.LINE_8, SUBPIXEL_BITS)
 
 
 @dataclass(frozen=True, slots=True)
 class Brush:
-    """Paints unit-square shapes into `rect` (x0, y0, x1, y1) of a canvas, mirrored where `flip`."""
+    """Paints unit-square shapes into `rect` (x0, y0, x1, y1) of a canvas, mirrored where `flip`.
+
+    The object stands on the row `foot`; None: on the lower edge of `rect`.
+    """
 
     canvas: Canvas
     rect: Rect
     value: int
     number: int = 0
     flip: bool = False
+    foot: float | None = None
 
     def shape(self, points, color: Rgb, outline: bool = False) -> None:
         """`outline`: this shape is the object's body and also paints the mask."""
         self.shapes([points], color, outline)
 
     def shapes(self, polygons, color: Rgb, outline: bool = False) -> None:
-        self.canvas.fill(
-            [self._to_canvas(p) for p in polygons], color, self.value if outline else None, self.number
-        )
+        value, foot = self.value if outline else None, self.rect[3] if self.foot is None else self.foot
+        self.canvas.fill([self._to_canvas(p) for p in polygons], color, value, self.number, foot)
 
     def _to_canvas(self, points) -> np.ndarray:
         x0, y0, x1, y1 = self.rect
@@ -185,8 +195,11 @@ def draw_car(canvas: Canvas, rect: Rect, label: int, rng: np.random.Generator, n
 SIGN_NAMES = ("stop", "limit", "warning", "crossing", "mandatory", "priority")
 
 
-def draw_sign(canvas: Canvas, rect: Rect, label: int, rng: np.random.Generator, number: int = 0) -> None:
-    brush = Brush(canvas, rect, VALUE["traffic sign"], number)
+def draw_sign(
+    canvas: Canvas, rect: Rect, label: int, rng: np.random.Generator, number: int, foot: float
+) -> None:
+    """`foot`: the row on which its pole stands."""
+    brush = Brush(canvas, rect, VALUE["traffic sign"], number, foot=foot)
     fade = rng.uniform(0.85, 1.1)
     red, white, black = (200 * fade, 25, 30), (235 * fade,) * 3, (25, 25, 30)
     blue, yellow = (30, 80, 200 * fade), (240 * fade, 200 * fade, 30)

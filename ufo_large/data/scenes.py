@@ -2,6 +2,10 @@
 
 A street is painted at twice its size, far things first, then lit, blurred by the shrinking, and given
 sensor noise. Boxes of signs that something else hides are left out.
+
+Depth is that of a pinhole camera CAMERA_METRES above a flat ground, its focal length FOCAL_HEIGHTS times the
+height of the picture: a point of the ground `v` rows below the horizon is CAMERA_METRES * focal / v away.
+Whatever stands on the ground is a plane at the depth of its foot, so houses and trees are at 60 m.
 """
 
 from dataclasses import dataclass
@@ -11,6 +15,7 @@ import numpy as np
 
 from ufo_large.data.scene_objects import (
     CAR_CLASSES,
+    LIES_FLAT,
     SIGN_NAMES,
     VALUE,
     Canvas,
@@ -24,6 +29,12 @@ from ufo_large.data.scene_objects import (
 )
 
 SUPERSAMPLING = 2
+CENTRES = slice(
+    SUPERSAMPLING // 2, None, SUPERSAMPLING
+)  # canvas rows or columns amid the pixels of the picture
+CAMERA_METRES = 1.5
+FOCAL_HEIGHTS = 2.0
+FAR_SIDE = 0.05  # feet of houses and trees below the horizon, as a share of the height
 MIN_VISIBLE = 0.6
 POLE_NUMBER = 255
 
@@ -32,10 +43,14 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scene:
-    """`rgb_HW3` uint8, `classes_HW` uint8 mask values, and the visible signs as (box xyxy, label)."""
+    """`rgb_HW3` uint8, `classes_HW` uint8 mask values, and the visible signs as (box xyxy, label).
+
+    `depth_HW` is float32 metres along the optical axis; 0 = none, for the sky.
+    """
 
     rgb_HW3: np.ndarray
     classes_HW: np.ndarray
+    depth_HW: np.ndarray
     signs: tuple[tuple[Box, int], ...]
 
 
@@ -51,18 +66,27 @@ class _Street:
     road_right: float
 
     def road_edges(self, y: float) -> tuple[float, float]:
-        depth = (y - self.horizon) / (self.canvas.height - self.horizon)
+        nearness = (y - self.horizon) / (self.canvas.height - self.horizon)
         return (
-            self.vanishing_x + (self.road_left - self.vanishing_x) * depth,
-            self.vanishing_x + (self.road_right - self.vanishing_x) * depth,
+            self.vanishing_x + (self.road_left - self.vanishing_x) * nearness,
+            self.vanishing_x + (self.road_right - self.vanishing_x) * nearness,
         )
+
+    def depth(self) -> np.ndarray:
+        """Return the metres to what every pixel of the picture shows, float32 [H, W]; 0 for the sky."""
+        rows_H1 = np.arange(self.canvas.height, dtype=np.float64)[CENTRES, None]
+        feet_HW = self.canvas.feet_HW[CENTRES, CENTRES]
+        below_HW = np.where(feet_HW == LIES_FLAT, rows_H1, feet_HW) - self.horizon
+        scale = CAMERA_METRES * FOCAL_HEIGHTS * self.canvas.height
+        depth_HW = np.divide(scale, below_HW, out=np.zeros_like(below_HW), where=below_HW > 0)
+        return depth_HW.astype(np.float32)
 
 
 def render_street(height: int, width: int, rng: np.random.Generator) -> Scene:
     """Paint one street of height x width pixels."""
     street = _ground(height * SUPERSAMPLING, width * SUPERSAMPLING, rng)
     signs = _populate(street)
-    return _develop(street.canvas, signs, height, width, rng)
+    return _develop(street, signs, height, width)
 
 
 def render_close_up(height: int, width: int, label: int, rng: np.random.Generator) -> Scene:
@@ -76,7 +100,7 @@ def render_close_up(height: int, width: int, label: int, rng: np.random.Generato
     draw_car(canvas, (x, bottom - tall, x + length, bottom), label, rng)
     if rng.random() < 0.12:
         _occlude(street, x + length * rng.uniform(0.1, 0.9))
-    return _develop(canvas, [], height, width, rng)
+    return _develop(street, [], height, width)
 
 
 def _occlude(street: _Street, x: float) -> None:
@@ -125,7 +149,7 @@ def _paint_far_side(street: _Street) -> None:
         wide = canvas.width * rng.uniform(0.1, 0.25)
         nearness = min(1.0, abs(x + wide / 2 - street.vanishing_x) / (0.6 * canvas.width))
         tall = street.horizon * (0.25 + 0.75 * nearness) * rng.uniform(0.6, 1.15)
-        bottom = street.horizon + canvas.height * 0.05
+        bottom = street.horizon + canvas.height * FAR_SIDE
         kind = rng.random()
         if kind < 0.65:
             draw_house(canvas, (x, bottom - tall, x + wide, bottom), rng)
@@ -156,8 +180,8 @@ def _paint_floor(street: _Street) -> None:
 def _paint_lane_mark(street: _Street, start: float) -> None:
     canvas = street.canvas
     points = []
-    for depth, side in ((start, -1), (start, 1), (start + 0.08, 1), (start + 0.08, -1)):
-        y = street.horizon + depth * (canvas.height - street.horizon)
+    for nearness, side in ((start, -1), (start, 1), (start + 0.08, 1), (start + 0.08, -1)):
+        y = street.horizon + nearness * (canvas.height - street.horizon)
         left, right = street.road_edges(y)
         points.append(((left + right) / 2 + side * 0.012 * (right - left), y))
     canvas.fill([points], (215, 215, 205))
@@ -180,17 +204,17 @@ def _populate(street: _Street) -> list[_Sign]:
     plan += [(_place_person, d) for d in rng.uniform(0.15, 0.8, rng.integers(0, 4))]
     plan += [(_place_sign, d) for d in rng.uniform(0.1, 0.7, rng.integers(1, 5))]
     signs = []
-    for number, (place, depth) in enumerate(sorted(plan, key=lambda p: p[1]), 1):
-        y = street.horizon + depth * (canvas.height - street.horizon)
-        signs.append(place(street, y, depth, number))
+    for number, (place, nearness) in enumerate(sorted(plan, key=lambda p: p[1]), 1):
+        y = street.horizon + nearness * (canvas.height - street.horizon)
+        signs.append(place(street, y, nearness, number))
     return [sign for sign in signs if sign is not None]
 
 
-def _place_car(street: _Street, y: float, depth: float, number: int) -> None:
+def _place_car(street: _Street, y: float, nearness: float, number: int) -> None:
     rng = street.rng
     left, right = street.road_edges(y)
     label = int(rng.integers(len(CAR_CLASSES)))
-    tall = street.canvas.height * (0.08 + 0.3 * depth)
+    tall = street.canvas.height * (0.08 + 0.3 * nearness)
     length = tall * car_aspect(label)
     x = rng.uniform(left, max(left + 1, right - length))
     draw_car(street.canvas, (x, y - tall, x + length, y), label, rng, number)
@@ -205,39 +229,41 @@ def _beside_road(street: _Street, y: float) -> float:
     return float(rng.choice(inside)) if inside else float(width * rng.choice((0.06, 0.94)))
 
 
-def _place_person(street: _Street, y: float, depth: float, number: int) -> None:
+def _place_person(street: _Street, y: float, nearness: float, number: int) -> None:
     rng = street.rng
-    tall = street.canvas.height * (0.14 + 0.32 * depth) * rng.uniform(0.9, 1.1)
+    tall = street.canvas.height * (0.14 + 0.32 * nearness) * rng.uniform(0.9, 1.1)
     x = _beside_road(street, y)
     draw_person(street.canvas, (x - 0.17 * tall, y - tall, x + 0.17 * tall, y), rng, number)
 
 
-def _place_sign(street: _Street, y: float, depth: float, number: int) -> _Sign:
+def _place_sign(street: _Street, y: float, nearness: float, number: int) -> _Sign:
     canvas, rng = street.canvas, street.rng
     label = int(rng.integers(len(SIGN_NAMES)))
-    side = canvas.height * (0.085 + 0.12 * depth) * rng.uniform(0.95, 1.1)
+    side = canvas.height * (0.085 + 0.12 * nearness) * rng.uniform(0.95, 1.1)
     x = min(max(_beside_road(street, y), 0.6 * side), canvas.width - 0.6 * side)
     middle = max(y - side * rng.uniform(1.8, 3.2), 0.6 * side)
     draw_pole(canvas, x, middle, y, max(0.022 * canvas.height, 0.16 * side), POLE_NUMBER)
     box = (x - side / 2, middle - side / 2, x + side / 2, middle + side / 2)
-    draw_sign(canvas, box, label, rng, number)
+    draw_sign(canvas, box, label, rng, number, foot=y)
     return _Sign(box, label, number, int((canvas.objects_HW == number).sum()))
 
 
-def _develop(canvas: Canvas, signs: list[_Sign], height: int, width: int, rng: np.random.Generator) -> Scene:
+def _develop(street: _Street, signs: list[_Sign], height: int, width: int) -> Scene:
     """Light the scene, shrink it, add noise, and keep the signs that can be seen."""
+    canvas, rng = street.canvas, street.rng
     rgb = cv2.resize(canvas.rgb_HW3, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32)
     slope = np.linspace(1 - rng.uniform(0, 0.15), 1 + rng.uniform(0, 0.15), width, dtype=np.float32)
     tint = np.float32(rng.uniform(0.6, 1.15) * rng.uniform(0.94, 1.06, 3))
     rgb *= slope[:: rng.choice((-1, 1)), None] * tint
     rgb += rng.standard_normal(rgb.shape, np.float32) * rng.uniform(2, 8)
-    offset = SUPERSAMPLING // 2
-    classes = canvas.classes_HW[offset::SUPERSAMPLING, offset::SUPERSAMPLING]
     kept = tuple(
         (tuple(v / SUPERSAMPLING for v in sign.box), sign.label)
         for sign in signs
         if (canvas.objects_HW == sign.number).sum() >= MIN_VISIBLE * sign.whole
     )
     return Scene(
-        rgb_HW3=rgb.clip(0, 255).astype(np.uint8), classes_HW=np.ascontiguousarray(classes), signs=kept
+        rgb_HW3=rgb.clip(0, 255).astype(np.uint8),
+        classes_HW=np.ascontiguousarray(canvas.classes_HW[CENTRES, CENTRES]),
+        depth_HW=street.depth(),
+        signs=kept,
     )

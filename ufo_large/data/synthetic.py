@@ -1,26 +1,32 @@
 """Write a small traffic world in the contest's layout, with test ground truth: a data set for trying things.
 
-Cars to classify (colour and shape together tell the class), signs to detect, streets to segment; all from one
-renderer, so the tasks share their world. The same seed and sizes give the same files.
+Cars to classify (colour and shape together tell the class), signs to detect, streets to segment and, where
+asked for, streets with depth; all from one renderer, so the tasks share their world. The same seed and sizes
+give the same files. Depth, which the contest does not have, lies beside its folders in one of its own.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
-from ufo_large.data.pictures import encode_jpeg, encode_mask
 from ufo_large.data.progress import progress_bar
 from ufo_large.data.scene_objects import CAR_CLASSES, CLASSES, SIGN_NAMES
-from ufo_large.data.scenes import render_close_up, render_street
+from ufo_large.data.scenes import Scene, render_close_up, render_street
 from ufo_large.data.shard_index import SPLITS
+from ufo_large.media.pictures import encode_jpeg, encode_mask
 
 MARKER_FILE = "synthetic.json"
 VERSION = 2
 QUALITY = 92
 FIRST_SIGN_ID = 1
+UNITS_PER_METRE = 1000
+MAX_METRES = 60.0
+# what starts the random numbers of a task; no two tasks may paint the same pictures
+STREAMS = {"cls": ord("c"), "dec": ord("d"), "seg": ord("s"), "depth": ord("m")}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,11 +36,12 @@ class WorldSizes:
     cls: tuple[int, int, int] = (800, 64, 200)
     dec: tuple[int, int, int] = (300, 40, 100)
     seg: tuple[int, int, int] = (300, 40, 100)
+    depth: tuple[int, int, int] = (0, 0, 0)
 
     def __post_init__(self):
-        for task in ("cls", "dec", "seg"):
-            if min(getattr(self, task)) < 0:
-                raise ValueError(f"sizes of {task} {getattr(self, task)}: no negative counts")
+        for task, counts in asdict(self).items():
+            if min(counts) < 0:
+                raise ValueError(f"sizes of {task} {counts}: no negative counts")
 
     def scaled(self, factor: float) -> "WorldSizes":
         """Multiply every count, keeping at least one image where there was one."""
@@ -47,16 +54,22 @@ class WorldSizes:
             }
         )
 
+    def marked(self) -> dict[str, tuple[int, int, int]]:
+        """Return the counts as the marker file has them; older worlds know no depth, so none is left out."""
+        return {task: counts for task, counts in asdict(self).items() if task != "depth" or any(counts)}
 
-def write_world(out: str | Path, seed: int = 0, sizes: WorldSizes | None = None) -> tuple[Path, Path]:
-    """Write OUT/track1_train_data and OUT/track1_test_data; return both.
+
+def write_world(out: str | Path, seed: int = 0, sizes: WorldSizes | None = None) -> list[Path]:
+    """Write OUT/track1_train_data, OUT/track1_test_data and, where asked for, OUT/depth; return them.
 
     Does nothing where the same world already lies. Raises ValueError where the folder holds anything else.
     """
     out, sizes = Path(out), sizes or WorldSizes()
-    roots = out / "track1_train_data", out / "track1_test_data"
+    roots = [out / "track1_train_data", out / "track1_test_data"]
+    if any(sizes.depth):
+        roots.append(out / "depth")
     # through JSON, so that a marker read back compares equal
-    wanted = json.loads(json.dumps({"version": VERSION, "seed": seed, "sizes": asdict(sizes)}))
+    wanted = json.loads(json.dumps({"version": VERSION, "seed": seed, "sizes": sizes.marked()}))
     if _is_done(out, wanted):
         return roots
     (out / MARKER_FILE).write_text(json.dumps({**wanted, "done": False}), encoding="utf-8")
@@ -85,16 +98,18 @@ def _is_done(out: Path, wanted: dict) -> bool:
     return done
 
 
-def _write_all(roots: tuple[Path, Path], seed: int, sizes: WorldSizes) -> Iterator[None]:
+def _write_all(roots: list[Path], seed: int, sizes: WorldSizes) -> Iterator[None]:
     """Write task by task and split by split; yields after every image."""
-    for task, writer in (("cls", _write_cars), ("dec", _write_signs), ("seg", _write_streets)):
+    writers = {"cls": _write_cars, "dec": _write_signs, "seg": _write_streets, "depth": _write_depths}
+    for task, writer in writers.items():
         for split_number, (split, count) in enumerate(zip(SPLITS, getattr(sizes, task), strict=True)):
             if count:
                 streams = (
-                    np.random.default_rng([VERSION, seed, ord(task[0]), split_number, i])
+                    np.random.default_rng([VERSION, seed, STREAMS[task], split_number, i])
                     for i in range(count)
                 )
-                yield from writer(roots[split == "test"] / task, split, enumerate(streams))
+                folder = roots[-1] if task == "depth" else roots[split == "test"] / task
+                yield from writer(folder, split, enumerate(streams))
     if sizes.dec[1] and sizes.dec[2]:
         categories = (roots[0] / "dec" / "val.json").read_bytes()
         (roots[1] / "dec" / "val.json").write_bytes(categories)
@@ -119,7 +134,7 @@ def _write_cars(folder: Path, split: str, streams: Streams) -> Iterator[None]:
     (folder / "classes.txt").write_text(names, encoding="utf-8")
 
 
-def _street(rng: np.random.Generator):
+def _street(rng: np.random.Generator) -> Scene:
     height = int(rng.integers(128, 161))
     return render_street(height, round(height * 1.5), rng)
 
@@ -162,12 +177,38 @@ def _annotation(number: int, image_id: int, box, label: int, height: int, width:
 
 
 def _write_streets(folder: Path, split: str, streams: Streams) -> Iterator[None]:
-    for kind in ("images", "label"):
-        (folder / kind / split).mkdir(parents=True, exist_ok=True)
-    for i, rng in streams:
-        scene, stem = _street(rng), f"street{i + 1:05d}"
-        (folder / "images" / split / f"{stem}.jpg").write_bytes(encode_jpeg(scene.rgb_HW3, QUALITY))
-        (folder / "label" / split / f"{stem}.png").write_bytes(encode_mask(scene.classes_HW))
-        yield
+    yield from _write_pairs(
+        folder, split, streams, "street", "label", lambda scene: encode_mask(scene.classes_HW)
+    )
     names = "".join(f"{value} {name}\n" for value, name in CLASSES.items())
     (folder / "classes.txt").write_text(names, encoding="utf-8")
+
+
+def _write_depths(folder: Path, split: str, streams: Streams) -> Iterator[None]:
+    yield from _write_pairs(
+        folder, split, streams, "view", "depth", lambda scene: encode_depth(scene.depth_HW)
+    )
+    (folder / "depth.json").write_text(json.dumps({"units_per_metre": UNITS_PER_METRE}), encoding="utf-8")
+
+
+def _write_pairs(
+    folder: Path, split: str, streams: Streams, stem: str, truth: str, encode: Callable[[Scene], bytes]
+) -> Iterator[None]:
+    """Write streets to images/SPLIT and their ground truth, as `encode` makes a PNG of it, to TRUTH/SPLIT."""
+    for kind in ("images", truth):
+        (folder / kind / split).mkdir(parents=True, exist_ok=True)
+    for i, rng in streams:
+        scene, name = _street(rng), f"{stem}{i + 1:05d}"
+        (folder / "images" / split / f"{name}.jpg").write_bytes(encode_jpeg(scene.rgb_HW3, QUALITY))
+        (folder / truth / split / f"{name}.png").write_bytes(encode(scene))
+        yield
+
+
+def encode_depth(depth_HW: np.ndarray) -> bytes:
+    """Encode metres as a grey 16-bit PNG of UNITS_PER_METRE; 0, missing, where farther than MAX_METRES."""
+    units_HW = np.rint(depth_HW * UNITS_PER_METRE)
+    units_HW[units_HW > MAX_METRES * UNITS_PER_METRE] = 0
+    done, png = cv2.imencode(".png", units_HW.astype(np.uint16))
+    if not done:
+        raise ValueError(f"cannot encode depth of shape {depth_HW.shape} as PNG")
+    return png.tobytes()
