@@ -23,6 +23,7 @@ from typing import Any
 
 from ufo_large.evaluation.compare import METRICS
 from ufo_large.tracking.environment import describe_environment
+from ufo_large.train.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
 PROTOCOL = "standard"
@@ -166,7 +167,8 @@ class RunQueue:
         where = ["--workdir", str(folder), "--data", run.data, "--protocol", PROTOCOL, "--split", split]
         failed = self._call([sys.executable, str(ROOT / "eval" / "run_all.py"), *where], log)
         if not failed:
-            (folder / "metrics.json").rename(folder / f"metrics_{split}.json")
+            scores = RunFolder(folder).own_results(split) / "metrics.json"
+            scores.rename(folder / f"metrics_{split}.json")
         return failed
 
     def _launcher(self) -> list[str]:

@@ -4,9 +4,10 @@
     python eval/run_all.py --workdir RUN --data SHARDS
     deepspeed --num_gpus 8 eval/run_all.py --workdir RUN --data SHARDS
 
-The second form writes RUN/submission.json (of another --split than test RUN/submission_<split>.json),
-RUN/metrics.json and RUN/report.html. `--set` changes how a task is fed at test time, such as a larger input
-or tiles for large images:
+The second form writes submission.json, metrics.json, examples/ and report.html. For the test split of the
+shards that the run was trained on they go into RUN, for any other into a folder of their own,
+RUN/evaluations/<split> or RUN/evaluations/<shards>-<fingerprint>[-<split>], and replace no other results.
+`--set` changes how a task is fed at test time, such as a larger input or tiles for large images:
 
     --set tasks.detection.loader.tiles.rows=2 --set tasks.detection.loader.tiles.columns=3
 """
@@ -19,9 +20,9 @@ from pathlib import Path
 from rich.console import Console
 
 from ufo_large.data.errors import DataError
-from ufo_large.evaluation.protocols import PROTOCOLS
 from ufo_large.evaluation.score import score_submission
 from ufo_large.evaluation.table import result_line, results_table, warnings_of
+from ufo_large.kinds.protocols import PROTOCOLS
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -59,7 +60,7 @@ def evaluate(args: argparse.Namespace) -> dict | None:
     from ufo_large.data.shards import ShardSet
     from ufo_large.distributed import comm, zero
     from ufo_large.evaluation.evaluator import Evaluator
-    from ufo_large.evaluation.run import evaluate_run, known_tasks, load_model, submission_name
+    from ufo_large.evaluation.run import SUBMISSION_FILE, evaluate_run, known_tasks, load_model
     from ufo_large.tracking.report import write_report
     from ufo_large.tracking.showcase import predict_examples
     from ufo_large.train.run_folder import RunFolder
@@ -69,19 +70,19 @@ def evaluate(args: argparse.Namespace) -> dict | None:
     comm.agreed(lambda: require_writable(args.workdir, "--workdir"))
     shards, saved = comm.agreed(lambda: (ShardSet.open(args.data), folder.read()))
     known = known_tasks(saved.tasks, saved.fingerprint, shards)
-    model = load_model(saved.config.model, saved.tasks, folder.weights, device)
+    model = comm.agreed(lambda: load_model(saved.config.model, saved.tasks, folder.weights, device))
     loaders = saved.test_feeds(args.set)
     evaluator = Evaluator(shards=shards, loaders=loaders, split=args.split, only=known, device=device)
-    result = evaluate_run(evaluator, model, args.workdir, args.protocol)
+    results = folder.results(args.split, shards, saved.fingerprint)
+    result = evaluate_run(evaluator, model, results, args.protocol)
     if comm.is_main():
         left_out = ", ".join(task.name for task in shards.tasks if task.name not in known)
         if left_out:
             print(f"not evaluated, since it was not trained: {left_out}")
         if result is None:
-            written = args.workdir / submission_name(args.split)
-            print(f"{written}: written; there is no ground truth to score it")
+            print(f"{results / SUBMISSION_FILE}: written; there is no ground truth to score it")
         examples = predict_examples(model, shards, args.split, loaders, only=known, device=device)
-        print(f"report: {write_report(args.workdir, examples)}")
+        print(f"report: {write_report(args.workdir, examples, results)}")
     return result
 
 

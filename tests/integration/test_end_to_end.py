@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,34 @@ def test_bad_input_stops_before_training(arguments, message, tiny_shards, tmp_pa
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_second_run_in_a_folder_is_refused_while_the_first_trains(tiny_shards, tmp_path, script):
+    run = tmp_path / "run"
+    overrides = [
+        x for change in (*SMALL, "steps=100000", "tracking.wandb=disabled") for x in ("--set", change)
+    ]
+    command = ("launchers/train.py", "--recipe", "demo", "--ds", "none", "--data", tiny_shards)
+    command = (*command, "--workdir", run, *overrides)
+    with subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        cwd=ROOT,
+        env={**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as first:
+        try:
+            while not (run / "config.json").exists():
+                assert first.poll() is None
+                time.sleep(0.1)
+            second = script(*command, "--set", "seed=7", timeout=120)
+            assert first.poll() is None
+        finally:
+            os.killpg(first.pid, signal.SIGKILL)  # loader workers too
+    assert second.returncode == 2 and "Traceback" not in second.stderr
+    assert f"another run trains here (process {first.pid} on " in second.stderr
+    assert json.loads((run / "config.json").read_text())["config"]["seed"] == 0
 
 
 def test_a_run_that_diverges_ends_with_one_line(tiny_shards, tmp_path):

@@ -34,6 +34,7 @@ from ufo_large.train.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNTS = {"cls": 7, "dec": 5, "seg": 3}
+SEG_CLASSES = ShardingOptions(counts={"seg": 19})
 SIZES = {"classification": (16, 24), "detection": (48, 64), "segmentation": (32, 32)}
 
 
@@ -69,7 +70,7 @@ def data(tmp_path_factory):
     folder, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
     write_root(folder / "train_data", "train", rng)
     write_root(folder / "test_data", "test", rng)
-    make_shards([folder / "train_data", folder / "test_data"], folder / "shards", ShardingOptions())
+    make_shards([folder / "train_data", folder / "test_data"], folder / "shards", SEG_CLASSES)
     return folder
 
 
@@ -198,10 +199,26 @@ def test_a_split_without_truth_gives_the_submission_alone(data, tmp_path):
     (root / "dec/test.json").rename(root / "dec/val.json")  # only the categories, as in the contest
     (root / "dec/test.txt").write_text("".join(f"{i}.jpg\n" for i in range(COUNTS["dec"])))
     make_shards([root], tmp_path / "shards", ShardingOptions())
-    (tmp_path / "metrics.json").write_text("{}")  # of an earlier scoring, which this is not
-    result = submission_alone(tmp_path / "shards", tmp_path)
-    assert result is None and not (tmp_path / "metrics.json").exists()
-    assert {e["image_id"] for e in json.loads((tmp_path / "submission.json").read_text())["dec"]} == {1, 5}
+    result = submission_alone(tmp_path / "shards", tmp_path / "found")
+    assert result is None
+    assert [f.name for f in (tmp_path / "found").iterdir()] == ["submission.json"]
+    entries = json.loads((tmp_path / "found/submission.json").read_text())["dec"]
+    assert {e["image_id"] for e in entries} == {1, 5}
+
+
+def test_what_cannot_be_scored_leaves_the_earlier_results(data, alone, tmp_path, monkeypatch):
+    shutil.copytree(alone[0], tmp_path / "run")
+    before = files_of(tmp_path / "run")
+    monkeypatch.setattr("ufo_large.evaluation.run.trivial_baselines", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        evaluate(data / "shards", tmp_path / "run", 2, "standard")
+    after = files_of(tmp_path / "run")
+    unscored = json.loads(after.pop("submission_unscored.json"))
+    assert after == before and unscored == json.loads(before["submission.json"])
+
+
+def files_of(folder):
+    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
 
 
 def submission_alone(shards, workdir):
@@ -288,6 +305,35 @@ def test_the_script_evaluates_a_run_alike_on_one_and_two_ranks(data, run_folder)
     assert [line[k] for k in ("top1", "map50", "miou", "score")] == [
         raw[k] for k in ("top1", "map50", "miou", "score")
     ]
+
+
+def test_results_of_other_splits_and_shards_leave_a_finished_run_alone(data, run_folder, tmp_path):
+    run = Path(shutil.copytree(run_folder, tmp_path / "run"))
+    assert run_script("--workdir", run, "--data", data / "shards")[1] == 0
+    before = files_of(run)
+    assert {"submission.json", "metrics.json", "report.html", "examples/examples.json"} <= before.keys()
+
+    for root in ("train_data", "test_data"):
+        shutil.copytree(data / root, tmp_path / "town" / root)
+    noise = np.random.default_rng(1).integers(0, 256, (40, 60, 3)).astype(np.uint8)
+    cv2.imwrite(str(tmp_path / "town/test_data/cls/test/0.jpg"), noise)
+    roots = [tmp_path / "town" / root for root in ("train_data", "test_data")]
+    make_shards(roots, tmp_path / "town/shards", SEG_CLASSES)
+    mark = f"shards-{ShardSet.open(tmp_path / 'town/shards').fingerprint[:8]}"
+    for shards, split, name in (
+        (data / "shards", "train", "train"),
+        (tmp_path / "town/shards", "test", mark),
+        (tmp_path / "town/shards", "train", f"{mark}-train"),
+    ):
+        text, code = run_script("--workdir", run, "--data", shards, "--split", split)
+        results = run / "evaluations" / name
+        assert code == 0 and f"report: {results / 'report.html'}" in text
+        assert json.loads((results / "metrics.json").read_text())["split"] == split
+        assert {Path(f).parts[0] for f in files_of(results)} == {
+            *("submission.json", "metrics.json", "report.html", "examples")
+        }
+        kept = {f: content for f, content in files_of(run).items() if not f.startswith("evaluations/")}
+        assert kept == before
 
 
 def test_a_task_that_was_not_trained_is_left_out_and_said(data, tmp_path):

@@ -3,13 +3,14 @@
 import json
 import struct
 import time
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
 from ufo_large.testing.simulated_run import invented_examples
-from ufo_large.tracking import Tracker
+from ufo_large.tracking import Tracker, read_metrics
 from ufo_large.tracking.wandb import WandbRun, import_wandb, of_one_size
 
 pytest.importorskip("wandb")
@@ -107,6 +108,27 @@ def test_wandb_missing_says_how_to_go_on(monkeypatch):
     monkeypatch.setattr("importlib.import_module", refuse)
     with pytest.raises(RuntimeError, match="pip install wandb.*tracking.wandb=disabled"):
         import_wandb()
+
+
+def test_a_run_goes_on_where_wandbs_process_has_ended(tmp_path, monkeypatch):
+    """As after a launcher's SIGTERM, which goes to every process: told once, the local log is whole."""
+
+    class Gone:
+        def log(self, values, step):
+            raise ConnectionResetError("Connection lost")
+
+        def finish(self):
+            raise AssertionError("asked again")
+
+    fake = SimpleNamespace(init=lambda **settings: Gone(), Settings=SimpleNamespace)
+    monkeypatch.setattr("ufo_large.tracking.wandb.import_wandb", lambda: fake)
+    tracker = Tracker.Config(wandb="offline").build(tmp_path, total_steps=2, run_config={})
+    with pytest.warns(UserWarning, match=r"wandb's process has ended \(Connection lost\)") as warned:
+        tracker.log(1, {"cls/total": 0.5})
+        tracker.log(2, {"cls/total": 0.25})
+        tracker.finish()
+    assert len(warned) == 1
+    assert [line["cls/total"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [0.5, 0.25]
 
 
 def test_disabled_never_imports_wandb(tmp_path, monkeypatch):

@@ -2,10 +2,11 @@
 
 from ufo_large.config.choice import choice, choice_of_entries
 from ufo_large.config.inside import outside, require_inside
+from ufo_large.config.json_files import read_json, write_json
 from ufo_large.config.overrides import apply_overrides, did_you_mean
 from ufo_large.config.problems import Problems
 from ufo_large.config.serialize import from_dict, to_dict
-from ufo_large.config.writable import require_writable
+from ufo_large.config.writable import give_usual_rights, require_writable
 
 __all__ = [
     "Problems",
@@ -14,8 +15,11 @@ __all__ = [
     "choice_of_entries",
     "did_you_mean",
     "from_dict",
+    "give_usual_rights",
     "outside",
+    "read_json",
     "require_inside",
     "require_writable",
     "to_dict",
+    "write_json",
 ]

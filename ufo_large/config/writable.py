@@ -1,4 +1,4 @@
-"""Whether a folder can be written, asked before the work and not after it."""
+"""Whether a folder can be written, asked before the work and not after it; who may read what was written."""
 
 import os
 from pathlib import Path
@@ -15,3 +15,10 @@ def require_writable(folder: str | Path, option: str) -> None:
         raise ValueError(f"{folder}: {there} is a file, not a folder; choose another {option}")
     if not os.access(there, os.W_OK | os.X_OK):
         raise ValueError(f"{folder}: {there} may not be written; choose another {option}, or its permissions")
+
+
+def give_usual_rights(file: Path) -> None:
+    """Give a file the rights that the umask leaves to new ones; safetensors gives them to the owner alone."""
+    mask = os.umask(0o077)  # there is no other way to ask
+    os.umask(mask)
+    file.chmod(0o666 & ~mask)

@@ -1,13 +1,12 @@
 """Put the figures of several runs side by side, with the gain over single-task runs."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from ufo_large.config import Problems
+from ufo_large.config import Problems, read_json
 from ufo_large.evaluation.run import METRICS_FILE
 from ufo_large.evaluation.table import TITLES
 
@@ -25,11 +24,11 @@ def read_results(workdirs: Sequence[Path]) -> dict[str, dict[str, Any]]:
     for workdir in workdirs:
         file = workdir / METRICS_FILE
         try:
-            results[str(workdir)] = json.loads(file.read_text(encoding="utf-8"))
+            results[str(workdir)] = read_json(file, "score the run again")
         except FileNotFoundError:
             problems.add(f"{file}: missing; score the run with eval/run_all.py --workdir {workdir}")
         except ValueError as error:
-            problems.add(f"{file}: not JSON ({error}); score the run again")
+            problems.add(str(error))
     first = next(iter(results.values()), {})
     for name, result in results.items():
         for key in SAME:

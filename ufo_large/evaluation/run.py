@@ -1,14 +1,12 @@
 """Evaluate a finished run: predict on all ranks, write the submission, score it beside the baselines."""
 
-import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ufo_large.config import Problems
+from ufo_large.config import Problems, write_json
 from ufo_large.data.shard_index import SPLITS
 from ufo_large.data.shards import ShardSet
 from ufo_large.distributed import comm
@@ -16,26 +14,28 @@ from ufo_large.distributed.checkpoint import load_weights
 from ufo_large.evaluation.baselines import trivial_baselines
 from ufo_large.evaluation.evaluator import Evaluator, Predictor
 from ufo_large.evaluation.ground_truth import truth_of_shards
-from ufo_large.evaluation.protocols import get_protocol
 from ufo_large.evaluation.score import score_answers
 from ufo_large.evaluation.submission import write_submission
 from ufo_large.evaluation.submission_reader import read_submission
+from ufo_large.kinds.protocols import get_protocol
 from ufo_large.models.multitask import MultitaskModel
 from ufo_large.models.weights import fill
 from ufo_large.structures import TaskInfo
 
 SUBMISSION_FILE = "submission.json"
+UNSCORED_FILE = "submission_unscored.json"
 METRICS_FILE = "metrics.json"
 
 
 def evaluate_run(
-    evaluator: Evaluator, model: Predictor, workdir: Path, protocol: str = "official"
+    evaluator: Evaluator, model: Predictor, folder: Path, protocol: str = "official"
 ) -> dict[str, Any] | None:
-    """Write WORKDIR/submission.json and WORKDIR/metrics.json; return the latter on rank 0, None elsewhere.
+    """Write FOLDER/submission.json and FOLDER/metrics.json; return the latter on rank 0, None elsewhere.
 
-    Call it on all ranks. What is scored is the file just written, read back, so that the figures are those
-    that the file gets anywhere else. Of another split than test the former is submission_<split>.json. A
-    split without any ground truth gives the submission alone, and figures of an earlier scoring go.
+    Call it on all ranks, with a folder for these shards and this split alone (`RunFolder.results`). What is
+    scored is the file just written, read back, so that the figures are those that the file gets anywhere
+    else. An earlier pair is replaced after that; where scoring fails, it stays, and the predictions are in
+    submission_unscored.json. A split without any ground truth gives the submission alone.
     """
     chosen, shards = get_protocol(protocol), evaluator.shards
     if not evaluator.tasks:
@@ -43,24 +43,19 @@ def evaluate_run(
         told = f"{shards.root}: no task that the model knows has a split {evaluator.split!r}"
         raise ValueError(f"{told}; give --split {' or '.join(there)}")
     entries = evaluator.submission_entries(model)
-    result, error = None, None
-    if comm.is_main():
-        try:
-            submission = workdir / submission_name(evaluator.split)
-            (workdir / METRICS_FILE).unlink(missing_ok=True)
-            write_submission(submission, entries)
-            result = _scored(evaluator, submission, chosen)
-            if result is not None:
-                _write_json(workdir / METRICS_FILE, result)
-        except Exception as problem:
-            error = problem
-    comm.raise_together(error)
-    return result
 
+    def written() -> dict[str, Any] | None:
+        if not comm.is_main():
+            return None
+        folder.mkdir(parents=True, exist_ok=True)
+        write_submission(folder / UNSCORED_FILE, entries)
+        result = _scored(evaluator, folder / UNSCORED_FILE, chosen)
+        if result is not None:
+            write_json(folder / METRICS_FILE, result, allow_nan=False)
+        (folder / UNSCORED_FILE).replace(folder / SUBMISSION_FILE)
+        return result
 
-def submission_name(split: str) -> str:
-    """Return the file's name: another split's never replaces what is handed in."""
-    return SUBMISSION_FILE if split == "test" else f"submission_{split}.json"
+    return comm.agreed(written)
 
 
 def load_model(
@@ -113,10 +108,3 @@ def _scored(evaluator: Evaluator, submission: Path, protocol: Any) -> dict[str, 
     details = scores.pop("details")
     baselines = trivial_baselines(evaluator.shards, truths, protocol)
     return {**scores, "split": evaluator.split, "baselines": baselines, "details": details}
-
-
-def _write_json(file: Path, value: Any) -> None:
-    unfinished = file.with_name(file.name + ".part")
-    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-    unfinished.write_text(text + "\n", encoding="utf-8")
-    os.replace(unfinished, file)

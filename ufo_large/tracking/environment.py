@@ -1,6 +1,5 @@
 """What a run ran on: versions, commit, hardware and command, saved before the first step."""
 
-import json
 import os
 import platform
 import shlex
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 
 import ufo_large
+from ufo_large.config import read_json, write_json
 
 FILE_NAME = "environment.json"
 PACKAGES = (
@@ -56,14 +56,14 @@ def save_environment(workdir: Path) -> Path:
     path = Path(workdir) / FILE_NAME
     runs = read_environments(workdir) + [describe_environment()]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(runs, indent=1), encoding="utf-8")
+    write_json(path, runs)
     return path
 
 
 def read_environments(workdir: Path) -> list[dict[str, Any]]:
     """Return the entries of `environment.json`, oldest first; empty if the file is missing."""
     path = Path(workdir) / FILE_NAME
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    return read_json(path, "remove it; a resumed run begins a new one") if path.exists() else []
 
 
 def describe_versions() -> dict[str, str | None]:

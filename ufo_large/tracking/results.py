@@ -1,12 +1,13 @@
 """Read the scores of a run, `metrics.json`, into rows that the report shows beside the trivial baselines."""
 
-import json
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from ufo_large.config import read_json
 
 FILE_NAME = "metrics.json"
 LABELS = {
@@ -68,11 +69,7 @@ def read_results(workdir: Path) -> Results | None:
     path = Path(workdir) / FILE_NAME
     if not path.exists():
         return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error}); score the run again with eval/run_all.py") from None
-    return parse_results(content)
+    return parse_results(read_json(path, "score the run again with eval/run_all.py"))
 
 
 def parse_results(content: Mapping[str, Any]) -> Results:

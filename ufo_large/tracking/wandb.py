@@ -1,13 +1,15 @@
 """Send a run to Weights & Biases; wandb is imported only when a run asks for it."""
 
 import importlib
-import json
 import secrets
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+
+from ufo_large.config import read_json, write_json
 
 Mode = Literal["offline", "online"]
 Picture = tuple[str, np.ndarray]  # caption; RGB uint8 [H, W, 3]
@@ -44,19 +46,33 @@ class WandbRun:
             resume="allow" if resume and mode == "online" else None,
             settings=self._wandb.Settings(silent=mode == "offline", console="off"),
         )
+        self._is_gone = False
         self.id = run_id
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        self._run.log({k: float(v) for k, v in values.items()}, step=step)
+        self._send(lambda: self._run.log({k: float(v) for k, v in values.items()}, step=step))
 
     def pictures(self, step: int, pictures: Mapping[str, Sequence[Picture]]) -> None:
         """Send galleries of pictures by name, each gallery's padded to one size, as wandb wants it."""
         image, galleries = self._wandb.Image, {name: of_one_size(own) for name, own in pictures.items()}
         found = {name: [image(p, caption=text) for text, p in own] for name, own in galleries.items()}
-        self._run.log(found, step=step)
+        self._send(lambda: self._run.log(found, step=step))
 
     def finish(self) -> None:
-        self._run.finish()
+        self._send(self._run.finish)
+
+    def _send(self, call: Callable[[], None]) -> None:
+        """Go on without wandb once its process has ended: the SIGTERM of a launcher ends it before the run."""
+        if self._is_gone:
+            return
+        try:
+            call()
+        except ConnectionError as error:
+            self._is_gone = True
+            warnings.warn(
+                f"wandb's process has ended ({error}); later figures are in the workdir's metrics.jsonl alone",
+                stacklevel=2,
+            )
 
 
 def of_one_size(pictures: Sequence[Picture]) -> list[Picture]:
@@ -82,7 +98,7 @@ def import_wandb() -> Any:
 def _run_id(workdir: Path, resume: bool) -> str:
     path = workdir / ID_FILE
     if resume and path.exists():
-        return json.loads(path.read_text(encoding="utf-8"))["id"]
+        return read_json(path, "remove it, and the run goes on as another one of wandb's")["id"]
     run_id = secrets.token_hex(4)
-    path.write_text(json.dumps({"id": run_id}), encoding="utf-8")
+    write_json(path, {"id": run_id})
     return run_id

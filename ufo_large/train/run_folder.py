@@ -1,17 +1,23 @@
 """What lies where in a run's folder, and how a run is read again."""
 
 import dataclasses
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from ufo_large.config import apply_overrides, from_dict, to_dict
+from ufo_large.config import apply_overrides, from_dict, read_json, to_dict, write_json
 from ufo_large.data.loader import LoaderConfig
+from ufo_large.data.shards import ShardSet
 from ufo_large.structures import TaskInfo
 from ufo_large.train.config import RunConfig
+
+CONFIG_REMEDY = (
+    "put a copy of the run's config.json there: the command that began the run writes the same one into an "
+    "empty --workdir before its first step"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +25,8 @@ class RunFolder:
     """`config.json` (recipe, tasks, data fingerprint), `checkpoints/`, `weights/`, and what tracking writes.
 
     `weights/` holds the whole model as safetensors, written when the run ends; where it then goes on, the
-    earlier ones are in `left-<n>-weights/`.
+    earlier ones are in `left-<n>-weights/`. What evaluation writes (submission, metrics, examples, report)
+    lies in the folder itself for the test split of the run's own shards, else in `evaluations/`.
     """
 
     root: Path
@@ -47,25 +54,55 @@ class RunFolder:
             "data": {"path": data, "fingerprint": fingerprint},
             "deepspeed": ds,
         }
-        self.config_file.write_text(json.dumps(body, indent=1), encoding="utf-8")
+        write_json(self.config_file, body)
+
+    def results(self, split: str, shards: ShardSet, trained_on: str) -> Path:
+        """Return the folder for results on a split; no other shards or split has the same.
+
+        `trained_on`: the fingerprint of the run's own shards.
+        """
+        if shards.fingerprint == trained_on:
+            return self.own_results(split)
+        name = f"{Path(urlsplit(shards.root).path).name}-{shards.fingerprint[:8]}"
+        name = name if split == "test" else f"{name}-{split}"
+        return self.root / "evaluations" / re.sub(r"[^\w.-]+", "_", name)
+
+    def own_results(self, split: str) -> Path:
+        """Return the folder for results on a split of the run's own shards."""
+        return self.root if split == "test" else self.root / "evaluations" / split
 
     def read(self) -> "SavedRun":
-        """Read a run back. Raises ValueError where the folder holds none."""
+        """Read a run back. Raises ValueError where the folder holds none, or a damaged one."""
         if not self.config_file.exists():
             raise ValueError(
                 f"{self.root}: not a run folder (config.json is missing); give the --workdir of a run"
             )
-        body = json.loads(self.config_file.read_text(encoding="utf-8"))
-        data = body["data"]
-        return SavedRun(from_dict(body["config"]), self.read_tasks(), data["fingerprint"], data["path"])
+        body = self._body()
+        try:
+            config = from_dict(body["config"])
+        except ValueError as error:
+            raise ValueError(f"{self.config_file}: {error}") from error
+        if not isinstance(config, RunConfig):
+            raise ValueError(f"{self.config_file}: 'config' is no RunConfig; {CONFIG_REMEDY}")
+        return SavedRun(config, self.read_tasks(), body["data"]["fingerprint"], body["data"]["path"])
 
     def read_tasks(self) -> tuple[TaskInfo, ...]:
         """Read only the run's tasks, which are the same whatever recipe it had."""
-        body = json.loads(self.config_file.read_text(encoding="utf-8"))
-        return tuple(
-            TaskInfo(**{k: tuple(v) if isinstance(v, list) else v for k, v in t.items()})
-            for t in body["tasks"]
-        )
+        try:
+            return tuple(
+                TaskInfo(**{k: tuple(v) if isinstance(v, list) else v for k, v in t.items()})
+                for t in self._body()["tasks"]
+            )
+        except TypeError as error:
+            raise ValueError(f"{self.config_file}: 'tasks' is damaged ({error}); {CONFIG_REMEDY}") from error
+
+    def _body(self) -> dict[str, Any]:
+        """Return what `write` wrote; ValueError where a part of it is missing."""
+        match read_json(self.config_file, CONFIG_REMEDY):
+            case {"config": _, "tasks": list(tasks), "data": {"fingerprint": str(), "path": str()}} as body:
+                if all(isinstance(task, dict) for task in tasks):
+                    return body
+        raise ValueError(f"{self.config_file}: not what a run writes there; {CONFIG_REMEDY}")
 
 
 @dataclass(frozen=True, slots=True)
