@@ -27,11 +27,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ufo_large.data.batching import AspectBuckets, BatchShape, trunk_work
+from ufo_large.data.batching import AspectBuckets, BatchShape, Tokens
 from ufo_large.data.sampler import SampleStream, Shuffle
 from ufo_large.tracking.environment import describe_environment
 
-PATCH, WIDTH = 14, 1408
+TOKENS = Tokens(patch=14, width=1408)
 RESULTS = Path(__file__).parent / "results"
 FULL = {
     "cars": BatchShape(32, (224, 224)),
@@ -84,7 +84,7 @@ def naive(sizes: np.ndarray, full: BatchShape, ranks: int) -> Step:
         chosen = sizes[order.integers(0, len(sizes), (ranks, full.images))]
         factor = max(full.canvas) / chosen.max(-1, keepdims=True)
         shown = chosen * factor
-        return spend(shown, np.ceil(shown.max(1) / PATCH) * PATCH)
+        return spend(shown, np.ceil(shown.max(1) / TOKENS.patch) * TOKENS.patch)
 
     return step
 
@@ -102,7 +102,7 @@ def square(sizes: np.ndarray, full: BatchShape, ranks: int) -> Step:
 
 def ours(sizes: np.ndarray, full: BatchShape, ranks: int) -> Step:
     """The training loader's own plan: its stream, its buckets."""
-    shapes = AspectBuckets.Config(multiple=PATCH, width=WIDTH).build(sizes[:, 0], sizes[:, 1], full)
+    shapes = AspectBuckets.Config().build(sizes[:, 0], sizes[:, 1], full, TOKENS)
     stream = SampleStream(Shuffle(len(sizes)), shapes.part_of, seed=0)
     position = stream.start()
 
@@ -121,7 +121,7 @@ def ours(sizes: np.ndarray, full: BatchShape, ranks: int) -> Step:
 def spend(shown: np.ndarray, canvases: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return work by rank, and (pixels shown, pixels spent). `shown` [R, B, 2], `canvases` [R, 2]."""
     images = shown.shape[1]
-    work = np.array([images * trunk_work(tuple(canvas), PATCH, WIDTH) for canvas in canvases])
+    work = np.array([images * TOKENS.work(tuple(canvas)) for canvas in canvases])
     return work, np.array([shown.prod(-1).sum(), images * canvases.prod(-1).sum()])
 
 

@@ -38,6 +38,7 @@ from torchvision.io import ImageReadMode, decode_image, read_file
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from ufo_large.data.batching import Tokens
 from ufo_large.data.loader import LoaderConfig
 from ufo_large.data.shard_writer import Transcode
 from ufo_large.data.sharding import ShardingOptions, make_shards
@@ -46,6 +47,7 @@ from ufo_large.data.transforms import ClassificationTransform, DetectionTransfor
 from ufo_large.tracking.environment import describe_environment
 
 QUALITY, MIN_AREA = 85, 0.08
+TOKENS = Tokens(patch=14, width=1408)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 RESULTS = Path(__file__).parent / "results"
 VIT_G_RATE = 346
@@ -177,7 +179,7 @@ def rivals_224(root: Path) -> dict[str, Batches]:
     def ours(folder_name: str) -> Iterator[int]:
         shards = ShardSet.open(root / folder_name)
         loader = LoaderConfig(micro_batch=32, image_size=size, transform=config, workers=0)
-        for batch in loader.build(shards.split("cls", "train"), shards.task("cls"), 0, 1, seed=0):
+        for batch in loader.build(shards.split("cls", "train"), shards.task("cls"), 0, 1, 0, TOKENS):
             yield len(batch)
 
     return {
@@ -236,7 +238,7 @@ def rivals_1024(root: Path) -> dict[str, Batches]:
 
     def ours() -> Iterator[int]:
         loader = LoaderConfig(micro_batch=4, image_size=size, transform=config, workers=0)
-        for batch in loader.build(reader, shards.task("dec"), 0, 1, seed=0):
+        for batch in loader.build(reader, shards.task("dec"), 0, 1, 0, TOKENS):
             yield len(batch)
 
     return {
@@ -299,7 +301,7 @@ def waiting(root: Path, task: str, images_per_s: float, seconds: float) -> dict[
         "dec": (DetectionTransform.Config(scale=(1.0, 1.0), focus=0, flip=0.5, colour=0), (1024, 1024), 4),
     }[task]
     config = LoaderConfig(micro_batch=micro_batch, image_size=size, transform=transform, workers=2)
-    loader = config.build(shards.split(task, "train"), shards.task(task), 0, 1, seed=0)
+    loader = config.build(shards.split(task, "train"), shards.task(task), 0, 1, 0, TOKENS)
     for _ in range(4):
         next(loader)
     waited, start = loader.wait_s, time.perf_counter()

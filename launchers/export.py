@@ -1,7 +1,8 @@
 """Cut one task out of a finished run: python launchers/export.py --workdir RUN --task cls --to timm.
 
 --to timm         OUT/model.safetensors and config.json; a linear classifier goes along, other heads stay
-                  behind. timm.create_model('local-dir:OUT', pretrained=True, dynamic_img_size=True) loads it
+                  behind. timm.create_model('local-dir:OUT', pretrained=True) loads it; config.json has the
+                  classes, and the image size and resizing of the run's evaluation for timm's own transform
 --to safetensors  OUT/model.safetensors: everything, all tasks; adapters merged into their weights
 --to onnx         OUT/<task>.onnx, checked with onnxruntime; linear classification and dense segmentation
 """
@@ -13,7 +14,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from ufo_large.config import did_you_mean, require_writable
+from ufo_large.config import did_you_mean, give_usual_rights, require_writable
 from ufo_large.evaluation.run import load_model
 from ufo_large.models.extract import write_timm_folder
 from ufo_large.models.lora import merge_lora
@@ -59,9 +60,11 @@ def export(arguments: argparse.Namespace) -> None:
     merge_lora(model)
     out.mkdir(parents=True, exist_ok=True)
     if arguments.to == "timm":
-        print(write_timm_folder(model, arguments.task, out))
+        loader = saved.config.task(model.tasks[arguments.task]).loader
+        print(write_timm_folder(model, arguments.task, out, loader.image_size, loader.keep_aspect))
     elif arguments.to == "safetensors":
         save_file(model.state_dict(), out / "model.safetensors")
+        give_usual_rights(out / "model.safetensors")
         print(out / "model.safetensors")
     else:
         path = out / f"{arguments.task}.onnx"

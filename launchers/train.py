@@ -8,8 +8,9 @@ from pathlib import Path
 
 from ufo_large.config import apply_overrides
 from ufo_large.data.errors import DataError
-from ufo_large.distributed import ds_config
+from ufo_large.distributed import comm, ds_config
 from ufo_large.recipes import load_recipe
+from ufo_large.train.interruption import EXIT_CODE
 from ufo_large.train.run import train
 
 DS_CONFIGS = Path(__file__).resolve().parent.parent / "ds_configs"
@@ -31,7 +32,7 @@ def main() -> None:
         if arguments.ds:
             config = dataclasses.replace(config, ds=arguments.ds)
         workdir = arguments.workdir or Path("runs") / config.name
-        train(config, arguments.data, workdir, read_ds(config.ds), arguments.resume)
+        trainer = train(config, arguments.data, workdir, read_ds(config.ds), arguments.resume)
     except DataError as error:
         sys.exit("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]))
     except FloatingPointError as error:  # on all ranks together
@@ -39,9 +40,16 @@ def main() -> None:
     except ValueError as error:
         if getattr(error, "__notes__", None):  # raised while training: the rank that saw it tells all
             raise
-        if is_first:
+        if is_first or is_of_one_rank(error):
             print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    if trainer is not None and trainer.is_interrupted:
+        sys.exit(EXIT_CODE)
+
+
+def is_of_one_rank(error: ValueError) -> bool:
+    """Whether the first rank perhaps did not see this; before the ranks are joined all read the same."""
+    return comm.world_size() > 1 and not isinstance(error, comm.AgreedError)
 
 
 def read_ds(name: str) -> dict | None:

@@ -12,6 +12,7 @@ import torch
 
 from ufo_large.config import apply_overrides
 from ufo_large.testing.distributed import run_ranks
+from ufo_large.train.lock import training_alone
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
@@ -266,6 +267,24 @@ def test_a_started_folder_is_not_overwritten(tiny_shards, tmp_path):
     run_ranks(train_run, 1, *arguments)
     with pytest.raises(RuntimeError, match="--resume auto"):
         run_ranks(train_run, 1, *arguments)
+
+
+def train_refused(*arguments) -> str:
+    """Return the words with which the rank is refused."""
+    try:
+        train_run(*arguments)
+    except ValueError as error:
+        return str(error)
+    return "trained"
+
+
+def test_all_ranks_leave_a_folder_where_another_run_trains(tiny_shards, tmp_path):
+    with training_alone(tmp_path):
+        before = {f: f.read_bytes() for f in tmp_path.iterdir()}
+        arguments = (str(tiny_shards), str(tmp_path), "zero3_fp32", "none", ("steps=1",), 1)
+        for told in run_ranks(train_refused, 2, *arguments):
+            assert f"{tmp_path}: another run trains here (process {os.getpid()} on" in told
+        assert {f: f.read_bytes() for f in tmp_path.iterdir()} == before
 
 
 def test_weights_without_a_checkpoint_are_not_overwritten(tiny_shards, tmp_path):

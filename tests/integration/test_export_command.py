@@ -1,6 +1,7 @@
 """launchers/export.py on a run folder."""
 
 import json
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -62,6 +63,25 @@ def test_each_form_is_written(run, export):
     folders = {file.parent for file in (run / "export").rglob("model.safetensors")}
     assert folders == {run / "export", run / "export/cls-timm", run / "export/dec-timm"}
     assert any(".experts." in name for name in load_file(run / "export" / "model.safetensors"))
+
+
+def test_files_are_as_readable_as_any_other(run, export):
+    """safetensors alone would leave them to their owner."""
+    before = os.umask(0o022)
+    try:
+        export(run, "--task", "cls", "--to", "timm")
+        export(run, "--to", "safetensors")
+    finally:
+        os.umask(before)
+    files = [file for file in (run / "export").rglob("*") if file.is_file()]
+    assert len(files) >= 3
+    assert {oct(file.stat().st_mode & 0o777) for file in files} == {"0o644"}
+
+
+def test_the_timm_folder_has_the_input_of_the_tasks_own_loader(run, export):
+    for task, size in (("cls", (3, 64, 64)), ("dec", (3, 96, 144))):
+        dense = eval(export(run, "--task", task, "--to", "timm").splitlines()[-1], {"timm": timm})
+        assert timm.data.resolve_model_data_config(dense)["input_size"] == size
 
 
 def test_a_wrong_call_says_what_to_do(run, export):

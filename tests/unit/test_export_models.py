@@ -1,10 +1,13 @@
 """Networks cut out of a routed model run in timm and in onnxruntime as they ran inside."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import timm
 import torch
 
+import ufo_large
 from ufo_large.models.checkpointing import CHECKPOINTING
 from ufo_large.models.extract import write_timm_folder
 from ufo_large.models.onnx_export import check_onnx, export_onnx
@@ -22,10 +25,48 @@ def model(request):
 
 @torch.no_grad()
 def test_timm_loads_the_folder(model, tmp_path):
-    line = write_timm_folder(model, "cls", tmp_path / "cls")
+    line = write_timm_folder(model, "cls", tmp_path / "cls", (40, 44))
     dense = eval(line, {"timm": timm}).eval()
     batch = tiny_batch(TINY_TASKS[0])
     images = model.trunk._normalise(batch.images_BCHW, batch.sizes_B2)
+    assert torch.equal(dense(images), model.outputs(batch)["logits_BK"])
+
+
+ORIGINS = {"tiny": "vit_tiny_patch16_224.augreg_in21k_ft_in1k", "clip": "vit_base_patch16_clip_224.openai"}
+ABOUT_THE_NETWORK = {"architecture", "first_conv", "classifier", "num_classes", "label_names", "custom_load"}
+ABOUT_THE_INPUT = {"input_size", "fixed_input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std"}
+
+
+@pytest.mark.parametrize("name", ORIGINS.values(), ids=ORIGINS)
+@pytest.mark.parametrize("keep_aspect", [False, True])
+def test_the_timm_folder_describes_this_model_and_not_where_its_weights_began(name, keep_aspect, tmp_path):
+    model = tiny_model("task", name=name).build(TINY_TASKS)
+    line = write_timm_folder(model, "cls", tmp_path, (40, 44), keep_aspect)
+    dense = eval(line, {"timm": timm})
+    told = {key for key, value in dense.pretrained_cfg.items() if value is not None}
+    notes = {"notes"} if keep_aspect else set()
+    assert told == ABOUT_THE_NETWORK | ABOUT_THE_INPUT | {"file", "source"} | notes
+    written = (tmp_path / "config.json").read_text()
+    assert "http" not in written and name.split(".")[1] not in written
+    assert dense.pretrained_cfg["label_names"] == list(TINY_TASKS[0].class_names)
+    assert timm.data.resolve_model_data_config(dense) == {
+        "input_size": (3, 40, 44),
+        "interpolation": "bilinear",
+        "mean": list(model.trunk.vit.pretrained_cfg["mean"]),
+        "std": list(model.trunk.vit.pretrained_cfg["std"]),
+        "crop_pct": 1.0,
+        "crop_mode": "border" if keep_aspect else "squash",
+    }
+
+
+@torch.no_grad()
+def test_timm_pads_to_whole_patches_as_the_trunk_does(model, tmp_path):
+    """40 x 44 pixels, patches of 8: what timm's own transform gives goes straight in."""
+    dense = eval(write_timm_folder(model, "cls", tmp_path / "cls", (40, 44)), {"timm": timm}).eval()
+    batch = tiny_batch(TINY_TASKS[0], size=44)
+    batch.images_BCHW, batch.sizes_B2 = batch.images_BCHW[:, :, :40], torch.tensor([[40, 44]] * 2)
+    images = model.trunk._normalise(batch.images_BCHW, batch.sizes_B2)[..., :44]
+    assert images.shape[-2:] == (40, 44)
     assert torch.equal(dense(images), model.outputs(batch)["logits_BK"])
 
 
@@ -33,7 +74,7 @@ def test_timm_loads_the_folder(model, tmp_path):
 def test_a_distilled_model_gets_both_classifiers(tmp_path):
     """timm averages the outputs of two heads; measured difference: 1.2e-7."""
     model = tiny_model("task", name="deit_tiny_distilled_patch16_224").build(TINY_TASKS).eval()
-    dense = eval(write_timm_folder(model, "cls", tmp_path / "cls"), {"timm": timm}).eval()
+    dense = eval(write_timm_folder(model, "cls", tmp_path / "cls", (40, 44)), {"timm": timm}).eval()
     batch = tiny_batch(TINY_TASKS[0])
     images = model.trunk._normalise(batch.images_BCHW, batch.sizes_B2)
     torch.testing.assert_close(dense(images), model.outputs(batch)["logits_BK"], atol=1e-6, rtol=0)
@@ -41,7 +82,7 @@ def test_a_distilled_model_gets_both_classifiers(tmp_path):
 
 @torch.no_grad()
 def test_a_dense_task_leaves_its_head_behind(model, tmp_path):
-    dense = eval(write_timm_folder(model, "seg", tmp_path / "seg"), {"timm": timm}).eval()
+    dense = eval(write_timm_folder(model, "seg", tmp_path / "seg", (32, 32)), {"timm": timm}).eval()
     batch = tiny_batch(TINY_TASKS[2])
     images = model.trunk._normalise(batch.images_BCHW, batch.sizes_B2)
     pooled = model.trunk(batch.images_BCHW, batch.sizes_B2, "seg").pooled_BD
@@ -68,6 +109,17 @@ def test_onnx_predicts_as_the_model_does(model, tmp_path, task):
         assert output.shape == (3, 40, 44) and output.max() < logits.shape[1]
 
 
+def test_onnx_holds_nothing_of_the_machine_or_of_the_other_tasks(model, tmp_path):
+    """The exporter writes a stack trace to every node and the whole model's parameter names to the graph."""
+    onnx = pytest.importorskip("onnx")
+    export_onnx(model, "cls", (32, 32), tmp_path / "cls.onnx")
+    written = (tmp_path / "cls.onnx").read_bytes()
+    assert str(Path(ufo_large.__file__).parent).encode() not in written
+    assert b"heads.dec" not in written and b"heads.seg" not in written
+    graph = onnx.load(tmp_path / "cls.onnx").graph
+    assert not any(part.metadata_props for part in [graph, *graph.node, *graph.input, *graph.output])
+
+
 @pytest.mark.parametrize("checkpointing", CHECKPOINTING)
 def test_windows_and_checkpointing_go_along(checkpointing, tmp_path):
     """Five by six patches in windows of three; timm, which has none, refuses."""
@@ -77,7 +129,7 @@ def test_windows_and_checkpointing_go_along(checkpointing, tmp_path):
     export_onnx(model, "seg", (40, 44), tmp_path / "seg.onnx")
     assert check_onnx(model, "seg", tmp_path / "seg.onnx") < 1e-3
     with pytest.raises(ValueError, match="no windowed attention"):
-        write_timm_folder(model, "seg", tmp_path)
+        write_timm_folder(model, "seg", tmp_path, (40, 44))
     with pytest.raises(ValueError, match="at least one pixel"):
         export_onnx(model, "seg", (0, 44), tmp_path / "seg.onnx")
 
@@ -86,6 +138,9 @@ def test_what_cannot_become_onnx_is_said(model, tmp_path):
     with pytest.raises(ValueError, match="'dec': a FCOSDetector cannot become ONNX"):
         export_onnx(model, "dec", (32, 32), tmp_path / "dec.onnx")
     sparse = tiny_model("token_topk").build(TINY_TASKS)
-    for write in (write_timm_folder, lambda m, t, p: export_onnx(m, t, (32, 32), p)):
+    for write in (
+        lambda m, t, p: write_timm_folder(m, t, p, (32, 32)),
+        lambda m, t, p: export_onnx(m, t, (32, 32), p),
+    ):
         with pytest.raises(ValueError, match="no dense MLP equals that"):
             write(sparse, "cls", tmp_path / "sparse")

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ufo_large.data import shards as shards_module
-from ufo_large.data.batching import AspectBuckets, MultiScale
+from ufo_large.data.batching import AspectBuckets, MultiScale, Tokens
 from ufo_large.data.errors import DataError
 from ufo_large.data.loader import LoaderConfig
 from ufo_large.data.sampler import RepeatFactor
@@ -37,7 +37,8 @@ def shards(tmp_path_factory) -> ShardSet:
 def loader(shards: ShardSet, task: str = "dec", rank: int = 0, world_size: int = 1, **options):
     defaults = {"micro_batch": 2, "image_size": (48, 64), "workers": 0, "transform": AUGMENTED[task]}
     config = LoaderConfig(**{**defaults, **options})
-    return config.build(shards.split(task, "train"), shards.task(task), rank, world_size, seed=5)
+    tokens = Tokens(patch=8, width=48)
+    return config.build(shards.split(task, "train"), shards.task(task), rank, world_size, 5, tokens)
 
 
 def same(a: TaskBatch, b: TaskBatch) -> bool:
@@ -87,8 +88,8 @@ def test_workers_change_nothing(shards):
 @pytest.mark.parametrize(
     "shapes",
     [
-        AspectBuckets.Config(max_buckets=3, min_samples=2, multiple=8),
-        MultiScale.Config(scales=(0.5, 1.0), multiple=8),
+        AspectBuckets.Config(max_buckets=3, min_samples=2),
+        MultiScale.Config(scales=(0.5, 1.0)),
     ],
 )
 def test_ranks_share_a_shape_and_resume_it(shards, shapes):

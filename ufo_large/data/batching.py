@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-VIT_G_WIDTH = 1408
-
 
 @dataclass(frozen=True, slots=True)
 class BatchShape:
@@ -20,14 +18,25 @@ class BatchShape:
     canvas: tuple[int, int]
 
 
-def trunk_work(canvas: tuple[int, int], multiple: int, width: int) -> float:
-    """Return the work of one image in a ViT, in units of one token's linear layers.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tokens:
+    """What the trunk makes of an image: tokens that show `patch` x `patch` pixels, `width` channels wide."""
 
-    A block costs 24 D^2 FLOPs a token in its matrices and 4 N D in attention (D `width`, N tokens), so an
-    image costs N (1 + N / (6 D)). A token is `multiple` pixels high and wide.
-    """
-    tokens = -(-canvas[0] // multiple) * -(-canvas[1] // multiple)
-    return tokens * (1 + tokens / (6 * width))
+    patch: int
+    width: int
+
+    def grid(self, canvas: tuple[int, int]) -> tuple[int, int]:
+        """Return how many tokens cover the canvas, (rows, columns)."""
+        return -(-canvas[0] // self.patch), -(-canvas[1] // self.patch)
+
+    def work(self, canvas: tuple[int, int]) -> float:
+        """Return the work of one image in a ViT, in units of one token's linear layers.
+
+        A block costs 24 D^2 FLOPs per token in its matrices and 4 N D in attention (D `width`, N tokens), so
+        an image costs N (1 + N / (6 D)).
+        """
+        rows, columns = self.grid(canvas)
+        return rows * columns * (1 + rows * columns / (6 * self.width))
 
 
 class BatchShapes(ABC):
@@ -40,9 +49,12 @@ class BatchShapes(ABC):
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config:
-        """Options; sizes come with `build`."""
+        """Options; the images' sizes and the trunk's tokens come with `build`."""
 
-        def build(self, heights: np.ndarray, widths: np.ndarray, full: BatchShape) -> "BatchShapes":
+        def build(
+            self, heights: np.ndarray, widths: np.ndarray, full: BatchShape, tokens: Tokens
+        ) -> "BatchShapes":
+            """Raises ValueError where an image on one of the canvases costs more than the `full` batch."""
             raise NotImplementedError
 
     @abstractmethod
@@ -57,7 +69,9 @@ class FixedShape(BatchShapes):
     class Config(BatchShapes.Config):
         """No options."""
 
-        def build(self, heights: np.ndarray, widths: np.ndarray, full: BatchShape) -> "FixedShape":
+        def build(
+            self, heights: np.ndarray, widths: np.ndarray, full: BatchShape, tokens: Tokens
+        ) -> "FixedShape":
             return FixedShape(len(heights), full)
 
     def __init__(self, num_samples: int, full: BatchShape):
@@ -72,20 +86,19 @@ class MultiScale(BatchShapes):
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config(BatchShapes.Config):
-        """`scales` of image_size, rounded to `multiple` pixels (the patch); `width`: the trunk's."""
+        """`scales` of image_size, rounded to whole patches of the trunk."""
 
         scales: tuple[float, ...] = (0.75, 0.875, 1.0, 1.125, 1.25)
-        multiple: int = 16
-        width: int = VIT_G_WIDTH
 
         def __post_init__(self):
             if not self.scales or min(self.scales) <= 0:
                 raise ValueError(f"multi_scale: scales {self.scales} must be above 0")
-            _check_patch(self.multiple, self.width)
 
-        def build(self, heights: np.ndarray, widths: np.ndarray, full: BatchShape) -> "MultiScale":
-            canvases = [_scaled(full.canvas, scale, self.multiple) for scale in self.scales]
-            return MultiScale(len(heights), [_budgeted(c, full, self.multiple, self.width) for c in canvases])
+        def build(
+            self, heights: np.ndarray, widths: np.ndarray, full: BatchShape, tokens: Tokens
+        ) -> "MultiScale":
+            canvases = [_scaled(full.canvas, scale, tokens.patch) for scale in self.scales]
+            return MultiScale(len(heights), [_budgeted(c, full, tokens) for c in canvases])
 
     def __init__(self, num_samples: int, shapes: list[BatchShape]):
         self.part_of, self.shapes = np.zeros(num_samples, dtype=np.int64), shapes
@@ -103,15 +116,10 @@ class AspectBuckets(BatchShapes):
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config(BatchShapes.Config):
-        """At most `max_buckets` canvases, each with `min_samples` images or more.
-
-        Sides are multiples of `multiple`, the patch; `width` is the trunk's, for its work.
-        """
+        """At most `max_buckets` canvases of whole patches, each with `min_samples` images or more."""
 
         max_buckets: int = 32
         min_samples: int = 64
-        multiple: int = 16
-        width: int = VIT_G_WIDTH
 
         def __post_init__(self):
             if self.max_buckets < 1 or self.min_samples < 1:
@@ -119,13 +127,13 @@ class AspectBuckets(BatchShapes):
                     f"aspect_buckets: max_buckets {self.max_buckets} and min_samples {self.min_samples} "
                     "must be at least 1"
                 )
-            _check_patch(self.multiple, self.width)
 
-        def build(self, heights: np.ndarray, widths: np.ndarray, full: BatchShape) -> "AspectBuckets":
-            candidates = candidate_canvases(full.canvas, self.multiple)
+        def build(
+            self, heights: np.ndarray, widths: np.ndarray, full: BatchShape, tokens: Tokens
+        ) -> "AspectBuckets":
+            candidates = candidate_canvases(tokens.grid(full.canvas), tokens.patch)
             part_of, chosen = choose_canvases(heights, widths, candidates, self.max_buckets, self.min_samples)
-            shapes = [_budgeted(canvas, full, self.multiple, self.width) for canvas in chosen]
-            return AspectBuckets(part_of, shapes)
+            return AspectBuckets(part_of, [_budgeted(canvas, full, tokens) for canvas in chosen])
 
     def __init__(self, part_of: np.ndarray, shapes: list[BatchShape]):
         self.part_of, self.shapes = part_of, shapes
@@ -140,20 +148,14 @@ WIDEST = 4.0
 ASPECT_BINS = 400
 
 
-def _check_patch(multiple: int, width: int) -> None:
-    if multiple < 1 or width < 1:
-        raise ValueError(f"multiple {multiple} and width {width} must be at least 1")
-
-
-def _scaled(canvas: tuple[int, int], scale: float, multiple: int) -> tuple[int, int]:
-    height, width = (max(multiple, round(side * scale / multiple) * multiple) for side in canvas)
+def _scaled(canvas: tuple[int, int], scale: float, patch: int) -> tuple[int, int]:
+    height, width = (max(patch, round(side * scale / patch) * patch) for side in canvas)
     return height, width
 
 
-def _budgeted(canvas: tuple[int, int], full: BatchShape, multiple: int, width: int) -> BatchShape:
+def _budgeted(canvas: tuple[int, int], full: BatchShape, tokens: Tokens) -> BatchShape:
     """Return as many images on `canvas` as cost no more than the full batch; ValueError when not even one."""
-    share = trunk_work(full.canvas, multiple, width) / trunk_work(canvas, multiple, width)
-    images = int(full.images * share + 1e-9)
+    images = int(full.images * tokens.work(full.canvas) / tokens.work(canvas) + 1e-9)
     if images < 1:
         raise ValueError(
             f"one image of {canvas[0]}x{canvas[1]} costs more than micro_batch {full.images} of "
@@ -162,14 +164,14 @@ def _budgeted(canvas: tuple[int, int], full: BatchShape, multiple: int, width: i
     return BatchShape(images, canvas)
 
 
-def candidate_canvases(full: tuple[int, int], multiple: int) -> list[tuple[int, int]]:
-    """Return canvases of 70 to 100 % of the tokens of `full`, up to 4 times as long as wide, `full` first."""
-    tokens = -(-full[0] // multiple) * -(-full[1] // multiple)
-    found = [full]
+def candidate_canvases(grid: tuple[int, int], patch: int) -> list[tuple[int, int]]:
+    """Return canvases of 70 to 100 % of the grid's tokens, up to 4 times as long as wide, its own first."""
+    tokens = grid[0] * grid[1]
+    found = [(grid[0] * patch, grid[1] * patch)]
     for rows in range(1, tokens + 1):
         for columns in range(int(np.ceil(LEAST_AREA * tokens / rows)), tokens // rows + 1):
             if 1 / WIDEST <= rows / columns <= WIDEST:
-                found.append((rows * multiple, columns * multiple))
+                found.append((rows * patch, columns * patch))
     return found
 
 

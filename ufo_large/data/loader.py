@@ -20,14 +20,15 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ufo_large.config import choice
-from ufo_large.data.batching import BATCH_SHAPES, BatchShape, BatchShapes
+from ufo_large.data.batching import BATCH_SHAPES, BatchShape, BatchShapes, Tokens
 from ufo_large.data.collate import collate
-from ufo_large.data.decode import BadSample
+from ufo_large.media.decode import BadSample
 from ufo_large.data.errors import DataError
 from ufo_large.data.sampler import SAMPLINGS, Draw, Position, SampleStream, seed_of
 from ufo_large.data.shards import SplitReader
 from ufo_large.data.tiles import Tiling
 from ufo_large.data.transforms import TRANSFORMS, Example, Transform, hermetic
+from ufo_large.data.worker_signals import heed_trainer_only
 from ufo_large.structures import SampleInfo, TaskBatch, TaskInfo
 from ufo_large.structures.batch import map_arrays
 
@@ -68,9 +69,12 @@ class LoaderConfig:
             )
 
     def build(
-        self, reader: SplitReader, info: TaskInfo, rank: int, world_size: int, seed: int
+        self, reader: SplitReader, info: TaskInfo, rank: int, world_size: int, seed: int, tokens: Tokens
     ) -> "TaskLoader":
-        """Return the loader of one rank. All ranks must pass the same seed."""
+        """Return the loader of one rank. All ranks must pass the same seed; `tokens` are the trunk's.
+
+        Raises ValueError where the options do not fit the task or the trunk.
+        """
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} is not in 0..{world_size - 1}")
         if not reader.labeled:
@@ -82,7 +86,10 @@ class LoaderConfig:
             )
         self.tiles.for_task(info)
         full = BatchShape(self.micro_batch, self.image_size)
-        shapes = self.shapes.build(reader.heights, reader.widths, full)
+        try:
+            shapes = self.shapes.build(reader.heights, reader.widths, full, tokens)
+        except ValueError as error:
+            raise ValueError(f"task {info.name!r}: {error}") from None
         sampling = self.sampling.build(reader.label_starts, reader.labels)
         stream = SampleStream(sampling, shapes.part_of, seed_of(seed, info.name))
         maker = BatchMaker(reader, info, self.transform.build(reader, info, self.keep_aspect), shapes.part_of)
@@ -328,5 +335,6 @@ def quiet_worker(worker: int) -> None:
 
     Without the freeze a garbage collection in the worker would run finalizers of the trainer's own loaders.
     """
+    heed_trainer_only()
     cv2.setNumThreads(0)
     gc.freeze()

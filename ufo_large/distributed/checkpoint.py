@@ -5,28 +5,31 @@ depends on, and `complete.json`, written last. A folder without that file is ign
 """
 
 import contextlib
-import json
 import pickle
-import random
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import astuple
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ufo_large.config import read_json, require_inside, write_json
 from ufo_large.distributed import comm
-from ufo_large.distributed.engine import Engine, Layout
-from ufo_large.distributed.resharding import Spread, load_mapped, read_saved, reshard
+from ufo_large.distributed.engine import Engine, Layout, Piece
+from ufo_large.distributed.generators import rng_state, set_rng_state
+from ufo_large.distributed.plain_files import read_plain, write_plain
+from ufo_large.distributed.resharding import Spread, read_saved, reshard
 
 COMPLETE = "complete.json"
 INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 1 << 30
+
+T = TypeVar("T")
 
 
 def save_checkpoint(root: Path, step: int, engine: Engine, state: dict[str, Any], keep: int) -> Path:
@@ -37,36 +40,46 @@ def save_checkpoint(root: Path, step: int, engine: Engine, state: dict[str, Any]
         folder.mkdir(parents=True)
     comm.barrier()
     engine.save(folder)
-    own = {"step": step, "state": state, "rng": rng_state(), "layout": engine.layout()}
+    layout = [[astuple(piece) for piece in pieces] for pieces in engine.layout()]
+    own = {"step": step, "state": state, "rng": rng_state(), "layout": layout}
     own["buffers"] = _persistent_buffers(engine) if comm.is_main() else {}
-    torch.save(own, folder / f"rank-{comm.rank()}.pt")
+    write_plain(own, _rank_file(folder, comm.rank()))
     comm.barrier()
     if comm.is_main():
         written = {"step": step, "world_size": comm.world_size(), "engine": engine.kind}
-        (folder / COMPLETE).write_text(json.dumps(written))
+        write_json(folder / COMPLETE, written)
         for old in complete_checkpoints(root)[:-keep]:
             shutil.rmtree(old)
+    comm.barrier()  # whole, for a rank that leaves next
     return folder
 
 
 def finished_steps(folder: Path) -> int:
     """Return after how many steps the checkpoint was saved."""
-    return json.loads((folder / COMPLETE).read_text())["step"]
+    return _read_complete(folder)["step"]
 
 
 def is_sharded_alike(folder: Path, kind: str) -> bool:
     """Whether the checkpoint comes from this number of ranks and this kind of engine."""
-    written = json.loads((folder / COMPLETE).read_text())
+    written = _read_complete(folder)
     return (written["world_size"], written["engine"]) == (comm.world_size(), kind)
+
+
+def _read_complete(folder: Path) -> dict[str, Any]:
+    """Return what was written last. ValueError names the file where it is not whole, and the remedy."""
+    file, remedy = folder / COMPLETE, _remedy(folder)
+    match read_json(file, remedy):
+        case {"step": int(), "world_size": int(), "engine": str()} as written:
+            return written
+    raise ValueError(f"{file}: not what a checkpoint ends with (step, world_size, engine); {remedy}")
 
 
 def is_laid_out_alike(folder: Path, engine: Engine) -> bool:
     """Whether moreover every rank's shards hold the same pieces: other parameter groups move them."""
     if not is_sharded_alike(folder, engine.kind):
         return False
-    with naming_an_earlier(folder):
-        layout = load_mapped(folder / f"rank-{comm.rank()}.pt")["layout"]
-    return all(comm.all_gather_objects(layout == engine.layout()))
+    own = _agreed_reading(folder, lambda: _read_rank(folder, comm.rank()))
+    return all(comm.all_gather_objects(own["layout"] == engine.layout()))
 
 
 def load_checkpoint(folder: Path, engine: Engine) -> tuple[int, dict[str, Any]]:
@@ -75,10 +88,56 @@ def load_checkpoint(folder: Path, engine: Engine) -> tuple[int, dict[str, Any]]:
     A checkpoint from the same number of ranks, laid out alike, continues bitwise. From another number, or
     another ZeRO stage, weights, moments and average are carried over exactly and frozen weights stay as they
     are; what ranks draw for themselves (dropped paths) goes on from rank 0's generators, apart. Raises
-    ValueError that names the last earlier checkpoint where a file of this one is damaged.
+    ValueError that names the last earlier checkpoint where a file of this one is missing or damaged, on every
+    rank.
     """
+    if not is_laid_out_alike(folder, engine):
+        return _load_resharded(folder, engine)
+    _agreed_reading(folder, lambda: engine.check_files(folder))
     with naming_an_earlier(folder):
-        return _load_checkpoint(folder, engine)
+        engine.load(folder)
+    saved = _agreed_reading(folder, lambda: _read_rank(folder, comm.rank(), mmap=False))
+    set_rng_state(saved["rng"])
+    return saved["step"], saved["state"]
+
+
+def _load_resharded(folder: Path, engine: Engine) -> tuple[int, dict[str, Any]]:
+    ranks, average = _agreed_reading(folder, lambda: _reshard(folder, engine))
+    engine.publish_masters()
+    engine.module.load_state_dict(ranks[0]["buffers"], strict=False)
+    set_rng_state(ranks[0]["rng"])
+    torch.manual_seed(int(torch.randint(1 << 62, ())) + comm.rank())
+    own = ranks[comm.rank() if comm.rank() < len(ranks) else 0]
+    return own["step"], own["state"] | {"ema": average}
+
+
+def _reshard(folder: Path, engine: Engine) -> tuple[list[dict[str, Any]], dict[str, list[Tensor]] | None]:
+    """Fill this rank's shards; return what every rank saved, and this rank's part of the average."""
+    written = _read_complete(folder)
+    ranks = [_read_rank(folder, r) for r in range(written["world_size"])]
+    layouts = [rank["layout"] for rank in ranks]
+    reshard(engine, [read_saved(folder, written["engine"], r, layout) for r, layout in enumerate(layouts)])
+    return ranks, _resharded_average(ranks, layouts, engine)
+
+
+def _rank_file(folder: Path, rank: int) -> Path:
+    return folder / f"rank-{rank}.pt"
+
+
+def _read_rank(folder: Path, rank: int, mmap: bool = True) -> dict[str, Any]:
+    saved = read_plain(_rank_file(folder, rank), mmap=mmap)
+    layout = tuple(tuple(Piece(*piece) for piece in pieces) for pieces in saved["layout"])
+    return saved | {"layout": layout}
+
+
+def _agreed_reading(folder: Path, read: Callable[[], T]) -> T:
+    """Return `read()`, or raise on every rank what a file told one of them, with the remedy."""
+
+    def named() -> T:
+        with naming_an_earlier(folder):
+            return read()
+
+    return comm.agreed(named)
 
 
 @contextlib.contextmanager
@@ -89,27 +148,13 @@ def naming_an_earlier(folder: Path) -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        earlier = [f"--resume {p}" for p in complete_checkpoints(folder.parent) if p.name < folder.name]
-        remedy = f"go on from an earlier one, {earlier[-1]}" if earlier else "give another --workdir"
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{folder}: this checkpoint cannot be read ({said}); {remedy}") from error
+        raise ValueError(f"{folder}: this checkpoint cannot be read ({said}); {_remedy(folder)}") from error
 
 
-def _load_checkpoint(folder: Path, engine: Engine) -> tuple[int, dict[str, Any]]:
-    if is_laid_out_alike(folder, engine):
-        engine.load(folder)
-        saved = torch.load(folder / f"rank-{comm.rank()}.pt", map_location="cpu", weights_only=False)
-        set_rng_state(saved["rng"])
-        return saved["step"], saved["state"]
-    written = json.loads((folder / COMPLETE).read_text())
-    ranks = [load_mapped(folder / f"rank-{r}.pt") for r in range(written["world_size"])]
-    layouts = [rank["layout"] for rank in ranks]
-    reshard(engine, [read_saved(folder, written["engine"], r, layout) for r, layout in enumerate(layouts)])
-    engine.module.load_state_dict(ranks[0]["buffers"], strict=False)
-    set_rng_state(ranks[0]["rng"])
-    torch.manual_seed(int(torch.randint(1 << 62, ())) + comm.rank())
-    own = ranks[comm.rank() if comm.rank() < len(ranks) else 0]
-    return own["step"], own["state"] | {"ema": _resharded_average(ranks, layouts, engine)}
+def _remedy(folder: Path) -> str:
+    earlier = [f"--resume {p}" for p in complete_checkpoints(folder.parent) if p.name < folder.name]
+    return f"go on from an earlier one, {earlier[-1]}" if earlier else "give another --workdir"
 
 
 def _resharded_average(
@@ -147,20 +192,6 @@ def complete_checkpoints(root: Path) -> list[Path]:
     return sorted(p.parent for p in root.glob(f"step-*/{COMPLETE}"))
 
 
-def rng_state() -> dict[str, Any]:
-    """Return the state of every generator that a step may draw from."""
-    state = {"torch": torch.get_rng_state(), "numpy": np.random.get_state(), "python": random.getstate()}
-    return state | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
-
-
-def set_rng_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["torch"])
-    np.random.set_state(state["numpy"])
-    random.setstate(state["python"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
-
-
 def save_weights(folder: Path, engine: Engine) -> None:
     """Write the whole model as safetensors, gathered parameter by parameter: no rank holds all of it."""
     partial = folder.with_name(folder.name + ".partial")
@@ -184,7 +215,7 @@ def save_weights(folder: Path, engine: Engine) -> None:
                 flush()
     if comm.is_main():
         flush()
-        (partial / INDEX).write_text(json.dumps({"weight_map": weight_map}, indent=1))
+        write_json(partial / INDEX, {"weight_map": weight_map})
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
     comm.barrier()
@@ -194,14 +225,17 @@ def load_weights(folder: Path, fill: Callable[[str, Tensor], None]) -> None:
     """Call `fill(name, tensor)` for every tensor that `save_weights` wrote, file by file."""
     if not (folder / INDEX).exists():
         raise ValueError(f"{folder}: no weights here ({INDEX} is missing); has the run finished?")
-    weight_map = json.loads((folder / INDEX).read_text())["weight_map"]
+    again = f"copy it again, or remove {folder} and let the run write it anew with --resume auto"
+    match read_json(folder / INDEX, again):
+        case {"weight_map": dict(weight_map)}:
+            pass
+        case _:
+            raise ValueError(f"{folder / INDEX}: names no weights; {again}")
     for file in sorted(set(weight_map.values())):
+        path = require_inside(folder, file, folder / INDEX)
         try:
-            tensors = load_file(folder / file)
+            tensors = load_file(path)
         except (OSError, SafetensorError) as error:
-            raise ValueError(
-                f"{folder / file}: cannot be read ({error}); copy it again, or remove {folder} and let the "
-                "run write it anew with --resume auto"
-            ) from error
+            raise ValueError(f"{path}: cannot be read ({error}); {again}") from error
         for name, tensor in tensors.items():
             fill(name, tensor)

@@ -67,11 +67,20 @@ def all_gather_objects(value: Any) -> list[Any]:
     return values
 
 
+def any_rank(flag: bool) -> bool:
+    """Return, on every rank, whether `flag` is set on any."""
+    return bool(all_reduce_sum(torch.tensor(float(flag))))
+
+
+class AgreedError(ValueError):
+    """A mistake that one rank found and every rank raises, in the same words: the first rank may tell it."""
+
+
 def agreed(action: Callable[[], T]) -> T:
-    """Return `action()`; where it fails on any rank, all raise ValueError with the first rank's words.
+    """Return `action()`; where it fails on any rank, all raise AgreedError with the first rank's words.
 
     So rank 0 can tell it, no rank waits for one that gave up, and what follows starts together. What is no
-    ValueError is raised as it is where it happened.
+    ValueError is raised as it is where it happened. `action` communicates nothing.
     """
     value, error = None, None
     try:
@@ -84,19 +93,5 @@ def agreed(action: Callable[[], T]) -> T:
         raise error
     if failed:
         where = "" if len(failed) == len(errors) else f" (on rank {', '.join(map(str, failed))})"
-        raise ValueError(f"{errors[failed[0]]}{where}") from error
+        raise AgreedError(f"{errors[failed[0]]}{where}") from error
     return value
-
-
-def raise_together(error: Exception | None) -> None:
-    """Raise on every rank when any rank failed, so that none waits for a collective that never comes.
-
-    The message lists the ranks that failed with their errors. Call it on all ranks.
-    """
-    errors = all_gather_objects(None if error is None else f"{type(error).__name__}: {error}")
-    failed = [f"rank {r}: {text}" for r, text in enumerate(errors) if text is not None]
-    if not failed:
-        return
-    if error is not None and len(set(errors)) == 1:
-        raise error
-    raise RuntimeError("stopped on all ranks together:\n" + "\n".join(failed))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ufo_large.distributed.local_gradients import LocalGradients
+from ufo_large.distributed.plain_files import read_plain, write_plain
 from ufo_large.distributed.task_gradients import GradientStore
 
 
@@ -49,6 +50,9 @@ class Engine(Protocol):
 
     def save(self, folder: Path) -> None:
         """Write weights and optimizer state of all ranks."""
+
+    def check_files(self, folder: Path) -> None:
+        """Raise, on this rank and without a collective, where a file for `load` is missing or damaged."""
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote, under the same world size, ZeRO stage and layout.
@@ -132,10 +136,13 @@ class PlainEngine:
 
     def save(self, folder: Path) -> None:
         state = {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
-        torch.save(state, folder / "plain.pt")
+        write_plain(state, folder / "plain.pt")
+
+    def check_files(self, folder: Path) -> None:
+        read_plain(folder / "plain.pt", mmap=True)
 
     def load(self, folder: Path) -> None:
-        state = torch.load(folder / "plain.pt", map_location="cpu", weights_only=True)
+        state = read_plain(folder / "plain.pt")
         self.module.load_state_dict(state["module"])
         with keeping_options(self.optimizer):
             self.optimizer.load_state_dict(state["optimizer"])

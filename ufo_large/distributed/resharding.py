@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ufo_large.distributed.engine import Engine, Layout
+from ufo_large.distributed.plain_files import read_plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class Spread:
 
 
 def reshard(engine: Engine, saved: Sequence[Saved]) -> None:
-    """Give the engine what all ranks of another sharding wrote."""
+    """Give this rank's shards what all ranks of another sharding wrote; the engine then publishes them."""
     layout, masters, states = engine.layout(), engine.master_shards(), engine.optimizer_states()
     layouts = [one.layout for one in saved]
     Spread(layouts, [one.masters for one in saved]).copy_into(layout, masters)
@@ -70,24 +71,27 @@ def reshard(engine: Engine, saved: Sequence[Saved]) -> None:
             state[name] = torch.zeros_like(master)
         moments = [[state[name] for state in one.states] for one in saved]
         Spread(layouts, moments).copy_into(layout, [state[name] for state in states])
-    engine.publish_masters()
 
 
 def read_saved(folder: Path, kind: str, rank: int, layout: Layout) -> Saved:
     """Read what rank `rank` of an engine of `kind` saved, mapped into memory."""
     if kind == "plain":
-        state = load_mapped(folder / "plain.pt")
+        state = read_plain(folder / "plain.pt", mmap=True)
         masters = [state["module"][pieces[0].name] for pieces in layout]
         return Saved(layout, masters, _in_order(state["optimizer"]))
-    (file,) = (folder / "deepspeed").glob(f"*zero_pp_rank_{rank}_mp_rank_00_optim_states.pt")
-    state = load_mapped(file)["optimizer_state_dict"]
+    state = read_plain(optimizer_file(folder, rank), mmap=True)["optimizer_state_dict"]
     if kind == "zero3":
         return Saved(layout, state["fp32_flat_groups"], _in_order(state["optimizer_state_dict"]))
     return Saved(layout, state["single_partition_of_fp32_groups"], _in_order(state["base_optimizer_state"]))
 
 
-def load_mapped(file: Path) -> Any:
-    return torch.load(file, map_location="cpu", weights_only=False, mmap=True)
+def optimizer_file(folder: Path, rank: int) -> Path:
+    """Return where DeepSpeed wrote rank `rank`'s shards, whatever their dtype. Raises FileNotFoundError."""
+    name = f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt"
+    found = sorted((folder / "deepspeed").glob(f"*{name}"))
+    if len(found) != 1:
+        raise FileNotFoundError(f"{folder / 'deepspeed' / name} is missing")
+    return found[0]
 
 
 def _in_order(optimizer: dict[str, Any]) -> list[dict[str, Tensor]]:

@@ -16,13 +16,18 @@ from typing import Any
 import deepspeed
 import torch
 from deepspeed.accelerator import get_accelerator
+from deepspeed.runtime.fp16.loss_scaler import LossScaler
+from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
+from deepspeed.utils.tensor_fragment import fragment_address
 from torch import Tensor, nn
 
 from ufo_large.distributed import comm
 from ufo_large.distributed.engine import Layout, Piece, keeping_options
 from ufo_large.distributed.local_gradients import LocalGradients
+from ufo_large.distributed.plain_files import read_plain
+from ufo_large.distributed.resharding import optimizer_file
 from ufo_large.structures import role_of
 
 INTERNALS = {
@@ -35,6 +40,9 @@ INTERNALS = {
     ),
 }
 """Where DeepSpeed's optimizers keep gradients; stage 2 is as stage 1."""
+
+# All that DeepSpeed pickles besides tensors and plain values; none of them does anything when it is made.
+torch.serialization.add_safe_globals([LossScaler, ZeroStageEnum, fragment_address])
 
 # A C++ extension that only DeepSpeed's CPU inference uses; it would be compiled at the first start.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -208,6 +216,7 @@ class ZeroEngine:
             model=module, optimizer=optimizer, config=config
         )
         require_internals(self._optimizer, self.stage)
+        self._engine.checkpoint_engine.load = read_plain  # DeepSpeed's own would run what a file names
         self.module = self._engine.module
         self.device = torch.device(self._engine.device)
         self.grad_norm = 0.0
@@ -232,6 +241,11 @@ class ZeroEngine:
 
     def save(self, folder: Path) -> None:
         self._engine.save_checkpoint(str(folder), tag="deepspeed", save_latest=False)
+
+    def check_files(self, folder: Path) -> None:
+        read_plain(optimizer_file(folder, comm.rank()), mmap=True)
+        own = f"zero_pp_rank_{comm.rank()}_" if self.stage == 3 else ""
+        read_plain(folder / "deepspeed" / f"{own}mp_rank_00_model_states.pt", mmap=True)
 
     def load(self, folder: Path) -> None:
         with keeping_options(self._optimizer):

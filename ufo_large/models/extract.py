@@ -1,17 +1,23 @@
 """Cut a dense single-task network out of the routed model, in timm's own names."""
 
-import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from timm.models import save_for_hf
 from timm.models.deit import VisionTransformerDistilled
 from torch import Tensor
 
+from ufo_large.config import give_usual_rights
 from ufo_large.models.lora import has_adapters
 from ufo_large.models.multitask import MultitaskModel
 from ufo_large.models.trunk import Trunk
 from ufo_large.tasks.classification_linear import LinearClassifier
+
+OF_THE_NETWORK = ("architecture", "input_size", "first_conv", "classifier")
+PADDING_NOTE = (
+    "trained with keep_aspect: images lie at the top left and are padded at the bottom and right with the "
+    "mean colour; timm's transform centres them: replace its CenterCropOrPad by such a padding"
+)
 
 
 def dense_trunk_state(trunk: Trunk, task: str) -> dict[str, Tensor]:
@@ -38,21 +44,44 @@ def _timm_order(trunk: Trunk) -> list[str]:
         return list(trunk.config.build_vit().state_dict())
 
 
-def write_timm_folder(model: MultitaskModel, task: str, folder: Path) -> str:
-    """Write the single-task network as timm keeps models on disk; return the line that loads it."""
+def write_timm_folder(
+    model: MultitaskModel, task: str, folder: Path, image_size: tuple[int, int], keep_aspect: bool = False
+) -> str:
+    """Write the single-task network as timm keeps models on disk; return the line that loads it.
+
+    config.json describes this network: its classes, and how the run prepares an image when it evaluates, on
+    (height, width) `image_size`, so that timm's own transform does nearly the same. Whence the weights came
+    is left out: they are others by now. With `keep_aspect` timm pads on all sides, the run at the bottom and
+    right; the notes in config.json say so.
+    """
     state, num_classes = single_task_state(model, task)
-    config = model.trunk.config
-    vit = model.trunk.vit
-    card = {
-        "architecture": config.name.split(".")[0],
-        "num_classes": num_classes,
-        "model_args": {k: v for k, v in config.shape().items() if v is not None},
-        "pretrained_cfg": {**vit.pretrained_cfg, "num_classes": num_classes, "pool_size": None},
-    }
+    with torch.device("meta"):
+        dense = model.trunk.config.build_vit()
+        dense.reset_classifier(num_classes)
+    dense.load_state_dict({n: v.detach().contiguous() for n, v in state.items()}, assign=True)
+    given = dense.pretrained_cfg
+    dense.pretrained_cfg = {name: given[name] for name in OF_THE_NETWORK}
+    card = {"label_names": model.tasks[task].class_names} if num_classes else {}
+    if keep_aspect:
+        card["pretrained_cfg"] = {"notes": [PADDING_NOTE]}
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({n: v.detach().contiguous() for n, v in state.items()}, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(card, indent=1, default=str), encoding="utf-8")
-    return f"timm.create_model('local-dir:{folder}', pretrained=True, dynamic_img_size=True)"
+    save_for_hf(
+        dense,
+        folder,
+        model_config=card,
+        model_args={"dynamic_img_pad": True},
+        safe_serialization=True,
+        data_config={
+            "input_size": (3, *image_size),
+            "interpolation": "bilinear",
+            "crop_pct": 1.0,
+            "crop_mode": "border" if keep_aspect else "squash",
+            "mean": given["mean"],
+            "std": given["std"],
+        },
+    )
+    give_usual_rights(folder / "model.safetensors")
+    return f"timm.create_model('local-dir:{folder}', pretrained=True)"
 
 
 def single_task_state(model: MultitaskModel, task: str) -> tuple[dict[str, Tensor], int]:

@@ -29,17 +29,28 @@ def export_onnx(model: MultitaskModel, task: str, size: tuple[int, int], path: P
         raise ValueError(f"--size {size[0]} {size[1]}: give a height and a width of at least one pixel")
     network = OnnxNetwork(model, task, size).eval()
     example = torch.zeros(2, 3, *size, dtype=torch.uint8)
-    torch.onnx.export(
+    program = torch.onnx.export(
         network,
         (example,),
-        str(path),
         input_names=["images"],
         output_names=[network.output],
         dynamic_shapes={"images_BCHW": {0: torch.export.Dim("batch")}},
         dynamo=True,
-        external_data=False,
         verbose=False,
     )
+    _clear_metadata(program)
+    program.save(str(path), external_data=False)
+
+
+def _clear_metadata(program: torch.onnx.ONNXProgram) -> None:
+    """Drop what the exporter notes on nodes and values: this machine's paths, all tasks' parameter names."""
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
+    ClearMetadataAndDocStringPass()(program.model)
+    graph = program.model.graph
+    made = [value for node in graph.all_nodes() for value in node.outputs]
+    for value in [*graph.inputs, *graph.initializers.values(), *made]:
+        value.metadata_props.clear()
 
 
 class OnnxNetwork(nn.Module):

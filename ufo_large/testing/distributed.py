@@ -22,7 +22,7 @@ def run_ranks(function: Callable[..., Any], world_size: int, *args: Any, timeout
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ufo_large.testing.preload"])
     results = context.Queue()
-    port = _free_port()
+    port = free_port()
     target = (function.__code__.co_filename, function.__name__)
     ranks = [
         context.Process(target=_child, args=(target, rank, world_size, port, args, results))
@@ -92,7 +92,8 @@ def _load(path: str, name: str) -> Callable[..., Any]:
     return getattr(module, name)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of this machine that nobody listens at."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]

@@ -27,7 +27,7 @@ class EvaluationHook:
 
     Logs `val/<task>/<metric>` and `val/score`, whichever split it is, and `pictures` drawn predictions a
     task: the same images each time. The model stays sharded; training goes on as if nothing had been
-    evaluated.
+    evaluated. An interrupted run has no time for it.
     """
 
     def __init__(self, trainer: Trainer, evaluator: Evaluator, tracker: Tracker, pictures: int = 0):
@@ -38,6 +38,8 @@ class EvaluationHook:
 
     def after_step(self, finished: int, values: dict[str, float]) -> None:
         config = self.trainer.config
+        if self.trainer.is_interrupted:
+            return
         if finished % config.evaluate_every == 0 or finished == config.steps:
             with self.trainer.averaged(), self.trainer.runner.engine.predicting():
                 found = self.evaluator.validate(self.trainer.model)
@@ -62,7 +64,7 @@ class EvaluationHook:
 
 
 class CheckpointHook:
-    """Save every `save_every` steps and after the last."""
+    """Save every `save_every` steps, after the last and after the one in which the run is interrupted."""
 
     def __init__(self, trainer: Trainer, root: Path):
         self.trainer = trainer
@@ -70,6 +72,7 @@ class CheckpointHook:
 
     def after_step(self, finished: int, values: dict[str, float]) -> None:
         config = self.trainer.config
-        if finished % config.save_every == 0 or finished == config.steps:
+        due = finished % config.save_every == 0 or finished == config.steps
+        if due or self.trainer.is_interrupted:
             state = self.trainer.state_dict()
             save_checkpoint(self.root, finished, self.trainer.runner.engine, state, config.keep_checkpoints)

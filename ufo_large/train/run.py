@@ -1,5 +1,7 @@
 """Put a run together from its config, its data and its DeepSpeed config; train it; leave the weights."""
 
+import contextlib
+import itertools
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +9,8 @@ from typing import Any
 
 import torch
 
-from ufo_large.config import Problems, did_you_mean, require_writable, to_dict
+from ufo_large.config import Problems, did_you_mean, to_dict
+from ufo_large.data.batching import Tokens
 from ufo_large.data.mixing import TaskMix
 from ufo_large.data.shards import ShardSet, SplitReader
 from ufo_large.distributed import comm, ds_config, zero
@@ -29,6 +32,7 @@ from ufo_large.structures import KINDS, TaskInfo
 from ufo_large.tracking import save_environment
 from ufo_large.train.config import EVALUATED, RunConfig
 from ufo_large.train.hooks import CheckpointHook, EvaluationHook, LogHook
+from ufo_large.train.lock import training_alone
 from ufo_large.train.run_folder import RunFolder
 from ufo_large.train.steps import Feed, StepRunner
 from ufo_large.train.trainer import Trainer
@@ -37,16 +41,31 @@ from ufo_large.train.trainer import Trainer
 def train(
     config: RunConfig, data: str, workdir: Path, ds: dict[str, Any] | None, resume: str = "none"
 ) -> Trainer | None:
-    """Train on all ranks; return None where all steps were done before.
+    """Train on all ranks; return None where all steps were done before. SIGTERM ends it at the step's end.
 
     `ds`: the checked DeepSpeed JSON, or None for one process without DeepSpeed. `resume`: `none`, `auto` (the
     newest whole checkpoint, or a fresh start) or a checkpoint folder. Raises ValueError, before training, for
-    whatever does not fit together.
+    whatever does not fit together, and where another run trains in `workdir`.
     """
     device = zero.init_distributed()
-    folder = RunFolder(workdir)
+    with contextlib.ExitStack() as held:
+        comm.agreed(lambda: held.enter_context(training_alone(workdir)) if comm.is_main() else None)
+        return _train(config, data, RunFolder(workdir), ds, resume, device)
+
+
+def _train(
+    config: RunConfig,
+    data: str,
+    folder: RunFolder,
+    ds: dict[str, Any] | None,
+    resume: str,
+    device: torch.device,
+) -> Trainer | None:
+    workdir = folder.root
     shards, tasks, readers, checkpoint = comm.agreed(lambda: prepare(config, data, folder, ds, resume))
     require_same(checkpoint)
+    if checkpoint is None and resume == "auto" and comm.is_main():
+        print(f"--resume auto: no whole checkpoint in {folder.checkpoints}; the run starts from step 0")
     if checkpoint is not None and folder.weights.exists() and finished_steps(checkpoint) == config.steps:
         if comm.is_main():
             print(
@@ -60,7 +79,8 @@ def train(
         engine = trainer.runner.engine
         if not fresh and not is_laid_out_alike(checkpoint, engine):
             give_initial_weights(config, trainer.model)  # frozen ones are not carried over
-        trainer.load_state_dict(*load_checkpoint(checkpoint, engine))
+        finished, state = load_checkpoint(checkpoint, engine)
+        comm.agreed(lambda: trainer.load_state_dict(finished, state))
     else:
         torch.manual_seed(config.seed + 1 + comm.rank())  # ranks drop different paths
     if comm.is_main():
@@ -89,6 +109,10 @@ def train(
         except Exception as error:
             error.add_note(f"raised on rank {comm.rank()} after {trainer.finished} finished steps")
             raise
+    if trainer.is_interrupted:
+        if comm.is_main():
+            print(f"SIGTERM: saved after {trainer.finished} of {config.steps} steps; --resume auto goes on")
+        return trainer
     with trainer.averaged():
         save_weights(folder.weights, trainer.runner.engine)
     return trainer
@@ -98,7 +122,6 @@ def prepare(
     config: RunConfig, data: str, folder: RunFolder, ds: dict[str, Any] | None, resume: str
 ) -> tuple[ShardSet, tuple[TaskInfo, ...], dict[str, SplitReader], Path | None]:
     """Open and check everything; write nothing. Returns (shards, tasks, their train readers, checkpoint)."""
-    require_writable(folder.root, "--workdir")
     shards = ShardSet.open(data)
     tasks = trained_tasks(shards)
     checkpoint = choose_checkpoint(folder, resume)
@@ -183,6 +206,8 @@ def check(
             TaskMix({task.name: config.task(task).stages for task in tasks})
         except ValueError as error:
             problems.add(str(error))
+    if not problems.messages:
+        check_feeds(config, tasks, shards, problems)
     check_evaluation(config, tasks, shards, problems)
     if config.pretrained is not None and checkpoint is None:
         check_classes(Path(config.pretrained), tasks, problems)
@@ -215,6 +240,27 @@ def check(
                 "more with --set steps=N, or an earlier checkpoint with --resume"
             )
     problems.raise_if_any()
+
+
+def check_feeds(config: RunConfig, tasks: tuple[TaskInfo, ...], shards: ShardSet, problems: Problems) -> None:
+    """Say what of the tasks' loaders does not fit their data or the trunk, which is sized up, not built."""
+    try:
+        with torch.device("meta"):
+            tokens = tokens_of(config.model.trunk.build_vit())
+    except ValueError as error:
+        problems.add(str(error))
+        return
+    for task in tasks:
+        reader = shards.split(task.name, "train")
+        try:
+            config.task(task).loader.build(reader, task, 0, 1, config.seed, tokens)
+        except ValueError as error:
+            problems.add(str(error))
+
+
+def tokens_of(vit: torch.nn.Module) -> Tokens:
+    """Return the tokens that a trunk's ViT makes of an image."""
+    return Tokens(patch=vit.patch_embed.feat_ratio(), width=vit.embed_dim)
 
 
 def check_classes(pretrained: Path, tasks: tuple[TaskInfo, ...], problems: Problems) -> None:
@@ -281,10 +327,10 @@ def build(
         give_initial_weights(config, model)
     optimizer = config.optimizer.build(model)
     engine = build_engine(config, model, optimizer, ds, device)
-    feeds = {}
+    feeds, tokens = {}, tokens_of(model.trunk.vit)
     for task in tasks:
-        feed = config.task(task)
-        loader = feed.loader.build(readers[task.name], task, comm.rank(), comm.world_size(), config.seed)
+        feed, reader = config.task(task), readers[task.name]
+        loader = feed.loader.build(reader, task, comm.rank(), comm.world_size(), config.seed, tokens)
         feeds[task.name] = Feed(loader=loader, stages=feed.stages)
     balancer = config.balancer.build(tuple(t.name for t in tasks), config.seed)
     runner = StepRunner(engine, feeds, balancer, config.steps, config.log_every)
@@ -295,7 +341,9 @@ def build(
 def give_initial_weights(config: RunConfig, model: MultitaskModel) -> None:
     """Fill the model, sharded or not, with drawn or pretrained weights."""
     state = initial_state(model, config.seed, config.pretrained)
-    fill(model, state, whole=lambda parameters: zero.gathered(parameters, modify=True))
+    first = comm.agreed(lambda: next(state))  # what is wrong with a file is raised before the first value
+    values = itertools.chain([first], state)
+    fill(model, values, whole=lambda parameters: zero.gathered(parameters, modify=True))
 
 
 def build_engine(

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from ufo_large.distributed.ema import ShardedEma
 from ufo_large.models.multitask import MultitaskModel
 from ufo_large.train.config import RunConfig
+from ufo_large.train.interruption import Interruption
 from ufo_large.train.steps import StepRunner
 
 
@@ -34,14 +35,24 @@ class Trainer:
         self.rate_scales = rate_scales
         self.ema = ema
         self.finished = 0
+        self.interruption = Interruption()
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether the run was told to stop, and steps are left."""
+        return self.interruption.is_agreed and self.finished < self.config.steps
 
     def fit(self, hooks: Sequence[Hook]) -> None:
+        """Run the steps that are left, or up to the end of the one in which SIGTERM comes."""
         self.model.train()
-        while self.finished < self.config.steps:
-            values = self._timed_step(self.finished)
-            self.finished += 1
-            for hook in hooks:
-                hook.after_step(self.finished, values)
+        with self.interruption.noting():
+            while self.finished < self.config.steps and not self.is_interrupted:
+                values = self._timed_step(self.finished)
+                self.finished += 1
+                self.interruption.agree()
+                # the last hook saves; once told to stop that comes first, for the time may end at any moment
+                for hook in reversed(hooks) if self.interruption.is_agreed else hooks:
+                    hook.after_step(self.finished, values)
 
     def averaged(self) -> contextlib.AbstractContextManager:
         """Return a context in which the model has its averaged weights, where the run averages any."""
