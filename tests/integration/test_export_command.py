@@ -11,9 +11,11 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
+from ufo_large.distributed.checkpoint import save_weights
+from ufo_large.distributed.engine import PlainEngine
 from ufo_large.models.weights import fill, initial_state
 from ufo_large.recipes import load_recipe
-from ufo_large.testing.models import TINY_TASKS
+from ufo_large.testing.models import TINY_TASKS, tiny_model
 from ufo_large.train.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,16 +67,19 @@ def test_each_form_is_written(run, export):
     assert any(".experts." in name for name in load_file(run / "export" / "model.safetensors"))
 
 
-def test_files_are_as_readable_as_any_other(run, export):
-    """safetensors alone would leave them to their owner."""
+def test_files_are_as_readable_as_any_other(run, export, tmp_path):
+    """A run's weights and what is exported; safetensors alone would leave them to their owner."""
+    model = tiny_model().build(TINY_TASKS)
+    engine = PlainEngine(model, torch.optim.SGD(model.parameters()), torch.device("cpu"))
     before = os.umask(0o022)
     try:
-        export(run, "--task", "cls", "--to", "timm")
-        export(run, "--to", "safetensors")
+        save_weights(tmp_path / "weights", engine)
+        for options in (("--task", "cls", "--to", "timm"), ("--to", "safetensors")):
+            export(run, *options, "--out", str(tmp_path / options[-1]))
     finally:
         os.umask(before)
-    files = [file for file in (run / "export").rglob("*") if file.is_file()]
-    assert len(files) >= 3
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert len([file for file in files if file.suffix == ".safetensors"]) == 3
     assert {oct(file.stat().st_mode & 0o777) for file in files} == {"0o644"}
 
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ufo_large.config import read_json, require_inside, write_json
+from ufo_large.config import give_usual_rights, read_json, require_inside, write_json
 from ufo_large.distributed import comm
 from ufo_large.distributed.engine import Engine, Layout, Piece
 from ufo_large.distributed.generators import rng_state, set_rng_state
@@ -205,6 +205,7 @@ def save_weights(folder: Path, engine: Engine) -> None:
         if shard:
             name = f"model-{len(set(weight_map.values())) + 1:05d}.safetensors"
             save_file(shard, partial / name)
+            give_usual_rights(partial / name)
             weight_map.update(dict.fromkeys(shard, name))
             shard.clear()
 
