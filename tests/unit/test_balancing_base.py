@@ -2,13 +2,14 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
 from ufo_large.balancing import METHODS, Balancer, Signals, method
 from ufo_large.config import apply_overrides, choice
 from ufo_large.data.mixing import TaskMix
-from ufo_large.testing.balancing import TASKS, check_balancer, random_gradients, signals
+from ufo_large.testing.balancing import TASKS, check_balancer, check_common_scale, random_gradients, signals
 
 GRADIENTS_MN = random_gradients(4, 6, seed=0)
 GRAM_MM = GRADIENTS_MN @ GRADIENTS_MN.T
@@ -71,7 +72,7 @@ def test_bad_options_of_a_method_are_refused(name, options, message):
 
 
 def test_names_of_tasks_in_options_are_checked():
-    for name, field in (("fixed", "by_task"), ("tbgn", "shares"), ("autoscale", "shares")):
+    for name, field in (("fixed", "by_task"), ("tbgn", "shares"), ("autoscale", "shares"), ("fairgrad", "shares")):
         with pytest.raises(ValueError, match="unknown task 'sge'. Did you mean 'seg'"):
             METHODS[name].Config(**{field: {"sge": 1.0}}).build(TASKS, 0)
 
@@ -243,3 +244,17 @@ class WithoutNames(Balancer):
 def test_check_balancer_can_fail(weight, error, message):
     with pytest.raises(error, match=message):
         check_balancer(WithoutNames.Config(weight_of_first=weight))
+
+
+def test_check_common_scale_can_fail():
+    with pytest.raises(AssertionError, match=r"2 orthogonal tasks: \[1.001, 1.0\]"):
+        check_common_scale(WithoutNames.Config(weight_of_first=1.001))
+
+
+def test_a_problem_without_a_solution_is_told_with_its_step():
+    class Unsolved(WithoutNames):
+        def weights(self, given: Signals):
+            raise np.linalg.LinAlgError("no weights found")
+
+    with pytest.raises(ValueError, match="step 3: Unsolved: no weights found"):
+        Unsolved(TASKS)(signals(TASKS, [1.0] * 4, GRAM_MM, step=3))

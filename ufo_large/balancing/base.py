@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -102,7 +103,8 @@ class Balancer(ABC):
     def __call__(self, signals: Signals) -> Tensor:
         """Return one weight a task, float64 [M]: new ones, or between measurements the last ones.
 
-        Raises ValueError that names step and task where a loss, an inner product or a weight is not finite.
+        Raises ValueError that names step and task where a loss, an inner product or a weight is not finite,
+        and the step where the method's problem could not be solved.
         """
         check_signals(signals, self.tasks)
         if not self.needs_measurement(signals.step, signals.tasks):
@@ -112,7 +114,10 @@ class Balancer(ABC):
                 f"step {signals.step}: {type(self).__name__} needs the Gram matrix of the task "
                 f"gradients; give gram_MM wherever needs_measurement(step, tasks) is true"
             )
-        weights_M = self.weights(signals)
+        try:
+            weights_M = self.weights(signals)
+        except np.linalg.LinAlgError as error:
+            raise ValueError(f"step {signals.step}: {type(self).__name__}: {error}") from error
         if not bool(weights_M.isfinite().all()):
             found = dict(zip(signals.tasks, weights_M.tolist(), strict=True))
             gram = None if signals.gram_MM is None else signals.gram_MM.tolist()

@@ -8,18 +8,18 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from ufo_large.balancing.gram import GramBalancer, factor, shortest_in_hull
+from ufo_large.balancing.gains import shortest_with_gains
+from ufo_large.balancing.gram import GramBalancer, definite
 
 
 class CAGrad(GramBalancer):
     """Maximise the least improvement of any task within a ball around the mean gradient.
 
-    Liu et al. 2021, arXiv:2110.14048, algorithm 1: d = g_0 + c |g_0| g_w / |g_w|, where w on the simplex
-    minimises g_w . g_0 + c |g_0| |g_w|. c = 0 is plain summing. The result is divided by 1 + c (the
-    authors' rescaling), so that one task keeps weight 1.
+    Liu et al. 2021, arXiv:2110.14048: d maximises min_k g_k . d within |d - g_0| <= c |g_0|. c = 0 is
+    plain summing. The result is divided by 1 + c (the authors' rescaling), so that one task keeps weight 1.
 
-    |g_w| is the minimum over t of (|g_w|^2 / t + t) / 2; for a given t the best w is the hull's point nearest
-    to -t / (c |g_0|) * g_0, and the function left in t is convex: a root in one dimension.
+    The paper solves the dual. Here the d nearest to g_0 is found exactly for a given least gain; its distance
+    grows with the gain, and the gain that spends the whole radius is a root in one dimension.
     """
 
     @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,27 +37,25 @@ class CAGrad(GramBalancer):
             return CAGrad(tasks, seed, self)
 
     def combine(self, tasks: tuple[str, ...], norms_M: Tensor, cosines_MM: Tensor) -> Tensor:
-        columns_RM = factor(cosines_MM) * norms_M.numpy()
-        radius = self.config.c * float(np.linalg.norm(columns_RM.mean(axis=1)))
-        pull_M = np.zeros(len(tasks))
-        if radius > 0:
-            w_M, length = worst_mixture(columns_RM, radius)
-            pull_M = radius * w_M / length
-        return torch.from_numpy(1 + len(tasks) * pull_M) / (1 + self.config.c)
+        change_M = fairest_change(definite(cosines_MM), norms_M.numpy(), self.config.c)
+        return torch.from_numpy(1 + len(tasks) * change_M) / (1 + self.config.c)
 
 
-def worst_mixture(columns_RM: np.ndarray, radius: float) -> tuple[np.ndarray, float]:
-    """Return w on the simplex that minimises g_w . g_0 + radius * |g_w|, and |g_w|."""
-    mean_R = columns_RM.mean(axis=1, keepdims=True)
+def fairest_change(cosines_MM: np.ndarray, norms_M: np.ndarray, c: float) -> np.ndarray:
+    """Return the weights, [M], of the change to g_0 of length c |g_0| that raises the least gain the most."""
+    mean_M = norms_M / len(norms_M)  # g_0 in terms of the unit gradients
+    cosines_to_mean_M = cosines_MM @ mean_M
+    radius = c * math.sqrt(mean_M @ cosines_to_mean_M)
 
-    def mixture(t: float) -> tuple[np.ndarray, float]:
-        w_M = shortest_in_hull(columns_RM + t / radius * mean_R)
-        return w_M, float(np.linalg.norm(columns_RM @ w_M))
+    def change_for(gain: float) -> tuple[np.ndarray, float]:
+        units_M = shortest_with_gains(cosines_MM, gain / norms_M - cosines_to_mean_M)
+        return units_M, math.sqrt(units_M @ cosines_MM @ units_M)
 
-    longest = float(np.linalg.norm(columns_RM, axis=0).max())
-    # log t: the root may be far below the longest gradient.
-    excess = lambda log_t: mixture(math.exp(log_t))[1] - math.exp(log_t)
-    low, high = math.log(longest) - 30.0, math.log(longest) + 1.0
-    root = low if excess(low) <= 0 else brentq(excess, low, high, xtol=1e-12)
-    w_M, length = mixture(math.exp(root))
-    return w_M, max(length, math.exp(low))
+    excess = lambda gain: change_for(gain)[1] - radius
+    low = float((norms_M * cosines_to_mean_M).min())
+    high = float((norms_M * (cosines_to_mean_M + radius)).min())  # no change within the radius gives more
+    # Near 0 the gain counts in units of the shortest gradient.
+    accuracy = {"xtol": 1e-15 * norms_M.min(), "rtol": 1e-15, "maxiter": 1000}
+    gain = high if excess(high) <= 0 else brentq(excess, low, high, **accuracy)
+    units_M, length = change_for(gain)
+    return radius / length * units_M / norms_M if length > 0 else units_M

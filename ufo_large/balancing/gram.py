@@ -1,13 +1,12 @@
-"""What the methods that read gradients share: norms and cosines from the Gram matrix, and two small solvers.
+"""What the methods that read gradients share: norms and cosines from the Gram matrix, made fit for solving.
 
-Legend: M tasks, R rows of a factor (columns stand for the gradients in a space of M dimensions).
+Legend: M tasks.
 """
 
 from abc import abstractmethod
 
 import numpy as np
 import torch
-from scipy.optimize import nnls
 from torch import Tensor
 
 from ufo_large.balancing.base import Balancer, Signals
@@ -59,36 +58,23 @@ def norms_and_cosines(gram_MM: Tensor) -> tuple[Tensor, Tensor]:
     return norms_M, cosines_MM.fill_diagonal_(1.0)
 
 
-def factor(cosines_MM: Tensor) -> np.ndarray:
-    """Return columns whose inner products are the cosines, plus GRAM_ACCURACY on the diagonal.
+def definite(cosines_MM: Tensor) -> np.ndarray:
+    """Return the cosines made positive definite, by adding GRAM_ACCURACY to the diagonal.
 
-    The small addition makes solutions unique where gradients are parallel, so that a permutation of the
-    tasks permutes the weights.
+    More is added where rounding has left a negative eigenvalue. The small addition makes solutions unique
+    where gradients are linearly dependent, so that a permutation of the tasks permutes the weights.
     """
-    eigenvalues_M, vectors_MM = np.linalg.eigh(cosines_MM.numpy())
-    return np.sqrt(eigenvalues_M.clip(min=0) + GRAM_ACCURACY)[:, None] * vectors_MM.T
-
-
-def shortest_in_hull(columns_RM: np.ndarray) -> np.ndarray:
-    """Return the weights (at least 0, sum 1) of the shortest vector in the convex hull of the columns.
-
-    Exact, by non-negative least squares: with x = t * w, |A x|^2 + (sum x - 1)^2 is least for t = 1 / (1 + q)
-    where q = |A w|^2, and its value q / (1 + q) grows with q; so the best x points to the best w.
-    """
-    lengths_M = np.linalg.norm(columns_RM, axis=0)
-    scale = max(lengths_M.min(), VANISHING * lengths_M.max()) or 1.0
-    stacked = np.vstack([columns_RM / scale, np.ones(columns_RM.shape[1])])
-    target = np.zeros(len(stacked))
-    target[-1] = 1.0
-    x_M, _ = nnls(stacked, target, maxiter=100 * columns_RM.shape[1])
-    return x_M / x_M.sum()
+    smallest = min(0.0, torch.linalg.eigvalsh(cosines_MM)[0].item())
+    return cosines_MM.numpy() + (GRAM_ACCURACY - smallest) * np.eye(len(cosines_MM))
 
 
 def equal_cosines(cosines_MM: Tensor) -> Tensor:
-    """Return the weights of the unit gradients whose sum has the same cosine with every gradient.
+    """Return the weights of the unit gradients whose sum v has inner product 1 with every unit gradient.
 
-    They are all 0 where no such sum exists because gradients exactly oppose each other. Their sum is the
-    squared length of what they combine to.
+    Where gradients are linearly dependent there may be no such v: it is then the one whose inner products are
+    nearest to 1 in least squares (1 projected onto the range of the cosines), which are not all equal and
+    need not all be positive. The weights are all 0 where gradients exactly oppose each other. Their sum is
+    the sum of these inner products and the squared length of v.
     """
     inverse_MM = torch.linalg.pinv(cosines_MM, rtol=GRAM_ACCURACY, hermitian=True)
     weights_M = inverse_MM.sum(dim=1)

@@ -7,20 +7,24 @@ import torch
 from torch import Tensor
 
 from ufo_large.balancing import Balancer, Signals
+from ufo_large.testing.dependent_gradients import orthogonal_gradients
 
 TASKS = ("cls", "det", "seg", "depth")
 
 
-def check_balancer(config: Balancer.Config, *, equivariance: float = 1e-6) -> None:
+def check_balancer(config: Balancer.Config, *, equivariance: float = 1e-6, common_scale: bool = True) -> None:
     """Raise AssertionError, with the input that shows it, where the method breaks the contract.
 
     Finite on nasty inputs; the same weights however the tasks are ordered (relative error at most
-    `equivariance`); weight 1 for a run of one task; an absent task left out; non-finite input refused by
-    name; equal seeds give equal weights; a restored state continues bit for bit.
+    `equivariance`); weight 1 for a run of one task, and for every task where there is nothing to balance
+    (`common_scale=False` for a method that has its own scale); an absent task left out; non-finite input
+    refused by name; equal seeds give equal weights; a restored state continues bit for bit.
     """
     check_finite(config)
     check_permutation(config, equivariance)
     check_one_task(config)
+    if common_scale:
+        check_common_scale(config)
     check_absent_task(config)
     check_refuses_non_finite(config)
     check_resume(config)
@@ -105,6 +109,17 @@ def check_one_task(config: Balancer.Config) -> None:
         gram_MM = torch.full((1, 1), 1e-6 * (step + 1), dtype=torch.float64)
         weights_M = balancer(signals(("cls",), [2.0 / (step + 1)], gram_MM, step))
         assert weights_M.tolist() == [1.0], f"step {step}: {weights_M.tolist()}"
+
+
+def check_common_scale(config: Balancer.Config) -> None:
+    """Two to eight orthogonal gradients of one length, however they lie, and equal losses: a plain sum."""
+    generator = torch.Generator().manual_seed(0)
+    for num_tasks in 12 * (2, 3, 4, 5, 6, 7, 8):
+        tasks = tuple(f"task{i}" for i in range(num_tasks))
+        gradients_MN = 3.0 * orthogonal_gradients(num_tasks, generator)
+        given = signals(tasks, [2.0] * num_tasks, gradients_MN @ gradients_MN.T)
+        weights_M = config.build(tasks, 0)(given)
+        assert (weights_M - 1).abs().max() < 1e-6, f"{num_tasks} orthogonal tasks: {weights_M.tolist()}"
 
 
 def check_absent_task(config: Balancer.Config) -> None:

@@ -62,7 +62,7 @@ class WandbRun:
         self._send(self._run.finish)
 
     def _send(self, call: Callable[[], None]) -> None:
-        """Go on without wandb once its process has ended: the SIGTERM of a launcher ends it before the run."""
+        """Go on without wandb once its process has ended, as a launcher's SIGTERM ends it before the run."""
         if self._is_gone:
             return
         try:
@@ -70,7 +70,7 @@ class WandbRun:
         except ConnectionError as error:
             self._is_gone = True
             warnings.warn(
-                f"wandb's process has ended ({error}); later figures are in the workdir's metrics.jsonl alone",
+                f"wandb's process has ended ({error}); later figures are in metrics.jsonl alone",
                 stacklevel=2,
             )
 
