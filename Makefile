@@ -9,7 +9,7 @@ RANKS ?= $(shell test "$$(nvidia-smi -L 2>/dev/null | wc -l)" = 1 && echo 1 || e
 DEEPSPEED := $(BIN)/deepspeed --num_gpus $(RANKS)
 RUN ?= runs/demo
 
-.PHONY: setup demo test test-slow test-gpu browser lint lock clean
+.PHONY: setup demo demo-depth test test-slow test-gpu browser lint lock clean
 
 setup: $(VENV)/.installed
 
@@ -25,6 +25,14 @@ demo: setup
 	$(BIN)/python data_sharding/make_shards.py --data $(RUN)/world --out $(RUN)/shards
 	$(DEEPSPEED) launchers/train.py --recipe demo --data $(RUN)/shards --workdir $(RUN)
 	$(BIN)/python eval/run_all.py --workdir $(RUN) --data $(RUN)/shards --protocol standard
+
+# Four tasks: the demo's and depth estimation, about eight minutes.
+demo-depth: setup
+	rm -rf $(RUN)-depth
+	$(BIN)/python data_sharding/make_synthetic.py --out $(RUN)-depth/world --seed 0 --depth 300 40 100
+	$(BIN)/python data_sharding/make_shards.py --data $(RUN)-depth/world $(RUN)-depth/world/depth --out $(RUN)-depth/shards
+	$(DEEPSPEED) launchers/train.py --recipe demo_depth --data $(RUN)-depth/shards --workdir $(RUN)-depth
+	$(BIN)/python eval/run_all.py --workdir $(RUN)-depth --data $(RUN)-depth/shards --protocol standard
 
 test: setup lint browser
 	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile

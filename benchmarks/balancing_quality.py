@@ -28,11 +28,12 @@ from run_queue import PROTOCOL, Run, RunQueue
 from ufo_large.balancing import METHODS
 from ufo_large.config import apply_overrides
 from ufo_large.data.shards import ShardSet
-from ufo_large.evaluation.compare import METRICS, delta_m
+from ufo_large.evaluation.compare import delta_m
 from ufo_large.recipes import load_recipe
+from ufo_large.runs.config import RunConfig
 from ufo_large.structures import TaskInfo
 from ufo_large.tracking.environment import describe_environment
-from ufo_large.train.config import RunConfig
+from ufo_large.tracking.panels import headlines
 from ufo_large.train.run import trained_tasks
 
 RESULTS = Path(__file__).parent / "results"
@@ -139,7 +140,7 @@ def single_overrides(config: RunConfig, info: TaskInfo) -> list[str]:
         raise ValueError(
             f"task {info.name!r} rests at times ({stages}); a single-task run of it is not clear"
         )
-    key = info.name if info.name in config.tasks else info.kind
+    key = next(key for key in (info.name, info.kind) if key in config.tasks)
     return [f"steps={round(config.steps * stages[0][1])}", f"tasks.{key}.micro_batches=1"]
 
 
@@ -174,7 +175,7 @@ def summarise(comparison: Comparison) -> list[dict]:
         row = {"label": label, "seeds": len(results)}
         if label == STATIC:
             row["label"] = f"{STATIC}: {rows[label][0].label.removeprefix('constants ')}"
-        for metric in (*METRICS, "score"):
+        for metric in headlines():
             row[metric] = spread([r[metric] for r in results if r.get(metric) is not None])
         gains = [] if label in alone else [delta_m(r, singles) for r in results]
         row["delta_m"] = spread([g for g in gains if g is not None])

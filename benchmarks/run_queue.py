@@ -21,9 +21,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ufo_large.evaluation.compare import METRICS
+from ufo_large.runs.folder import RunFolder
 from ufo_large.tracking.environment import describe_environment
-from ufo_large.train.run_folder import RunFolder
+from ufo_large.tracking.panels import headlines
 
 ROOT = Path(__file__).resolve().parents[1]
 PROTOCOL = "standard"
@@ -188,7 +188,7 @@ class RunQueue:
 
 def figures_of(scores: dict[str, Any]) -> dict[str, float]:
     """Return the headline metrics that a run has, and their mean."""
-    return {name: scores[name] for name in (*METRICS, "score") if scores.get(name) is not None}
+    return {name: scores[name] for name in headlines() if scores.get(name) is not None}
 
 
 def traits_of(log: list[dict[str, float]]) -> dict[str, Any]:

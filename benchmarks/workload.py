@@ -8,16 +8,16 @@ from typing import Any
 import torch
 
 from ufo_large.balancing import METHODS
-from ufo_large.distributed import ds_config, zero
-from ufo_large.distributed.engine import Engine, PlainEngine
+from ufo_large.distributed import ds_config
+from ufo_large.distributed.engine import Engine
 from ufo_large.models import MultitaskModel, Trunk
-from ufo_large.models.weights import fill, initial_state
 from ufo_large.planning.sizes import PRESETS
 from ufo_large.routing import ROUTERS
+from ufo_large.runs.optimizer import OptimizerConfig
 from ufo_large.structures import TaskBatch
 from ufo_large.tasks import HEADS
 from ufo_large.testing.models import task_info, tiny_batch
-from ufo_large.train.optimizer import OptimizerConfig
+from ufo_large.train import building
 from ufo_large.train.steps import Feed, StepRunner
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,9 +61,8 @@ def model_config(trunk: Trunk.Config, pyramid_width: int = 256) -> MultitaskMode
 
 def build_model(config: MultitaskModel.Config, ds: dict[str, Any] | None) -> MultitaskModel:
     """Build the model as a run does: sharded while it is made under ZeRO-3, filled name by name."""
-    with zero.sharded_construction(ds):
-        model = config.build(TASKS)
-    fill(model, initial_state(model, 0), whole=lambda parameters: zero.gathered(parameters, modify=True))
+    model = building.build_model(config, TASKS, ds)
+    building.give_initial_weights(model, seed=0)
     return model.train()
 
 
@@ -72,9 +71,7 @@ def build_engine(model: MultitaskModel, ds: dict[str, Any] | None, device: torch
     if ds is None:
         model.to(device)
     optimizer = OptimizerConfig(learning_rate=1e-4).build(model)
-    if ds is None:
-        return PlainEngine(model, optimizer, device, clip_norm=1.0)
-    return zero.ZeroEngine(model, optimizer, ds, model.units())
+    return building.build_engine(model, optimizer, ds, device, clip_norm=1.0)
 
 
 def build_runner(

@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from ufo_large.config import require_writable
+from ufo_large.config import add_plugin_option, load_plugins, require_writable
 from ufo_large.data.doctor import diagnose, write_fix, write_json
 from ufo_large.data.doctor_report import print_tables, write_html
 from ufo_large.data.sharding import parse_class_counts
@@ -24,7 +24,9 @@ def main() -> int:
     )
     parser.add_argument("--classes", nargs="*", default=[], metavar="TASK=N", help="as for make_shards.py")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes")
+    add_plugin_option(parser)
     args = parser.parse_args()
+    load_plugins(args.plugin)
     require_writable(args.report, "--report")
     if args.fix:
         require_writable(args.fix, "--fix")

@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 
+from ufo_large.config import add_plugin_option, load_plugins
 from ufo_large.data.shard_index import read_dataset
 from ufo_large.data.sharding import ShardingOptions, make_shards, parse_class_counts
 from ufo_large.data.stored_sample import Transcode
@@ -45,11 +46,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="number of classes of a task whose files do not say it",
     )
     parser.add_argument("--like", metavar="SHARDS", help="keep to the class lists of these shards")
+    add_plugin_option(parser)
     return parser.parse_args(arguments)
 
 
 def main() -> None:
     args = parse()
+    load_plugins(args.plugin)
     options = ShardingOptions(
         jobs=args.jobs,
         shard_megabytes=args.shard_size,

@@ -22,9 +22,9 @@ from ufo_large.data.sharding import ShardingOptions, make_shards
 from ufo_large.data.shards import ShardSet
 from ufo_large.data.synthetic import WorldSizes, write_world
 from ufo_large.data.transforms import hermetic
+from ufo_large.media.drawing import class_color
 from ufo_large.recipes import load_recipe
 from ufo_large.structures import BoxTargets, MaskTargets
-from ufo_large.media.drawing import class_color
 
 OUT = Path(__file__).parent / "transforms.jpg"
 CANVAS = (144, 216)

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ufo_large.evaluation.compare import METRICS, comparison_table, delta_m, read_results
+from ufo_large.config import add_plugin_option, load_plugins
+from ufo_large.evaluation.compare import comparison_table, delta_m, read_results
+from ufo_large.evaluation.table import titles
 
 
 def main() -> None:
@@ -21,15 +23,17 @@ def main() -> None:
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders with a metrics.json")
     parser.add_argument("--single", nargs="+", type=Path, default=[], metavar="RUN", help="single-task runs")
+    add_plugin_option(parser)
     args = parser.parse_args()
     try:
+        load_plugins(args.plugin)
         results = read_results([*args.runs, *(run for run in args.single if run not in args.runs)])
     except ValueError as error:
         sys.exit(f"error: {error}")
     singles = [results[str(run)] for run in args.single]
     gains = {str(run): delta_m(results[str(run)], singles) for run in args.runs} if singles else {}
     Console().print(comparison_table(results, gains))
-    keys = (*METRICS, "score", "protocol")
+    keys = (*titles(results.values()), "tasks", "protocol")
     rows = [
         {"run": name, **{key: result.get(key) for key in keys}, "delta_m": gains.get(name)}
         for name, result in results.items()

@@ -7,14 +7,18 @@ import argparse
 import sys
 from pathlib import Path
 
+from ufo_large.config import add_plugin_option, load_plugins
 from ufo_large.tracking import write_report
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--workdir", type=Path, required=True, help="folder of a training run")
+    add_plugin_option(parser)
     try:
-        print(write_report(parser.parse_args().workdir))
+        arguments = parser.parse_args()
+        load_plugins(arguments.plugin)
+        print(write_report(arguments.workdir))
     except ValueError as error:
         sys.exit(f"error: {error}")
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ufo_large.config import add_plugin_option, load_plugins
 from ufo_large.data.errors import DataError
 from ufo_large.evaluation.score import score_submission
 from ufo_large.evaluation.table import result_line, results_table, warnings_of
@@ -47,6 +48,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="with --workdir: change a task's feed",
     )
     parser.add_argument("--split", default="test", help="the split to score, and with --workdir to predict")
+    add_plugin_option(parser)
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
     if args.submission and args.set:
@@ -54,36 +56,19 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def evaluate(args: argparse.Namespace) -> dict | None:
+def evaluated(args: argparse.Namespace) -> dict | None:
     """Predict with a finished run on all ranks; the result is rank 0's."""
-    from ufo_large.config import require_writable
-    from ufo_large.data.shards import ShardSet
-    from ufo_large.distributed import comm, zero
-    from ufo_large.evaluation.evaluator import Evaluator
-    from ufo_large.evaluation.run import SUBMISSION_FILE, evaluate_run, known_tasks, load_model
-    from ufo_large.tracking.report import write_report
-    from ufo_large.tracking.showcase import predict_examples
-    from ufo_large.train.run_folder import RunFolder
+    from ufo_large.distributed import comm
+    from ufo_large.evaluation.run import SUBMISSION_FILE, evaluate
 
-    device = zero.init_distributed()
-    folder = RunFolder(args.workdir)
-    comm.agreed(lambda: require_writable(args.workdir, "--workdir"))
-    shards, saved = comm.agreed(lambda: (ShardSet.open(args.data), folder.read()))
-    known = known_tasks(saved.tasks, saved.fingerprint, shards)
-    model = comm.agreed(lambda: load_model(saved.config.model, saved.tasks, folder.weights, device))
-    loaders = saved.test_feeds(args.set)
-    evaluator = Evaluator(shards=shards, loaders=loaders, split=args.split, only=known, device=device)
-    results = folder.results(args.split, shards, saved.fingerprint)
-    result = evaluate_run(evaluator, model, results, args.protocol)
+    done = evaluate(args.workdir, args.data, split=args.split, protocol=args.protocol, assignments=args.set)
     if comm.is_main():
-        left_out = ", ".join(task.name for task in shards.tasks if task.name not in known)
-        if left_out:
-            print(f"not evaluated, since it was not trained: {left_out}")
-        if result is None:
-            print(f"{results / SUBMISSION_FILE}: written; there is no ground truth to score it")
-        examples = predict_examples(model, shards, args.split, loaders, only=known, device=device)
-        print(f"report: {write_report(args.workdir, examples, results)}")
-    return result
+        if done.not_trained:
+            print(f"not evaluated, since it was not trained: {', '.join(done.not_trained)}")
+        if done.result is None:
+            print(f"{done.folder / SUBMISSION_FILE}: written; there is no ground truth to score it")
+        print(f"report: {done.folder / 'report.html'}")
+    return done.result
 
 
 def show(result: dict) -> None:
@@ -97,9 +82,10 @@ def show(result: dict) -> None:
 def main() -> None:
     args = parse()
     try:
+        load_plugins(args.plugin)
         if args.submission:
             show(score_submission(args.submission, args.data, args.protocol, args.split))
-        elif result := evaluate(args):
+        elif result := evaluated(args):
             show(result)
     except DataError as error:  # perhaps of one rank alone
         sys.exit(f"error: {error}")

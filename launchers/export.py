@@ -14,12 +14,18 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from ufo_large.config import did_you_mean, give_usual_rights, require_writable
+from ufo_large.config import (
+    add_plugin_option,
+    did_you_mean,
+    give_usual_rights,
+    load_plugins,
+    require_writable,
+)
 from ufo_large.evaluation.run import load_model
 from ufo_large.models.extract import write_timm_folder
 from ufo_large.models.lora import merge_lora
 from ufo_large.models.onnx_export import check_onnx, export_onnx
-from ufo_large.train.run_folder import RunFolder
+from ufo_large.runs.folder import RunFolder
 
 
 def main() -> None:
@@ -33,8 +39,10 @@ def main() -> None:
         "--out", type=Path, help="default: WORKDIR/export, for timm WORKDIR/export/<task>-timm"
     )
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="input size of the ONNX graph")
+    add_plugin_option(parser)
     arguments = parser.parse_args()
     try:
+        load_plugins(arguments.plugin)
         export(arguments)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -4,6 +4,7 @@ import argparse
 import json
 from dataclasses import asdict
 
+from ufo_large.config import add_plugin_option, load_plugins
 from ufo_large.planning.sizes import PRESETS, size_table, trunk_size
 from ufo_large.routing import PARTS
 
@@ -15,7 +16,9 @@ def main() -> None:
         "--parts", nargs="+", choices=PARTS, default=["mlp"], help="what of a block has experts (mlp)"
     )
     parser.add_argument("--json", action="store_true", help="end with one JSON object on the last line")
+    add_plugin_option(parser)
     arguments = parser.parse_args()
+    load_plugins(arguments.plugin)
     sizes = [trunk_size(preset, parts=tuple(arguments.parts)) for preset in PRESETS]
     print(size_table(sizes))
     if arguments.json:

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from ufo_large.config import apply_overrides
+from ufo_large.config import add_plugin_option, apply_overrides, load_plugins
 from ufo_large.data.errors import DataError
 from ufo_large.distributed import comm, ds_config
 from ufo_large.recipes import load_recipe
@@ -18,16 +18,18 @@ DS_CONFIGS = Path(__file__).resolve().parent.parent / "ds_configs"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", default="vit_g", help="name of a file in ufo_large/recipes (vit_g)")
+    parser.add_argument("--recipe", default="vit_g", help="a name in ufo_large/recipes, or PATH.py (vit_g)")
     parser.add_argument("--data", required=True, help="folder or address of the shards")
     parser.add_argument("--workdir", type=Path, help="where the run goes (runs/ and the recipe's name)")
     parser.add_argument("--ds", help="DeepSpeed JSON: a path, a name in ds_configs, or none (one process)")
     parser.add_argument("--resume", default="none", help="none, auto, or a checkpoint folder")
     parser.add_argument("--set", action="append", default=[], metavar="a.b=value", help="override one field")
+    add_plugin_option(parser)
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     is_first = os.environ.get("RANK", "0") == "0"
     try:
+        load_plugins(arguments.plugin)
         config = apply_overrides(load_recipe(arguments.recipe), arguments.set)
         if arguments.ds:
             config = dataclasses.replace(config, ds=arguments.ds)

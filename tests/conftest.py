@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 from multiprocessing import forkserver
@@ -23,9 +24,29 @@ def run_script(*arguments: str, **options) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, **options)
 
 
+def run_deepspeed(*arguments: str, **options) -> subprocess.CompletedProcess:
+    """Run one of the project's scripts on two ranks, as a user would."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    bin_folder = Path(sys.executable).parent
+    environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+    environment["PATH"] = f"{bin_folder}:{environment['PATH']}"
+    command = [bin_folder / "deepspeed", "--num_gpus", "2", "--master_port", port, *arguments]
+    options = {"timeout": 400, **options}
+    return subprocess.run(
+        list(map(str, command)), cwd=ROOT, env=environment, capture_output=True, text=True, **options
+    )
+
+
 @pytest.fixture(scope="session")
 def script():
     return run_script
+
+
+@pytest.fixture(scope="session")
+def deepspeed():
+    return run_deepspeed
 
 
 @pytest.fixture(scope="session")

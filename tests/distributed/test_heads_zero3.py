@@ -5,17 +5,17 @@ micro-batch holds, so the mean over ranks must be the mean over micro-batches.
 """
 
 import copy
-import dataclasses
 
 import pytest
 import torch
 from torch import nn
 
 from ufo_large.models.weights import fill
-from ufo_large.structures import IGNORE_INDEX, BoxTargets, MaskTargets, TaskBatch
+from ufo_large.structures import TaskBatch
 from ufo_large.tasks import HEADS
 from ufo_large.testing.distributed import run_ranks
-from ufo_large.testing.tasks import PYRAMID_WIDTH, TRUNK_WIDTH, scene_batch, scene_features, scene_info
+from ufo_large.testing.scenes import scene_info, scene_of
+from ufo_large.testing.tasks import PYRAMID_WIDTH, TRUNK_WIDTH, scene_features
 
 RATE, STEPS, RANKS = 0.01, 2, 2
 SMALL = {
@@ -46,15 +46,9 @@ class HeadOnly(nn.Module):
 
 
 def micro_batch(kind: str, rank: int) -> TaskBatch:
-    batch = scene_batch(kind)
-    if rank == 0 or kind == "classification":
-        return batch
-    if kind == "segmentation":
-        empty = MaskTargets(torch.full_like(batch.targets.masks_BHW, IGNORE_INDEX))
-    else:
-        none = torch.zeros(0, dtype=torch.int64)
-        empty = BoxTargets(torch.zeros(0, 4), none, none)
-    return dataclasses.replace(batch, targets=empty)
+    """Return the scene's batch, on the second rank with nothing in it where that can be."""
+    scene = scene_of(kind)
+    return scene.batch(scene.empty if rank else None)
 
 
 def train_sharded() -> dict:

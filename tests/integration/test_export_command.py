@@ -15,8 +15,8 @@ from ufo_large.distributed.checkpoint import save_weights
 from ufo_large.distributed.engine import PlainEngine
 from ufo_large.models.weights import fill, initial_state
 from ufo_large.recipes import load_recipe
+from ufo_large.runs.folder import RunFolder
 from ufo_large.testing.models import TINY_TASKS, tiny_model
-from ufo_large.train.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 

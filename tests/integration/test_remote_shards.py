@@ -67,7 +67,7 @@ def serve(folder: Path, faults: dict[str, list[str]] | None = None):
 
 def contents(shards: ShardSet) -> list:
     readers = [shards.split(task.name, "train") for task in shards.tasks]
-    return [(s.image, s.mask, s.sample) for r in readers for s in map(r.read, range(len(r)))]
+    return [(s.image, s.target, s.sample) for r in readers for s in map(r.read, range(len(r)))]
 
 
 def test_http_equals_disk_and_fetches_each_file_once(folder, tmp_path):

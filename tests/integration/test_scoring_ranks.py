@@ -25,12 +25,12 @@ from ufo_large.evaluation.evaluator import Evaluator
 from ufo_large.evaluation.ground_truth import truth_of_folder, truth_of_shards
 from ufo_large.evaluation.run import evaluate_run
 from ufo_large.evaluation.score import score_submission
+from ufo_large.runs.config import RunConfig, TaskConfig
+from ufo_large.runs.folder import RunFolder
+from ufo_large.runs.optimizer import OptimizerConfig
 from ufo_large.structures import BoxPrediction, ClassPrediction, MaskPrediction
 from ufo_large.testing.distributed import run_ranks
 from ufo_large.testing.models import tiny_model
-from ufo_large.train.config import RunConfig, TaskConfig
-from ufo_large.train.optimizer import OptimizerConfig
-from ufo_large.train.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNTS = {"cls": 7, "dec": 5, "seg": 3}
@@ -341,7 +341,7 @@ def test_a_task_that_was_not_trained_is_left_out_and_said(data, tmp_path):
     text, code = run_script("--workdir", run, "--data", data / "shards")
     assert code == 0 and "not evaluated, since it was not trained: seg" in text
     line = json.loads(text.splitlines()[-1])
-    assert line["top1"] is not None and line["miou"] is None
+    assert line["top1"] is not None and "miou" not in line
     assert json.loads((run / "submission.json").read_text()).keys() >= {"cls", "dec"}
 
 

@@ -14,11 +14,12 @@ from ufo_large.data.sharding import ShardingOptions, make_shards
 from ufo_large.data.shards import ShardSet
 from ufo_large.data.tiles import Tiling
 from ufo_large.evaluation.evaluator import Evaluator
+from ufo_large.evaluation.examples import predict_examples
+from ufo_large.kinds.protocols import get_protocol
 from ufo_large.recipes import load_recipe
+from ufo_large.runs.folder import SavedRun
 from ufo_large.structures import BoxPrediction, MaskPrediction, TaskBatch, TaskInfo
 from ufo_large.tracking.jsonl import MetricsLog
-from ufo_large.tracking.showcase import predict_examples
-from ufo_large.train.run_folder import SavedRun
 
 HEIGHT, WIDTH, OVERLAP = 96, 128, 32
 WHOLE = {"image_size": (HEIGHT, WIDTH)}
@@ -115,13 +116,13 @@ def test_validation_leaves_out_what_crowds_alone_cannot_tell(shards, tmp_path):
 
 
 def test_tiles_and_whole_images_give_the_same_submission(shards):
-    whole = evaluator(shards, **WHOLE).submission_entries(SeesColour())
-    assert evaluator(shards, **TILES).submission_entries(SeesColour()) == whole
+    whole = evaluator(shards, **WHOLE).gathered(SeesColour(), get_protocol("standard"))[0]
+    assert evaluator(shards, **TILES).gathered(SeesColour(), get_protocol("standard"))[0] == whole
     assert len(whole["dec"]) == 3 * len(BOXES)
 
 
 def test_the_report_shows_joined_tiles(shards):
-    shown = predict_examples(SeesColour(), shards, "test", loaders(**TILES))
+    shown = predict_examples(evaluator(shards, **TILES), SeesColour())
     assert [len(e.prediction.boxes_xyxy_N4) for e in shown if e.info.kind == "detection"] == [len(BOXES)] * 3
     assert all(e.prediction.mask_HW.shape == (HEIGHT, WIDTH) for e in shown if e.info.kind == "segmentation")
 
@@ -141,5 +142,5 @@ def test_a_finished_run_takes_tiles_and_input_sizes_only():
 
 def test_a_classified_image_is_not_cut():
     info = TaskInfo(name="cls", kind="classification", class_names=("a", "b"), class_ids=(0, 1))
-    with pytest.raises(ValueError, match="a classified image is one"):
+    with pytest.raises(ValueError, match="in classification an image is one"):
         Tiling(rows=2).for_task(info)

@@ -12,7 +12,8 @@ from transformers.models.rt_detr.modeling_rt_detr import RTDetrDecoder
 from ufo_large.structures import BoxTargets, Features, SampleInfo, TaskBatch
 from ufo_large.tasks.detection_detr import DETRDetector
 from ufo_large.tasks.detection_fcos import FCOSDetector
-from ufo_large.testing.tasks import PYRAMID_WIDTH, TRUNK_WIDTH, scene_batch, scene_features, scene_info
+from ufo_large.testing.scenes import scene_batch, scene_info
+from ufo_large.testing.tasks import PYRAMID_WIDTH, TRUNK_WIDTH, scene_features
 
 SMALL = {"width": 32, "layers": 3, "heads": 2, "feedforward": 64, "num_queries": 10}
 

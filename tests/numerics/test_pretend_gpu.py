@@ -9,10 +9,10 @@ import torch
 from ufo_large.balancing import METHODS
 from ufo_large.distributed.engine import PlainEngine
 from ufo_large.models.checkpointing import CHECKPOINTING
+from ufo_large.runs.optimizer import OptimizerConfig
 from ufo_large.tasks import HEADS
 from ufo_large.testing.models import ROUTED, TINY_TASKS, tiny_batch, tiny_model, tiny_model_with
 from ufo_large.testing.pretend_gpu import GPU, PretendGpu
-from ufo_large.train.optimizer import OptimizerConfig
 from ufo_large.train.steps import Feed, StepRunner
 
 INFOS = {info.kind: info for info in TINY_TASKS}

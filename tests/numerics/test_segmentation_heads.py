@@ -11,16 +11,8 @@ from ufo_large.tasks.mask_resize import mask_predictions
 from ufo_large.tasks.pyramid_fusion import PyramidFusion
 from ufo_large.tasks.segmentation_dense import DenseSegmenter
 from ufo_large.tasks.segmentation_mask2former import Mask2FormerSegmenter
-from ufo_large.testing.tasks import (
-    PADDED,
-    PYRAMID_WIDTH,
-    STORED,
-    TRUNK_WIDTH,
-    VALID,
-    scene_batch,
-    scene_features,
-    scene_info,
-)
+from ufo_large.testing.scenes import PADDED, STORED, VALID, scene_batch, scene_info
+from ufo_large.testing.tasks import PYRAMID_WIDTH, TRUNK_WIDTH, scene_features
 
 
 def make_mask2former(**options) -> Mask2FormerSegmenter:

@@ -53,12 +53,12 @@ def test_weights_between_measurements_are_the_last_ones(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_every_config_survives_saving(name):
     config = dataclasses.replace(METHODS[name].Config(), every_k_steps=3, scale_private=True)
-    assert from_dict(to_dict(config)) == config
+    assert from_dict(type(config), to_dict(config)) == config
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_variant_survives_saving(name):
-    assert from_dict(to_dict(VARIANTS[name])) == VARIANTS[name]
+    assert from_dict(type(VARIANTS[name]), to_dict(VARIANTS[name])) == VARIANTS[name]
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -9,8 +9,8 @@ import pytest
 
 from ufo_large.config import apply_overrides
 from ufo_large.recipes import load_recipe
+from ufo_large.runs.folder import RunFolder
 from ufo_large.structures import TaskInfo
-from ufo_large.train.run_folder import RunFolder
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 ALONE = {"cls": {"top1": 0.5}, "dec": {"map50": 0.4}, "seg": {"miou": 0.2}}

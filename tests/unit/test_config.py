@@ -1,14 +1,18 @@
 """Overrides typed by the declaration, configs saved and built again, and every error with its remedy."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ufo_large.balancing import METHODS
 from ufo_large.config import Problems, apply_overrides, choice, choice_of_entries, from_dict, to_dict
 from ufo_large.recipes import known_recipes, load_recipe
+from ufo_large.runs.config import RunConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,7 +97,7 @@ def test_bad_override_names_the_remedy(assignment, message):
 @pytest.mark.parametrize("name", known_recipes())
 def test_recipe_survives_saving(name):
     recipe = load_recipe(name)
-    assert from_dict(to_dict(recipe)) == recipe
+    assert from_dict(RunConfig, json.loads(json.dumps(to_dict(recipe)))) == recipe
 
 
 def test_unknown_recipe_lists_the_known():
@@ -101,16 +105,91 @@ def test_unknown_recipe_lists_the_known():
         load_recipe("demoo")
 
 
-def test_foreign_classes_are_not_loaded():
-    with pytest.raises(ValueError, match="not part of ufo_large"):
-        from_dict({"_class": "os:path"})
+def test_a_saved_component_is_its_name_with_its_options():
+    saved = to_dict(OUTER)
+    assert saved["method"].keys() == {"fixed"} and saved["methods"]["old"].keys() == {"fixed"}
+    assert from_dict(Outer, saved) == OUTER
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("inner.rate", "fast", "config.inner.rate: 'fast' is not of the type float"),
+        ("inner.rate", float("nan"), "config.inner.rate: nan is not finite"),
+        ("inner.on", 1, "config.inner.on: 1 is not of the type bool"),
+        ("inner.limit", True, "config.inner.limit: True is not of the type"),
+        ("inner.limit", [3], r"config.inner.limit: \[3\] is not of the type"),
+        ("inner.pair", [1], r"config.inner.pair: \[1\] has 1 values, 2 are wanted"),
+        ("inner.sizes", [1, "2"], r"config.inner.sizes\[1\]: '2' is not of the type int"),
+        ("inner.sizes", 3, "config.inner.sizes: 3 is no list"),
+        ("inner.mode", "slowly", "config.inner.mode: 'slowly' is none of 'fast', 'slow'"),
+        ("inner", None, "config.inner: None is no group of fields"),
+        ("inner", {"_class": "os:system"}, "config.inner: Inner has no field '_class'"),
+        ("by_name", [], r"config.by_name: \[\] is no group of entries"),
+        ("optional", {"share": 1}, "config.optional: Group lacks count"),
+        ("shares", {"cls": "1"}, "config.shares.cls: '1' is not of the type float"),
+        ("method", "tbgn", "config.method: 'tbgn' is not one component with its options"),
+        ("method", {"tbgm": {}}, "config.method: no component 'tbgm'.*--plugin.*Did you mean 'tbgn'"),
+        ("methods", {"old": {"os.system": "ls"}}, "config.methods.old: no component 'os.system'"),
+        ("method", {"tbgn": {"every_k_steps": 2}}, "config.method.tbgn: TBGN.Config lacks"),
+    ],
+)
+def test_a_changed_file_is_refused_with_its_place(path, value, message):
+    saved = to_dict(OUTER)
+    *parents, last = path.split(".")
+    node = saved
+    for parent in parents:
+        node = node[parent]
+    node[last] = value
+    with pytest.raises(ValueError, match=message):
+        from_dict(Outer, saved)
+
+
+def test_what_a_config_refuses_is_told_with_its_place():
+    saved = to_dict(load_recipe("demo"))
+    saved["optimizer"]["clip_norm"] = -1.0
+    with pytest.raises(ValueError, match="config.optimizer: clip_norm=-1.0: must be 0"):
+        from_dict(RunConfig, saved)
 
 
 def test_unknown_field_of_a_saved_config():
     saved = to_dict(load_recipe("demo"))
     saved["stepps"] = saved.pop("steps")
     with pytest.raises(ValueError, match="Did you mean 'steps'"):
-        from_dict(saved)
+        from_dict(RunConfig, saved)
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=4,
+)
+
+
+def leaves(value, path=()):
+    """Yield the path of every value in nested JSON."""
+    yield path
+    children = (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    )
+    for key, child in children:
+        yield from leaves(child, (*path, key))
+
+
+@settings(max_examples=300, deadline=None)
+@given(place=st.integers(min_value=0), new=JSON_VALUES)
+def test_whatever_stands_in_a_file_ends_in_a_config_or_a_message(place, new):
+    saved = json.loads(json.dumps(to_dict(load_recipe("demo"))))
+    paths = [path for path in leaves(saved) if path]
+    *parents, last = paths[place % len(paths)]
+    node = saved
+    for parent in parents:
+        node = node[parent]
+    node[last] = new
+    try:
+        assert isinstance(from_dict(RunConfig, saved), RunConfig)
+    except ValueError as error:
+        assert str(error).startswith("config")
 
 
 def test_problems_are_listed_together():

@@ -10,13 +10,13 @@ import cv2
 import numpy as np
 import pytest
 
-from ufo_large.data.datasets.base import Findings
 from ufo_large.data.datasets.sources import read_sources
 from ufo_large.data.shard_index import read_dataset
 from ufo_large.data.sharding import ShardingOptions, make_shards
 from ufo_large.data.shards import ShardSet
 from ufo_large.data.synthetic import WorldSizes, write_world
 from ufo_large.evaluation.ground_truth import truth_of_folder, truth_of_shards
+from ufo_large.structures import Findings
 from ufo_large.testing.datasets import check_dataset
 
 MINI = Path(os.environ.get("UFO_DATA", Path(__file__).parents[2] / "../shared/data/mini"))
@@ -74,7 +74,7 @@ def test_real_data_in_full():
     tasks = read(MINI)
     counts = {name: [len(t.splits[s]) for s in ("train", "val", "test")] for name, t in tasks.items()}
     assert counts == {"cls": [720, 120, 360], "dec": [469, 73, 182], "seg": [367, 26, 233]}
-    boxes = [sum(len(e.boxes) for e in tasks["dec"].splits[s]) for s in ("train", "val", "test")]
+    boxes = [sum(len(e.truth) for e in tasks["dec"].splits[s]) for s in ("train", "val", "test")]
     assert boxes == [658, 103, 255]
     assert tasks["cls"].info.num_classes == 30
     assert tasks["dec"].info.class_names == ("trafficlight", "stop", "speedlimit", "crosswalk")
@@ -118,7 +118,7 @@ def test_sparse_category_and_image_ids(world):
     assert task.info.class_ids == (10, 20, 30, 40, 50, 60)
     assert task.info.class_names == ("priority", "mandatory", "crossing", "warning", "limit", "stop")
     first = json.loads((world / TRAIN / "dec/train.json").read_text())["annotations"][0]
-    assert task.splits["train"][0].boxes[0].label == first["category_id"] // 10 - 1
+    assert task.splits["train"][0].truth[0].label == first["category_id"] // 10 - 1
     assert [e.image_id for e in task.splits["train"]] == [3, 10, 17]
 
 
@@ -469,7 +469,9 @@ def test_boxes_of_test_are_scored_as_they_are_stated(world, tmp_path):
     found = [[box for i in range(3) for box in t.read(i).boxes_xywh_G4.tolist()] for t in truths]
     assert found[0] == found[1] and [-0.5, 3, 20, 9] in found[0]
     reader = shards.split("dec", "train")
-    assert [0, 3, 19.5, 12] in [b for i in range(len(reader)) for b in reader.read(i).boxes_xyxy.tolist()]
+    assert [0, 3, 19.5, 12] in [
+        b for i in range(len(reader)) for b in reader.read(i).columns["boxes_xyxy"].tolist()
+    ]
 
 
 def test_a_split_without_images(world, tmp_path):

@@ -7,10 +7,11 @@ import torch
 
 from ufo_large.config import from_dict, to_dict
 from ufo_large.kinds.depth import DepthTargets
-from ufo_large.structures import Role, SampleInfo, TaskBatch, TaskInfo, role_of
+from ufo_large.structures import SampleInfo, TaskBatch, TaskInfo
 from ufo_large.tasks.depth_dense import DenseDepth
 from ufo_large.tasks.depth_dpt import DPTDepth
-from ufo_large.testing.tasks import PADDED, PYRAMID_WIDTH, STORED, TRUNK_WIDTH, VALID, scene_features
+from ufo_large.testing.scenes import PADDED, STORED, VALID
+from ufo_large.testing.tasks import PYRAMID_WIDTH, TRUNK_WIDTH, scene_features
 
 INFO = TaskInfo(name="road", kind="depth", class_names=(), class_ids=())
 HEADS = {"dense": DenseDepth, "dpt": DPTDepth}
@@ -70,7 +71,6 @@ def test_losses_are_finite_and_reach_every_parameter(name, missing, dtype):
     sum(losses.values()).backward()
     for key, parameter in head.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), key
-        assert role_of(parameter) == Role("head", "road"), key
     for level in features.pyramid.values():
         assert level.grad.isfinite().all() and (missing or level.grad.abs().sum() > 0)
 
@@ -201,7 +201,7 @@ def test_options_have_their_effect(name):
     invariant = make_head(name, silog_lambda=1.0).losses(outputs, batch)
     assert invariant["silog"] < 0.01 < 0.4 < plain["silog"]
     config = HEADS[name].Config(max_metres=80.0, strides=(4, 8))
-    assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+    assert from_dict(type(config), json.loads(json.dumps(to_dict(config)))) == config
 
 
 @each_head

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from ufo_large.data.datasets.base import Findings
 from ufo_large.data.datasets.sources import read_sources
 from ufo_large.data.doctor import diagnose, write_fix, write_json
 from ufo_large.data.doctor_report import _as_colours, print_tables, write_html
 from ufo_large.data.duplicates import near_pairs
-from ufo_large.media.pictures import FileFacts, encode_jpeg, inspect_file, picture_facts
 from ufo_large.data.scenes import render_street
 from ufo_large.data.shard_index import read_shard_index
 from ufo_large.data.sharding import ShardingOptions, make_shards
 from ufo_large.data.synthetic import WorldSizes, write_world
+from ufo_large.media.pictures import FileFacts, encode_jpeg, inspect_file, picture_facts
+from ufo_large.structures import Findings
 
 TRAIN, TEST = "track1_train_data", "track1_test_data"
 
@@ -103,7 +103,7 @@ def test_damaged_exif_harms_no_picture(exif, tmp_path):
     jfif = bytearray(plain[:jfif_end])
     jfif[13:18] = b"\1\0\x48\0\x48"  # a density, which PIL takes from EXIF where JFIF has none
     (tmp_path / "a.jpg").write_bytes(bytes(jfif) + block + plain[jfif_end:])
-    facts = inspect_file(tmp_path / "a.jpg")
+    facts = inspect_file(tmp_path / "a.jpg", picture_facts)
     assert facts.error == "" and (facts.height, facts.width, facts.turned) == (64, 64, False)
 
 
@@ -111,7 +111,7 @@ def test_a_png_that_asks_to_be_turned_is_seen(tmp_path):
     image = Image.new("RGB", (64, 64))
     image.getexif()[ExifTags.Base.Orientation] = 6
     image.save(tmp_path / "a.png", exif=image.getexif())
-    assert inspect_file(tmp_path / "a.png").turned
+    assert inspect_file(tmp_path / "a.png", picture_facts).turned
 
 
 def test_imbalance_is_told(tmp_path):
@@ -145,7 +145,7 @@ def test_fix_shards_without_touching_the_source(sick, tmp_path):
     counts = {task: {s: i.count for s, i in splits.items()} for task, splits in dataset.splits.items()}
     assert counts["cls"] == {"train": 37, "val": 8, "test": 8}
     assert counts["dec"] == {"train": 20, "val": 4, "test": 4} and counts["seg"]["train"] == 5
-    boxes = read_shard_index(tmp_path / "out/dec/train-000000.index.npz").boxes_xyxy
+    boxes = read_shard_index(tmp_path / "out/dec/train-000000.index.npz").columns["boxes_xyxy"]
     assert boxes[0].tolist() == [0, 10, 30, 30]
     assert diagnose([tmp_path / "fixed"]).errors == []
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from ufo_large.data.evaluation_batches import evaluation_batches, rank_chunks
 from ufo_large.data.shards import ShardSet
-from ufo_large.data.tiles import MAX_BOXES, TileSample, Tiling, merge_tiles, tiles_of
-from ufo_large.structures import BoxPrediction, SampleInfo
+from ufo_large.data.tiles import Tiling, merge_tiles, tiles_of
+from ufo_large.kinds.boxes import MAX_BOXES
+from ufo_large.structures import BoxPrediction, SampleInfo, TaskInfo, TileSample
 from ufo_large.testing.tiny_shards import tiny_shards
 
 TWO = Tiling(rows=2, columns=2)
@@ -19,6 +20,9 @@ TWO = Tiling(rows=2, columns=2)
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory) -> ShardSet:
     return ShardSet.open(tiny_shards(tmp_path_factory.mktemp("tiny"), count=7))
+
+
+DETECTION = TaskInfo(name="dec", kind="detection", class_names=("a", "b"), class_ids=(0, 1))
 
 
 def batches(shards, task, rank=0, world_size=1, **options):
@@ -110,7 +114,7 @@ def test_tiles_of_a_perfect_detector_join_to_the_truth():
         area = (local[:, 2:] - local[:, :2]).prod(1) / (objects[:, 2:] - objects[:, :2]).prod(1)
         keep = seen & ((area > 0.99) | (torch.arange(4) < 3))
         predictions.append(predicted(tile, local[keep].tolist(), (0.5 + 0.4 * area[keep]).tolist()))
-    (merged,) = merge_tiles(predictions)
+    (merged,) = merge_tiles(DETECTION, predictions)
     assert merged.sample == source
     assert sorted(merged.boxes_xyxy_N4.tolist()) == sorted(objects.tolist())
 
@@ -118,17 +122,18 @@ def test_tiles_of_a_perfect_detector_join_to_the_truth():
 def test_boxes_of_other_classes_survive_and_the_limit_holds():
     tile = tiles_of(scene(), Tiling(rows=1, columns=2, overlap=40, whole=False))[0]
     boxes = [[10, 10, 30, 30], [11, 10, 30, 30], [10, 11, 30, 30]]
-    (merged,) = merge_tiles([predicted(tile, boxes, [0.9, 0.8, 0.7], [0, 0, 1])])
+    (merged,) = merge_tiles(DETECTION, [predicted(tile, boxes, [0.9, 0.8, 0.7], [0, 0, 1])])
     assert merged.scores_N.tolist() == pytest.approx([0.9, 0.7])
     apart = [[20.0 * (i % 8), 10.0 * (i // 8), 20.0 * (i % 8) + 9, 10.0 * (i // 8) + 9] for i in range(110)]
-    (limited,) = merge_tiles([predicted(tile, apart, [i / 110 for i in range(110)])])
+    (limited,) = merge_tiles(DETECTION, [predicted(tile, apart, [i / 110 for i in range(110)])])
     assert len(limited.scores_N) == MAX_BOXES and limited.scores_N.min() == pytest.approx(10 / 110)
 
 
 def test_images_without_boxes_stay():
     tiles = [*tiles_of(scene(), TWO), *tiles_of(scene(50, 60), TWO)]
     empty, found = merge_tiles(
-        predicted(t, [[1, 2, 3, 4]], [0.5]) if t.height == 50 else predicted(t, [], []) for t in tiles
+        DETECTION,
+        (predicted(t, [[1, 2, 3, 4]], [0.5]) if t.height == 50 else predicted(t, [], []) for t in tiles),
     )
     assert len(empty.boxes_xyxy_N4) == 0
     assert found.boxes_xyxy_N4.tolist() == [[1, 2, 3, 4]]

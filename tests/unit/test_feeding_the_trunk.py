@@ -9,9 +9,9 @@ import torch
 from ufo_large.config import apply_overrides
 from ufo_large.data.batching import BATCH_SHAPES
 from ufo_large.recipes import load_recipe
+from ufo_large.runs.folder import RunFolder
 from ufo_large.testing.models import tiny_trunk
 from ufo_large.train.run import build, prepare
-from ufo_large.train.run_folder import RunFolder
 
 
 def demo(*assignments: str, **trunk):
@@ -48,7 +48,7 @@ def test_canvases_are_whole_patches_of_the_runs_trunk(tiny_shards, tmp_path, sha
             ],
             "(?s)task 'dec': one image of .* raise micro_batch.*task 'seg' is segmentation",
         ),
-        (["tasks.classification.loader.tiles.rows=2"], "a classified image is one"),
+        (["tasks.classification.loader.tiles.rows=2"], "in classification an image is one"),
         (["model.trunk.name=resnet50"], "cannot be the trunk"),
     ],
 )

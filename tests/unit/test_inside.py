@@ -12,13 +12,12 @@ import torch
 from safetensors.torch import save_file
 
 from ufo_large.config import outside, require_inside
-from ufo_large.data.datasets.base import Findings
 from ufo_large.data.datasets.sources import read_sources
 from ufo_large.data.shard_index import read_dataset
 from ufo_large.data.sharding import ShardingOptions, make_shards
 from ufo_large.data.shards import ShardSet
 from ufo_large.distributed.checkpoint import INDEX, load_weights
-from ufo_large.structures import TaskInfo
+from ufo_large.structures import Findings, TaskInfo
 from ufo_large.testing.simulated_run import invented_examples
 from ufo_large.testing.tiny_shards import tiny_shards, write_tiny_data
 from ufo_large.tracking import save_examples
@@ -136,7 +135,7 @@ def test_a_task_is_named_by_a_word(name):
 
 def test_a_fixed_index_has_the_splits_there_are(tmp_path):
     info = {"name": "cls", "kind": "classification", "class_names": ["a"], "class_ids": [0]}
-    body = {"format": "ufo-large-fixed/1", "mask_codings": []}
+    body = {"format": "ufo-large-fixed/2"}
     body["tasks"] = [{"info": info, "splits": {"../../train": []}}]
     (tmp_path / "fixed.json").write_text(json.dumps(body))
     with pytest.raises(ValueError, match=r"fixed\.json: .*'\.\./\.\./train'.*train, val, test"):

@@ -11,7 +11,9 @@ LAYERS = (
     ("tasks", "data"),
     ("models",),
     ("distributed",),
-    ("evaluation", "tracking", "planning"),
+    ("tracking", "planning"),
+    ("runs",),
+    ("evaluation",),
     ("train",),
     ("recipes", "testing"),
 )

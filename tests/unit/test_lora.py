@@ -12,10 +12,10 @@ from ufo_large.models.weights import dense_names, fill, trunk_values
 from ufo_large.planning.sizes import count
 from ufo_large.recipes import load_recipe
 from ufo_large.routing import ROUTERS
+from ufo_large.runs.folder import RunFolder
+from ufo_large.runs.optimizer import OptimizerConfig, parameter_groups
 from ufo_large.testing.models import TINY_TASKS, tiny_model, tiny_trunk
-from ufo_large.train.optimizer import OptimizerConfig, parameter_groups
 from ufo_large.train.run import prepare
-from ufo_large.train.run_folder import RunFolder
 
 TASKS = ("a", "b")
 FAMILIES = {

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ufo_large.data.loader import LoaderConfig
 from ufo_large.data.mixing import TaskMix
-from ufo_large.train.config import TaskConfig
+from ufo_large.runs.config import TaskConfig
 
 TASKS = ("cls", "dec", "seg")
 

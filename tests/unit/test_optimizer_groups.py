@@ -4,9 +4,9 @@ import pytest
 from timm.optim import param_groups_layer_decay
 
 from ufo_large.models.weights import dense_names
+from ufo_large.runs.optimizer import OptimizerConfig, parameter_groups
 from ufo_large.structures import role_of
 from ufo_large.testing.models import ROUTED, TINY_TASKS, tiny_model
-from ufo_large.train.optimizer import OptimizerConfig, parameter_groups
 
 FAMILIES = {
     "vit": {},

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ufo_large.data.datasets.base import Example, Findings, joined
+from ufo_large.data.datasets.base import joined
 from ufo_large.data.datasets.sources import read_sources
-from ufo_large.media.decode import BadSample, decode_image
-from ufo_large.media.pictures import mask_values, decode_rgb, picture_facts
 from ufo_large.data.shard_index import read_shard_index
 from ufo_large.data.sharding import ShardingOptions, make_shards
+from ufo_large.media.decode import BadSample, decode_image
+from ufo_large.media.pictures import decode_rgb, mask_values, picture_facts
+from ufo_large.structures import Example, Findings
 from ufo_large.testing.datasets import check_dataset
 
 H, W = 30, 40
@@ -37,8 +38,8 @@ def stored_mask(dataset, split: str = "train", row: int = 0) -> np.ndarray:
     entry = dataset.split("seg", split).shards[0]
     index = read_shard_index(Path(dataset.root) / entry.index)
     tar = (Path(dataset.root) / entry.file).read_bytes()
-    start = int(index.mask_offsets[row])
-    return mask_values(tar[start : start + int(index.mask_sizes[row])])
+    start = int(index.target_offsets[row])
+    return mask_values(tar[start : start + int(index.target_sizes[row])])
 
 
 def problems(*data, **options) -> str:
@@ -84,7 +85,7 @@ def test_coco_folder(tmp_path):
     assert dataset.tasks["dec"].class_ids == (5, 9)
     index = read_shard_index(tmp_path / "out/dec/train-000000.index.npz")
     assert index.file_names.tolist() == ["b.jpg", "a.jpg"] and index.image_ids.tolist() == [70, 8]
-    assert index.labels.tolist() == [1] and index.boxes_xyxy.tolist() == [[1, 2, 11, 14.5]]
+    assert index.labels.tolist() == [1] and index.columns["boxes_xyxy"].tolist() == [[1, 2, 11, 14.5]]
 
 
 def edit_coco(root: Path, **fields) -> Path:
@@ -96,7 +97,7 @@ def edit_coco(root: Path, **fields) -> Path:
 def boxes_of(*data) -> list[list[int]]:
     """Return the labels of every training image's boxes."""
     (task,) = read_sources(data, Findings())
-    return [[box.label for box in example.boxes] for example in task.splits["train"]]
+    return [[box.label for box in example.truth] for example in task.splits["train"]]
 
 
 def test_coco_categories_of_one_name(tmp_path):
@@ -147,8 +148,8 @@ def test_voc_folder(tmp_path):
     assert dataset.tasks["dec"].class_names == ("bus", "car")
     index = read_shard_index(tmp_path / "out/dec/train-000000.index.npz")
     assert index.file_names.tolist() == ["000002.jpg"]
-    assert index.boxes_xyxy.tolist() == [[0, 2, 40, 30], [4, 4, 9, 9]]
-    assert index.labels.tolist() == [1, 0] and index.crowds.tolist() == [False, True]
+    assert index.columns["boxes_xyxy"].tolist() == [[0, 2, 40, 30], [4, 4, 9, 9]]
+    assert index.labels.tolist() == [1, 0] and index.columns["crowds"].tolist() == [False, True]
 
 
 def test_voc_defects(tmp_path):

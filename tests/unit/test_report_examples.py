@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+from ufo_large.kinds import PredictionExample, kind_of
+from ufo_large.kinds.boxes import best_score, match
+from ufo_large.media.drawing import class_color, draw_boxes, draw_mask, fit, focus, palette
 from ufo_large.metrics import TrueBoxes
 from ufo_large.structures import BoxPrediction, ClassPrediction, MaskPrediction, SampleInfo, TaskInfo
 from ufo_large.testing.simulated_run import INFOS, invented_examples
-from ufo_large.tracking import PredictionExample, save_examples
-from ufo_large.tracking.box_hits import best_score, iou, match
-from ufo_large.media.drawing import class_color, draw_boxes, draw_mask, fit, focus, palette
-from ufo_large.tracking.examples import draw_example, read_examples
+from ufo_large.tracking import save_examples
+from ufo_large.tracking.examples import read_examples
 
 
 def sample(height=90, width=120):
@@ -31,13 +32,8 @@ def true_boxes(boxes_xywh, labels):
     )
 
 
-def test_overlap_equals_torchvision():
-    from torchvision.ops import box_iou
-
-    random = np.random.default_rng(0)
-    a, b = (np.sort(random.uniform(0, 50, (n, 2, 2)), axis=1).reshape(n, 4) for n in (7, 5))
-    # Measured difference 1e-16.
-    np.testing.assert_allclose(iou(a, b), box_iou(torch.tensor(a), torch.tensor(b)), atol=1e-12)
+def draw_example(example):
+    return next(kind_of(example.info).draw([example]))
 
 
 def test_each_true_box_is_hit_once_and_only_by_its_class():

@@ -9,11 +9,12 @@ import torch
 
 from ufo_large.data.loader import LoaderConfig
 from ufo_large.data.shards import ShardSet
+from ufo_large.evaluation.evaluator import Evaluator
+from ufo_large.evaluation.examples import predict_examples
 from ufo_large.structures import BoxPrediction, ClassPrediction, MaskPrediction
 from ufo_large.testing.tiny_shards import NUM_CLASSES, tiny_shards
 from ufo_large.tracking import save_examples
 from ufo_large.tracking.examples import read_examples
-from ufo_large.tracking.showcase import predict_examples
 
 
 class Looker:
@@ -50,7 +51,8 @@ def examples(tmp_path_factory):
     loader = LoaderConfig(micro_batch=2, image_size=(64, 64))
     kinds = ("classification", "detection", "segmentation")
     model = Looker()
-    found = predict_examples(model, shards, "train", dict.fromkeys(kinds, loader), per_task=5)
+    evaluator = Evaluator(shards=shards, loaders=dict.fromkeys(kinds, loader), split="train")
+    found = predict_examples(evaluator, model, per_task=5)
     assert model.training
     return found
 

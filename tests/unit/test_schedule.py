@@ -2,7 +2,7 @@
 
 import pytest
 
-from ufo_large.train.schedule import Schedule
+from ufo_large.runs.schedule import Schedule
 
 
 def test_warms_up_linearly_then_falls_by_a_cosine():

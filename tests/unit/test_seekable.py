@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ufo_large.data.datasets.base import Example
+from ufo_large.data.seekable import HuffmanTable, choose_interval, make_seekable
+from ufo_large.data.stored_sample import Transcode, store
+from ufo_large.kinds import KINDS
 from ufo_large.media.decode import BadSample, decode_image, decode_part
 from ufo_large.media.jpeg import cut, read_frame
 from ufo_large.media.pictures import picture_facts
-from ufo_large.data.seekable import HuffmanTable, choose_interval, make_seekable
-from ufo_large.data.stored_sample import Transcode, store
+from ufo_large.structures import Example
 
 SUBSAMPLINGS = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}
 
@@ -140,8 +141,8 @@ def test_shards_store_it_on_wish(tmp_path):
     path.write_bytes(jpeg(photograph(200, 300)))
     example = Example(image=path, file_name="a.jpg", image_id=0, where="")
     facts = picture_facts(path.read_bytes())
-    plain = store(example, facts, Transcode())
-    seekable = store(example, facts, Transcode(seekable=True))
-    small = store(example, facts, Transcode(seekable=True, short_side=96))
+    plain = store(example, KINDS["classification"], facts, Transcode())
+    seekable = store(example, KINDS["classification"], facts, Transcode(seekable=True))
+    small = store(example, KINDS["classification"], facts, Transcode(seekable=True, short_side=96))
     assert plain.image == path.read_bytes() and seekable.image == make_seekable(plain.image)
-    assert read_frame(small.image).is_seekable and min(small.height, small.width) == 96
+    assert read_frame(small.image).is_seekable and min(small.picture.size) == 96

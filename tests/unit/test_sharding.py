@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from ufo_large.data import sharding
-from ufo_large.media.pictures import decode_rgb
 from ufo_large.data.shard_index import parse_dataset, read_dataset, read_shard_index
 from ufo_large.data.shard_writer import write_shard
 from ufo_large.data.sharding import ShardingOptions, make_shards
 from ufo_large.data.stored_sample import Transcode
 from ufo_large.data.synthetic import WorldSizes, write_world
 from ufo_large.data.verify import verify_shards
+from ufo_large.media.pictures import decode_rgb
 
 SMALL = 0.05  # megabytes a shard: several shards a split
 
@@ -64,7 +64,9 @@ def test_index_says_what_the_tar_holds(world, tmp_path):
         assert index.labels_of(row).tolist() == [a["category_id"] - 1 for a in boxes]
         rows = slice(index.label_starts[row], index.label_starts[row + 1])
         wanted = [[x, y, x + w, y + h] for x, y, w, h in (a["bbox"] for a in boxes)]
-        np.testing.assert_allclose(index.boxes_xyxy[rows], np.array(wanted).reshape(-1, 4), rtol=1e-6)
+        np.testing.assert_allclose(
+            index.columns["boxes_xyxy"][rows], np.array(wanted).reshape(-1, 4), rtol=1e-6
+        )
         assert (index.heights[row], index.widths[row]) == (image["height"], image["width"])
         assert index.image_ids[row] == image["id"] and index.orders[row] == row
 
@@ -95,7 +97,7 @@ def test_interrupted_run_goes_on(world, tmp_path, monkeypatch):
         read_dataset(tmp_path / "cut")
     inspected: list[Path] = []
     monkeypatch.setattr(sharding, "write_shard", lambda job: names.append(job.name) or write_shard(job))
-    monkeypatch.setattr("ufo_large.data.checking.inspect_file", lambda path, is_mask: inspected.append(path))
+    monkeypatch.setattr("ufo_large.data.checking.inspect_file", lambda path, look: inspected.append(path))
     make_shards([world], tmp_path / "cut", options)
     assert not inspected, "files already checked were checked again"
     assert len(names) == len(set(names)), "a finished shard was written twice"
@@ -144,13 +146,15 @@ def test_short_side_scales_picture_boxes_and_mask(world, tmp_path):
         if task == "dec":
             per_box = np.repeat(np.arange(len(large)), np.diff(large.label_starts))
             scale = np.stack([small.widths / large.widths, small.heights / large.heights] * 2, 1)[per_box]
-            np.testing.assert_allclose(small.boxes_xyxy, large.boxes_xyxy * scale, atol=1e-4)
+            np.testing.assert_allclose(
+                small.columns["boxes_xyxy"], large.columns["boxes_xyxy"] * scale, atol=1e-4
+            )
     entry = dataset.split("seg", "train").shards[0]
     index, tar = (
         read_shard_index(tmp_path / "out" / entry.index),
         (tmp_path / "out" / entry.file).read_bytes(),
     )
-    mask = tar[index.mask_offsets[0] :][: index.mask_sizes[0]]
+    mask = tar[index.target_offsets[0] :][: index.target_sizes[0]]
     labels = cv2.imdecode(np.frombuffer(mask, np.uint8), cv2.IMREAD_UNCHANGED)
     picture = decode_rgb(tar[index.image_offsets[0] :][: index.image_sizes[0]])
     assert labels.shape == picture.shape[:2] == (64, index.widths[0])
@@ -258,7 +262,7 @@ def test_errors_of_read_dataset(world, tmp_path):
     with pytest.raises(ValueError, match=r"are missing: seg/val-000000\.tar"):
         read_dataset(tmp_path / "out")
     with pytest.raises(ValueError, match="format 'ufo-large-shards/0', but this version reads"):
-        parse_dataset(file.read_text().replace("shards/1", "shards/0"), "here")
+        parse_dataset(file.read_text().replace("shards/2", "shards/0"), "here")
     with pytest.raises(ValueError, match="not JSON"):
         parse_dataset("{", "here")
     with pytest.raises(ValueError, match="damaged index"):

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from ufo_large.evaluation.ground_truth import GroundTruth
-from ufo_large.evaluation.submission import entries_of, write_submission
+from ufo_large.evaluation.submission import write_submission
 from ufo_large.evaluation.submission_reader import read_submission
+from ufo_large.kinds import kind_of
 from ufo_large.structures import BoxPrediction, ClassPrediction, MaskPrediction, SampleInfo, TaskInfo
 
 
@@ -20,8 +21,17 @@ CLS, DEC = info("cls", "classification", [0, 3, 13]), info("dec", "detection", [
 SEG = info("seg", "segmentation", [0, 2])
 
 
+def sample(name, order):
+    return SampleInfo(key=name, file_name=name, height=4, width=6, image_id=900 + order, order=order)
+
+
+def entries_of(prediction, task):
+    return kind_of(task).entries(prediction, task)
+
+
 def truth(task, *names):
-    return GroundTruth(info=task, file_names=names, read=lambda i: None)
+    samples = tuple(sample(name, order) for order, name in enumerate(names))
+    return GroundTruth(info=task, samples=samples, read=lambda i: None)
 
 
 TRUTHS = {
@@ -32,10 +42,6 @@ TRUTHS = {
 RING = [[0, 0], [4, 0], [4, 4]]
 BOX = {"image_id": 3, "category_id": 37, "bbox": [1.5, 2, 3, 4], "score": 0.5}
 GOOD = {"cls": [{"a.jpg": 13}, {"b.jpg": 0}], "dec": [BOX], "seg": [{"s.png": {"2": [RING], "0": []}}]}
-
-
-def sample(name, order):
-    return SampleInfo(key=name, file_name=name, height=4, width=6, image_id=900 + order, order=order)
 
 
 def written(tmp_path, content):

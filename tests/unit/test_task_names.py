@@ -2,6 +2,7 @@
 
 import pytest
 
+from ufo_large.kinds import require_kind
 from ufo_large.structures import TaskInfo
 
 
@@ -21,9 +22,9 @@ def test_reserved_names_are_refused_with_the_remedy(name):
 
 def test_the_name_of_another_kind_is_refused():
     """A recipe's settings of a kind are found by that name."""
-    assert info("classification").name == "classification"
+    require_kind(info("classification"))
     with pytest.raises(ValueError, match="task 'detection': .* is a kind of task, but not this one's"):
-        info("detection")
+        require_kind(info("detection"))
 
 
 @pytest.mark.parametrize("name", ["cls", "dec", "seg", "cars", "city_seg", "trains", "weather-2"])

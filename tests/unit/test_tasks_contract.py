@@ -9,14 +9,8 @@ from torchvision.ops import box_convert
 
 from ufo_large.structures import IGNORE_INDEX
 from ufo_large.tasks import HEADS
-from ufo_large.testing.tasks import (
-    PYRAMID_WIDTH,
-    TRUNK_WIDTH,
-    check_task,
-    scene_batch,
-    scene_features,
-    scene_info,
-)
+from ufo_large.testing.scenes import PADDED, log_plane, scene_batch, scene_info
+from ufo_large.testing.tasks import PYRAMID_WIDTH, TRUNK_WIDTH, check_task, scene_features
 
 SURE = 40.0  # a logit that leaves no doubt
 SMALL = {
@@ -26,6 +20,8 @@ SMALL = {
     "fcos": {},
     "detr": {"width": 32, "layers": 2, "heads": 2, "feedforward": 64, "num_queries": 12, "groups": 2},
     "dense": {"dice_weight": 1.0},
+    "dense_depth": {},
+    "dpt": {"strides": (4, 8, 16), "width": 16},
     "mask2former": {
         "strides": (4, 8, 16),
         "width": 32,
@@ -109,6 +105,13 @@ def right_mask2former(head, features, batch):
         outputs["class_logits"][image, :, label, 3] = -SURE
         outputs["class_logits"][image, :, label, label] = SURE
     return outputs
+
+
+def right_dense_depth(head, features, batch):
+    return {"log_depth_BHW": log_plane(*(side // head.output_stride for side in PADDED)).repeat(3, 1, 1)}
+
+
+right_dpt = right_dense_depth
 
 
 RIGHT = {name.removeprefix("right_"): f for name, f in dict(globals()).items() if name.startswith("right_")}

@@ -9,14 +9,8 @@ import torch.nn.functional as F
 from ufo_large.config import apply_overrides, from_dict, to_dict
 from ufo_large.structures import BoxTargets, ClassTargets, TaskInfo
 from ufo_large.tasks import HEADS
-from ufo_large.testing.tasks import (
-    PADDED,
-    PYRAMID_WIDTH,
-    TRUNK_WIDTH,
-    scene_batch,
-    scene_features,
-    scene_info,
-)
+from ufo_large.testing.scenes import PADDED, scene_batch, scene_info
+from ufo_large.testing.tasks import PYRAMID_WIDTH, TRUNK_WIDTH, scene_features
 
 SMALL_DETR = {"width": 32, "layers": 2, "heads": 2, "feedforward": 64, "num_queries": 12}
 
@@ -55,7 +49,7 @@ def test_bad_values_are_refused(kind, name, options, words):
 
 @pytest.mark.parametrize("head", [head for heads in HEADS.values() for head in heads.values()])
 def test_configs_survive_saving(head):
-    assert from_dict(json.loads(json.dumps(to_dict(head.Config())))) == head.Config()
+    assert from_dict(head.Config, json.loads(json.dumps(to_dict(head.Config())))) == head.Config()
 
 
 def test_options_can_be_set_from_the_command_line():

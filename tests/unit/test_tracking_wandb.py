@@ -11,7 +11,7 @@ import pytest
 
 from ufo_large.testing.simulated_run import invented_examples
 from ufo_large.tracking import Tracker, read_metrics
-from ufo_large.tracking.wandb import WandbRun, import_wandb, of_one_size
+from ufo_large.tracking.wandb import Picture, WandbRun, import_wandb, of_one_size
 
 pytest.importorskip("wandb")
 
@@ -137,17 +137,25 @@ def test_disabled_never_imports_wandb(tmp_path, monkeypatch):
     assert (tmp_path / "metrics.jsonl").exists()
 
 
+def picture(caption, image, overlay=None):
+    return Picture(caption=caption, image_HW3=image, overlay=overlay or {})
+
+
 def test_pictures_of_a_gallery_are_padded_to_one_size():
     tall, wide = np.full((5, 2, 3), 7, np.uint8), np.full((3, 4, 3), 9, np.uint8)
-    (first, a), (second, b) = of_one_size([("tall", tall), ("wide", wide)])
-    assert (first, second) == ("tall", "wide") and a.shape == b.shape == (5, 4, 3)
+    mask = {"masks": {"truth": {"mask_data": np.ones((3, 4), np.uint8), "class_labels": {1: "car"}}}}
+    first, second = of_one_size([picture("tall", tall), picture("wide", wide, mask)])
+    a, b = first.image_HW3, second.image_HW3
+    assert (first.caption, second.caption) == ("tall", "wide") and a.shape == b.shape == (5, 4, 3)
+    padded = second.overlay["masks"]["truth"]["mask_data"]
+    assert (padded[:3] == 1).all() and (padded[3:] == 255).all() and padded.shape == (5, 4)
     assert (a[:, :2] == 7).all() and not a[:, 2:].any() and (b[:3] == 9).all() and not b[3:].any()
     assert of_one_size([]) == []
 
 
 def test_wandb_is_given_galleries_of_one_size(tmp_path, quiet_wandb):
     run = WandbRun(tmp_path, "offline", project="tests", config={})
-    pictures = [(str(height), np.full((height, 20, 3), 7, np.uint8)) for height in (10, 30)]
+    pictures = [picture(str(height), np.full((height, 20, 3), 7, np.uint8)) for height in (10, 30)]
     run.pictures(1, {"found": pictures, "other": pictures[:1]})
     run.finish()
     (folder,) = (tmp_path / "wandb").glob("offline-run-*")
@@ -157,3 +165,16 @@ def test_wandb_is_given_galleries_of_one_size(tmp_path, quiet_wandb):
         ("found", 30),
         ("other", 10),
     ]
+
+
+def test_found_boxes_and_masks_are_overlays_of_the_plain_picture(tmp_path, quiet_wandb):
+    """wandb itself checks the form of boxes and masks; what it stored is read back from its files."""
+    run, random = WandbRun(tmp_path, "offline", project="tests", config={}), np.random.default_rng(0)
+    Tracker([run]).examples(1, [e for task in ("cls", "dec", "seg") for e in invented_examples(task, random)])
+    run.finish()
+    (folder,) = (tmp_path / "wandb").glob("offline-run-*")
+    boxes = [json.loads(f.read_text()) for f in (folder / "files/media/metadata/boxes2D").rglob("*.json")]
+    captions = {box["box_caption"] for found in boxes for box in found["box_data"]}
+    assert {"stop 90%", "stop"} <= captions
+    masks = list((folder / "files/media/images/mask").rglob("*.png"))
+    assert len(masks) == 4 and all(cv2.imread(str(m), -1).ndim == 2 for m in masks)

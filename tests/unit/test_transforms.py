@@ -12,24 +12,27 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
 from ufo_large.data.collate import collate
-from ufo_large.media.decode import BadSample, decode_image, decode_labels, shrink_for
-from ufo_large.data.shards import RawSample, ShardSet
+from ufo_large.data.shards import ShardSet
 from ufo_large.data.transforms import (
     ClassificationTransform,
     DetectionTransform,
-    Example,
     PlainTransform,
     SegmentationTransform,
+    View,
     hermetic,
 )
 from ufo_large.data.transforms.copy_paste import RareObjects, paste
 from ufo_large.data.transforms.jitter import jittered_window
 from ufo_large.data.transforms.segmentation import largest_share
-from ufo_large.data.transforms.window import Window, keep_visible, load, whole_window
-from ufo_large.structures import ClassTargets, SampleInfo, TaskBatch, TaskInfo
+from ufo_large.data.transforms.window import load, whole_window
+from ufo_large.kinds.boxes import keep_visible
+from ufo_large.media.decode import decode_image, decode_labels, shrink_for
+from ufo_large.structures import BadSample, ClassTargets, RawSample, SampleInfo, TaskBatch, TaskInfo, Window
 from ufo_large.testing.tiny_shards import GREEN, RED, tiny_shards
 
 INFO = TaskInfo(name="cls", kind="classification", class_names=("a", "b", "c"), class_ids=(0, 1, 2))
+DETECTION = TaskInfo(name="dec", kind="detection", class_names=tuple("abcd"), class_ids=(0, 1, 2, 3))
+SEGMENTATION = TaskInfo(name="seg", kind="segmentation", class_names=("a", "b"), class_ids=(0, 1))
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +51,11 @@ def raw(pixels: np.ndarray, boxes=(), labels=(), mask: np.ndarray | None = None,
         sample=SampleInfo(key="k", file_name="k.png", height=height, width=width, image_id=1, order=0),
         labeled=True,
         labels=np.array(labels, dtype=np.int64),
-        boxes_xyxy=np.array(boxes, dtype=np.float32).reshape(-1, 4),
-        crowds=np.zeros(len(boxes), dtype=bool),
-        mask=None if mask is None else encoded(mask),
+        columns={
+            "boxes_xyxy": np.array(boxes, dtype=np.float32).reshape(-1, 4),
+            "crowds": np.zeros(len(boxes), dtype=bool),
+        },
+        target=None if mask is None else encoded(mask),
     )
 
 
@@ -63,9 +68,9 @@ def test_window_moves_boxes_as_worked_out_by_hand():
     """Window 40x40 at (10, 20) shown at 20x80: x -> (x - 20) * 2, y -> (y - 10) / 2."""
     boxes = [[30, 20, 40, 30], [0, 0, 30, 30], [55, 45, 70, 60], [21, 11, 21.4, 40]]
     sample = raw(gradient(100, 100), boxes, [0, 1, 2, 3])
-    example = load(sample, Window(10, 20, 40, 40, 20, 80), "detection")
-    assert example.labels.tolist() == [0]
-    assert example.boxes.tolist() == [[20, 5, 40, 10]]
+    example = load(sample, Window(10, 20, 40, 40, 20, 80), DETECTION)
+    assert example.targets["labels"].tolist() == [0]
+    assert example.targets["boxes"].tolist() == [[20, 5, 40, 10]]
     assert example.size == (20, 80)
 
 
@@ -81,16 +86,16 @@ def test_boxes_agree_with_torchvision():
     boxes = torch.tensor([[12.0, 30, 40, 60], [33, 21, 50, 44]])
     sample = raw(gradient(100, 80), boxes.numpy(), [0, 1])
     window = Window(20, 10, 60, 50, 90, 75)
-    ours = load(sample, window, "detection").boxes
+    ours = load(sample, window, DETECTION).targets["boxes"]
     theirs = F.crop(tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(100, 80)), 20, 10, 60, 50)
     torch.testing.assert_close(ours, F.resize(theirs, [90, 75]), atol=1e-4, rtol=0)
 
 
 def test_crowd_regions_are_no_targets():
-    sample = replace(
-        raw(gradient(50, 50), [[0, 0, 20, 20], [5, 5, 30, 30]], [0, 1]), crowds=np.array([True, False])
-    )
-    assert load(sample, Window(0, 0, 50, 50, 50, 50), "detection").labels.tolist() == [1]
+    sample = raw(gradient(50, 50), [[0, 0, 20, 20], [5, 5, 30, 30]], [0, 1])
+    sample = replace(sample, columns={**sample.columns, "crowds": np.array([True, False])})
+    found = load(sample, Window(0, 0, 50, 50, 50, 50), DETECTION)
+    assert found.targets["labels"].tolist() == [1]
 
 
 @pytest.mark.parametrize("shrink", [2, 4, 8])
@@ -110,15 +115,15 @@ def test_large_jpeg_keeps_boxes_on_their_objects():
     pixels[800:1600, 160:480] = GREEN
     sample = raw(pixels, [[160, 800, 480, 1600]], [0], suffix=".jpg")
     for window in (whole_window(2001, 1203, (250, 150), False), Window(397, 83, 1204, 801, 151, 100)):
-        example = load(sample, window, "detection")
+        example = load(sample, window, DETECTION)
         assert_boxes_on_green(example, slack=1)
 
 
-def assert_boxes_on_green(example: Example, slack: int) -> None:
+def assert_boxes_on_green(example: View, slack: int) -> None:
     """The inside of each box is green; outside all boxes, widened by `slack`, nothing is."""
     green = (example.image[1].int() - example.image[0].int() > 60).numpy()
     outside = np.ones_like(green)
-    for x0, y0, x1, y1 in example.boxes.tolist():
+    for x0, y0, x1, y1 in example.targets["boxes"].tolist():
         inner = green[int(np.ceil(y0)) + slack : int(y1) - slack, int(np.ceil(x0)) + slack : int(x1) - slack]
         assert inner.all()
         outside[
@@ -138,15 +143,16 @@ def test_detection_boxes_stay_on_their_objects(shards, options, keep_aspect):
             example = transform(reader.read(index), (96, 112))
         height, width = example.size
         assert height <= 96 and width <= 112
-        assert (example.boxes[:, 0::2] <= width).all() and (example.boxes[:, 1::2] <= height).all()
-        assert (example.boxes >= 0).all() and len(example.boxes) == len(example.labels)
+        boxes, labels = example.targets["boxes"], example.targets["labels"]
+        assert (boxes[:, 0::2] <= width).all() and (boxes[:, 1::2] <= height).all()
+        assert (boxes >= 0).all() and len(boxes) == len(labels)
         assert_inside_is_green(example)
 
 
-def assert_inside_is_green(example: Example) -> None:
+def assert_inside_is_green(example: View) -> None:
     """Cut objects whose centre is outside have no box, so only the inside of boxes is checked."""
     green = (example.image[1].int() - example.image[0].int() > 40).numpy()
-    for x0, y0, x1, y1 in example.boxes.tolist():
+    for x0, y0, x1, y1 in example.targets["boxes"].tolist():
         inner = green[int(np.ceil(y0)) + 2 : int(y1) - 2, int(np.ceil(x0)) + 2 : int(x1) - 2]
         assert not inner.size or inner.mean() > 0.95
 
@@ -182,28 +188,30 @@ def test_mosaic_fills_the_canvas(shards):
 
 def test_copy_paste_draws_rare_classes_as_often_as_common_ones(shards):
     reader = shards.split("dec", "train")
-    rare = RareObjects(reader)
+    rare = RareObjects(reader, shards.task("dec"))
     assert min(reader.class_histogram) == 1
     drawn = [rare.draw((400, 400), True) for _ in range(120)]
-    seen = np.bincount(np.concatenate([d.labels.numpy() for d in drawn if d is not None]), minlength=4)
+    seen = np.bincount(
+        np.concatenate([d.targets["labels"].numpy() for d in drawn if d is not None]), minlength=4
+    )
     assert seen.min() >= 15
 
 
 def test_paste_avoids_boxes_and_adds_its_own():
     image = tv_tensors.Image(torch.full((3, 40, 40), 50, dtype=torch.uint8))
     boxes = tv_tensors.BoundingBoxes(torch.tensor([[0.0, 0, 40, 25]]), format="XYXY", canvas_size=(40, 40))
-    example = Example(image=image, boxes=boxes, labels=torch.tensor([1]))
-    patch = Example(
+    example = View(image=image, targets={"boxes": boxes, "labels": torch.tensor([1])})
+    own = tv_tensors.BoundingBoxes(torch.tensor([[2.0, 2, 6, 6]]), format="XYXY", canvas_size=(8, 8))
+    patch = View(
         image=tv_tensors.Image(torch.full((3, 8, 8), 250, dtype=torch.uint8)),
-        boxes=tv_tensors.BoundingBoxes(torch.tensor([[2.0, 2, 6, 6]]), format="XYXY", canvas_size=(8, 8)),
-        labels=torch.tensor([3]),
+        targets={"boxes": own, "labels": torch.tensor([3])},
     )
     results = [paste(example, patch) for _ in range(30)]
-    pasted = [r for r in results if len(r.boxes) == 2]
+    pasted = [r for r in results if len(r.targets["boxes"]) == 2]
     assert len(pasted) >= 20
     for result in pasted:
-        x0, y0, x1, y1 = (int(v) for v in result.boxes[1])
-        assert y0 - 2 >= 25 and result.labels.tolist() == [1, 3]
+        x0, y0, x1, y1 = (int(v) for v in result.targets["boxes"][1])
+        assert y0 - 2 >= 25 and result.targets["labels"].tolist() == [1, 3]
         assert (result.image[:, y0:y1, x0:x1] == 250).all()
         assert (result.image[:, :25] == 50).all()
     assert (example.image == 50).all()
@@ -217,8 +225,9 @@ def test_segmentation_masks_stay_on_their_pixels(shards, scale):
         with hermetic(index):
             example = transform(reader.read(index), (64, 80))
         red = example.image[0].int() - example.image[1].int() > 45
-        assert example.mask.shape == example.image.shape[1:]
-        assert (red != (example.mask == 1)).float().mean() < 0.06
+        mask = example.targets["mask"]
+        assert mask.shape == example.image.shape[1:]
+        assert (red != (mask == 1)).float().mean() < 0.06
 
 
 def test_crops_show_several_classes():
@@ -230,12 +239,13 @@ def test_crops_show_several_classes():
     shares = {}
     for limit in (0.75, 1.0):
         transform = SegmentationTransform(
-            SegmentationTransform.Config(scale=(2.5, 2.5), max_share=limit), True
+            SegmentationTransform.Config(scale=(2.5, 2.5), max_share=limit), SEGMENTATION, True
         )
         found = []
         for seed in range(60):
             with hermetic(seed):
-                found.append(bool((transform(sample, (50, 50)).mask == 1).float().mean() > 0.2))
+                mask = transform(sample, (50, 50)).targets["mask"]
+                found.append(bool((mask == 1).float().mean() > 0.2))
         shares[limit] = np.mean(found)
     assert shares[0.75] > shares[1.0] + 0.2
 
@@ -292,7 +302,7 @@ def test_every_classification_option_changes_pixels(options):
             results.append(transform(raw(gradient(80, 120), labels=[1]), (64, 96)))
     assert results[1].image.dtype == torch.uint8 and results[1].size == (64, 96)
     assert not torch.equal(results[0].image, results[1].image)
-    assert results[1].labels.tolist() == [1]
+    assert results[1].targets["labels"].tolist() == [1]
 
 
 @pytest.mark.parametrize(
@@ -311,7 +321,7 @@ def test_senseless_options_are_refused(make, message):
 
 def test_collate_pads_with_ignore_and_zero(shards):
     reader, info = shards.split("seg", "train"), shards.task("seg")
-    transform = PlainTransform("segmentation", keep_aspect=True)
+    transform = PlainTransform(info, keep_aspect=True)
     raws = [reader.read(i) for i in range(4)]
     examples = [transform(r, (64, 64)) for r in raws]
     made = collate(info, examples, [r.sample for r in raws], (64, 64))
@@ -346,7 +356,7 @@ def test_broken_bytes_are_named():
     wrong = raw(gradient(30, 40), labels=[0])
     wrong = replace(wrong, image=encoded(gradient(31, 40)))
     with pytest.raises(BadSample, match="31x40, the index says 30x40"):
-        load(wrong, Window(0, 0, 30, 40, 30, 40), "classification")
+        load(wrong, Window(0, 0, 30, 40, 30, 40), INFO)
 
 
 def test_shrink_never_loses_wanted_pixels():
@@ -356,5 +366,7 @@ def test_shrink_never_loses_wanted_pixels():
 def test_red_is_where_the_mask_says(shards):
     reader = shards.split("seg", "train")
     sample = reader.read(0)
-    example = PlainTransform("segmentation", False)(sample, (sample.sample.height, sample.sample.width))
-    assert torch.equal(example.mask == 1, (example.image == torch.tensor(RED)[:, None, None]).all(0))
+    example = PlainTransform(SEGMENTATION, False)(sample, (sample.sample.height, sample.sample.width))
+    assert torch.equal(
+        example.targets["mask"] == 1, (example.image == torch.tensor(RED)[:, None, None]).all(0)
+    )

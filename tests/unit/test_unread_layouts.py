@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from ufo_large.data.datasets.base import Findings
 from ufo_large.data.datasets.sources import read_sources
 from ufo_large.data.sharding import ShardingOptions, make_shards
+from ufo_large.structures import Findings
 
 H, W = 30, 40
 COCO = json.dumps({"images": [], "annotations": [], "categories": []})

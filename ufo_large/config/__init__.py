@@ -4,11 +4,18 @@ from ufo_large.config.choice import choice, choice_of_entries
 from ufo_large.config.inside import outside, require_inside
 from ufo_large.config.json_files import read_json, write_json
 from ufo_large.config.overrides import apply_overrides, did_you_mean
+from ufo_large.config.plugins import add_plugin_option, import_named, load_plugins, loaded_plugins, register
 from ufo_large.config.problems import Problems
 from ufo_large.config.serialize import from_dict, to_dict
+from ufo_large.config.whole import write_text_whole, write_whole
 from ufo_large.config.writable import give_usual_rights, require_writable
 
 __all__ = [
+    "add_plugin_option",
+    "register",
+    "loaded_plugins",
+    "load_plugins",
+    "import_named",
     "Problems",
     "apply_overrides",
     "choice",
@@ -21,5 +28,7 @@ __all__ = [
     "require_inside",
     "require_writable",
     "to_dict",
+    "write_text_whole",
+    "write_whole",
     "write_json",
 ]

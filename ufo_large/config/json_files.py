@@ -1,9 +1,10 @@
 """Read and write the JSON files of a run's folder."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from ufo_large.config.whole import write_text_whole
 
 
 def read_json(file: Path, remedy: str) -> Any:
@@ -18,7 +19,4 @@ def read_json(file: Path, remedy: str) -> Any:
 
 def write_json(file: Path, value: Any, allow_nan: bool = True) -> None:
     """Write the file whole or not at all. `allow_nan=False` refuses nan and infinity with ValueError."""
-    unfinished = file.with_name(file.name + ".part")
-    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=allow_nan)
-    unfinished.write_text(text + "\n", encoding="utf-8")
-    os.replace(unfinished, file)
+    write_text_whole(file, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=allow_nan) + "\n")

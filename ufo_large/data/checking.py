@@ -6,28 +6,26 @@ against what the files hold.
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
-from ufo_large.data.datasets.base import FIX_REMEDY, INVALID, Box, Example, Findings, Reporter, SourceTask
-from ufo_large.media.pictures import FileFacts, FileKind, inspect_file
-from ufo_large.data.ignored_class import report_ignored_class
 from ufo_large.data.progress import map_in_processes
+from ufo_large.kinds import kind_of
+from ufo_large.media.pictures import FileFacts, Look, inspect_file, picture_facts
+from ufo_large.structures import FIX_REMEDY, Example, Findings, Reporter, SourceTask, TaskInfo
 
 CHUNK = 32
-ROUNDING_PX = 1.0
-Job = tuple[Path, FileKind]
+Job = tuple[Path, Look]
 
 
 def files_of(tasks: Iterable[SourceTask]) -> list[Job]:
-    """Return (file, what it is) of every picture and mask, once each."""
+    """Return (file, what looks into it) of every picture and every file of a truth, once each."""
     jobs: dict[Job, None] = {}
     for task in tasks:
-        for examples in task.splits.values():
-            for example in examples:
-                jobs[example.image, "picture"] = None
-                if example.mask is not None:
-                    jobs[example.mask, "color mask" if example.mask_coding.colors else "mask"] = None
+        kind = kind_of(task.info)
+        for example in (e for examples in task.splits.values() for e in examples):
+            jobs[example.image, picture_facts] = None
+            jobs.update(dict.fromkeys(kind.files(example.truth) if example.labeled else ()))
     return list(jobs)
 
 
@@ -35,11 +33,11 @@ def inspect_files(files: Sequence[Job], jobs: int = 1, memory: Path | None = Non
     """Look into every file; `memory` is a file that keeps the facts, so an interrupted run goes on."""
     known = _recall(memory)
     facts, todo = {}, []
-    for path, kind in files:
+    for path, look in files:
         if (key := _key(path)) in known:
             facts[path] = known[key]
         else:
-            todo.append((path, kind))
+            todo.append((path, look))
     chunks = [todo[i : i + CHUNK] for i in range(0, len(todo), CHUNK)]
     for chunk, found in map_in_processes(_inspect_chunk, chunks, jobs, "checking files", len):
         for (path, _), one in zip(chunk, found, strict=True):
@@ -49,7 +47,7 @@ def inspect_files(files: Sequence[Job], jobs: int = 1, memory: Path | None = Non
 
 
 def _inspect_chunk(chunk: list[Job]) -> list[FileFacts]:
-    return [inspect_file(path, kind) for path, kind in chunk]
+    return [inspect_file(path, look) for path, look in chunk]
 
 
 def _key(path: Path) -> str:
@@ -91,20 +89,17 @@ def check_tasks(
         splits = {}
         for split, examples in task.splits.items():
             report = findings.at(task.info.name, split)
-            report_ignored_class(task.info, examples, facts, report)
-            kept = (check_example(example, facts, task.info.num_classes, report) for example in examples)
+            kind_of(task.info).check_split(task.info, examples, facts, report)
+            kept = (check_example(example, facts, task.info, report) for example in examples)
             splits[split] = [example for example in kept if example is not None]
         checked.append(SourceTask(task.info, splits))
     return checked
 
 
 def check_example(
-    example: Example, facts: dict[Path, FileFacts], num_classes: int, report: Reporter
+    example: Example, facts: dict[Path, FileFacts], info: TaskInfo, report: Reporter
 ) -> Example | None:
-    """Return the example, boxes clipped to the picture and empty ones dropped; None if it cannot be used.
-
-    Boxes of test that stick out by no more than rounding stay as they are, as the evaluator reads them.
-    """
+    """Return the example as it can be used, None if it cannot; see `Kind.checked` for its truth."""
     picture = facts[example.image]
     if picture.error:
         report.add(
@@ -116,67 +111,4 @@ def check_example(
         said = f"annotated as {example.size[1]}x{example.size[0]}, but is {width}x{height} (width x height)"
         report.add("size", f"{example.where}: {said}; {FIX_REMEDY}", example.image)
         return None
-    if example.mask is not None:
-        return (
-            example
-            if _mask_is_good(example, facts[example.mask], (height, width), num_classes, report)
-            else None
-        )
-    if example.boxes is not None:
-        kept = [_check_box(box, height, width, example, report) for box in example.boxes]
-        return replace(example, boxes=tuple(box for box in kept if box is not None))
-    return example
-
-
-def _mask_is_good(
-    example: Example, mask: FileFacts, size: tuple[int, int], num_classes: int, report: Reporter
-) -> bool:
-    where = example.mask
-    if mask.error:
-        report.add("mask", f"{where}: {mask.error}; replace the file, or {FIX_REMEDY}", where)
-        return False
-    if (mask.height, mask.width) != size:
-        said = f"{mask.width}x{mask.height}, but its picture {example.image.name} is {size[1]}x{size[0]}"
-        report.add("mask", f"{where}: {said}; {FIX_REMEDY}", where)
-        return False
-    wrong = wrong_values(example, mask)
-    if wrong:
-        colored = example.mask_coding.colors is not None
-        show = ", ".join(f"{_show(v, colored)} ({n} pixels)" for v, n in list(wrong.items())[:5])
-        remedy = f"give --classes {report.task}=N or a classes.txt if there are more, 255 means ignore"
-        report.add(
-            "mask",
-            f"{where}: value {show} is none of the {num_classes} classes; {remedy}; or {FIX_REMEDY}",
-            where,
-        )
-    return not wrong
-
-
-def wrong_values(example: Example, mask: FileFacts) -> dict[int, int]:
-    """Return the values of a mask that are no class, with their pixel counts."""
-    return {v: n for v, n in mask.values.items() if example.mask_coding.label_of(v) == INVALID}
-
-
-def _show(value: int, colored: bool) -> str:
-    return f"#{value:06x}" if colored else str(value)
-
-
-def _check_box(box: Box, height: int, width: int, example: Example, report: Reporter) -> Box | None:
-    """Clip silently what rounding explains (1 px), but not in test, the truth of scores; report the rest."""
-    x0, y0, x1, y1 = box.xyxy
-    shown = f"box [x {x0:g}, y {y0:g}, width {x1 - x0:g}, height {y1 - y0:g}]"
-    if not (x1 > x0 and y1 > y0):
-        report.add("box", f"{example.where}: empty {shown}; {FIX_REMEDY}", example.image)
-        return None
-    clipped = (max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height)))
-    if max(abs(a - b) for a, b in zip(clipped, box.xyxy, strict=True)) > ROUNDING_PX:
-        report.add(
-            "box",
-            f"{example.where}: {shown} reaches outside its {width}x{height} image; {FIX_REMEDY}",
-            example.image,
-        )
-    elif report.split == "test":
-        return box
-    if not (clipped[2] > clipped[0] and clipped[3] > clipped[1]):
-        return None
-    return box if clipped == box.xyxy else replace(box, xyxy=clipped, area=None)
+    return kind_of(info).checked(example, facts, info, report) if example.labeled else example

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from ufo_large.data.checking import check_tasks, files_of, inspect_files
-from ufo_large.data.datasets.base import FIX_REMEDY, IMAGE_SUFFIXES, Example, Finding, Findings, SourceTask
+from ufo_large.data.datasets.base import IMAGE_SUFFIXES, raise_findings
 from ufo_large.data.datasets.fixed import write_fixed_index
 from ufo_large.data.datasets.sources import read_sources
 from ufo_large.data.duplicates import find_duplicates, leaked_copies
+from ufo_large.kinds import kind_of
 from ufo_large.media.pictures import FileFacts
+from ufo_large.structures import FIX_REMEDY, Example, Finding, Findings, SourceTask, TaskInfo
 
 FEW = 5
 IMBALANCE = 50.0
@@ -92,20 +94,10 @@ def _warn_of_files(task: SourceTask, facts: Mapping[Path, FileFacts], warnings: 
 def count_classes(task: SourceTask, split: str, facts: Mapping[Path, FileFacts]) -> dict[str, int]:
     """Count images, boxes, or images that show the class, by class name."""
     counted: Counter[int] = Counter()
+    kind = kind_of(task.info)
     for example in task.splits.get(split, ()):
-        counted.update(_labels_of(example, facts))
+        counted.update(kind.classes_of(example.truth, facts) if example.labeled else ())
     return {name: counted[label] for label, name in enumerate(task.info.class_names)}
-
-
-def _labels_of(example: Example, facts: Mapping[Path, FileFacts]) -> list[int]:
-    if example.label is not None:
-        return [example.label]
-    if example.boxes is not None:
-        return [box.label for box in example.boxes]
-    if example.mask is None:
-        return []
-    mask, coding = facts[example.mask], example.mask_coding
-    return sorted({coding.label_of(v) for v in mask.values})
 
 
 def _warn_of_imbalance(task: str, classes: dict[str, int], warnings: Findings) -> None:
@@ -144,7 +136,7 @@ def write_fix(diagnosis: Diagnosis, out: Path) -> list[str]:
         for split, examples in before.splits.items():
             kept = {e.image: e for e in after.splits[split]}
             for example in examples:
-                done += _changes(example, kept.get(example.image), reasons)
+                done += _changes(before.info, example, kept.get(example.image), reasons)
     healthy = [replace_empty(task) for task in diagnosis.healthy]
     write_fixed_index(out, healthy)
     (out / "changes.txt").write_text("".join(f"{line}\n" for line in done), encoding="utf-8")
@@ -152,7 +144,7 @@ def write_fix(diagnosis: Diagnosis, out: Path) -> list[str]:
 
 
 # for which a whole image goes
-DROPPING_KINDS = ("picture", "size", "mask", "leak")
+DROPPING_KINDS = ("picture", "size", "mask", "depth", "leak")
 
 
 def _refuse_source(out: Path, tasks: list[SourceTask]) -> None:
@@ -166,7 +158,7 @@ def _refuse_source(out: Path, tasks: list[SourceTask]) -> None:
 def _refuse_unknown_classes(diagnosis: Diagnosis) -> None:
     """Leaving entries out does not say what the rest means."""
     told = Findings([finding for finding in diagnosis.errors if finding.kind == "classes"])
-    told.raise_if_any("--fix cannot say what the classes are")
+    raise_findings(told, "--fix cannot say what the classes are")
 
 
 def _refuse_gaps_in_test(diagnosis: Diagnosis) -> None:
@@ -190,15 +182,13 @@ def _image_or_entry(finding: Finding) -> str:
     return path.name if path.suffix.lower() in IMAGE_SUFFIXES else finding.message.split(": ")[0]
 
 
-def _changes(before: Example, after: Example | None, reasons: Mapping[str, str]) -> list[str]:
+def _changes(info: TaskInfo, before: Example, after: Example | None, reasons: Mapping[str, str]) -> list[str]:
     if after is None:
-        reason = reasons.get(str(before.image)) or reasons.get(str(before.mask))
-        return [f"dropped image {before.image}: {reason}"]
-    if before.boxes is None or before.boxes == after.boxes:
-        return []
-    dropped = len(before.boxes) - len(after.boxes)
-    clipped = len([b for b in after.boxes if b not in before.boxes])
-    return [f"{before.image}: {clipped} box(es) clipped, {dropped} dropped"]
+        beside = kind_of(info).files(before.truth) if before.labeled else ()
+        found = (reasons.get(str(path)) for path in (before.image, *(path for path, _ in beside)))
+        return [f"dropped image {before.image}: {next((r for r in found if r), None)}"]
+    told = kind_of(info).change(before.truth, after.truth) if before.labeled else ""
+    return [f"{before.image}: {told}"] if told else []
 
 
 def replace_empty(task: SourceTask) -> SourceTask:

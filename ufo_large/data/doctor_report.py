@@ -10,14 +10,14 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from ufo_large.data.datasets.base import Example, Finding
 from ufo_large.data.doctor import Diagnosis
-from ufo_large.media.pictures import mask_values, decode_rgb, encode_jpeg
+from ufo_large.kinds import kind_of
+from ufo_large.media.pictures import decode_rgb, encode_jpeg, mask_values
+from ufo_large.structures import Example, Finding, TaskInfo
 
 THUMBNAILS_PER_KIND = 12
 THUMBNAIL_SIDE = 200
 COLOUR_STEP, TURBO = 158, cv2.COLORMAP_TURBO
-GOOD_BOX, BAD_BOX = (40, 180, 60), (230, 30, 30)
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Data check</title>
 <style>
@@ -64,7 +64,9 @@ def _kinds(diagnosis: Diagnosis) -> list[tuple[str, str, list[Finding]]]:
 
 def write_html(diagnosis: Diagnosis, file: Path) -> None:
     """Write one page that needs no other file."""
-    examples = {e.image: e for task in diagnosis.tasks for split in task.splits.values() for e in split}
+    examples = {
+        e.image: (task.info, e) for task in diagnosis.tasks for split in task.splits.values() for e in split
+    }
     parts = [_counts_table(diagnosis)]
     for severity, kind, found in _kinds(diagnosis):
         parts.append(f"<h2>{severity}: {html.escape(kind)} ({len(found)})</h2>")
@@ -97,9 +99,9 @@ def _class_table(task: str, classes: dict[str, int]) -> str:
     return f"<h2>{html.escape(task)}: classes in train</h2><table>{rows}</table>"
 
 
-def _figure(finding: Finding, examples: dict[Path, Example]) -> str:
+def _figure(finding: Finding, examples: dict[Path, tuple[TaskInfo, Example]]) -> str:
     path = Path(finding.path)
-    picture = _thumbnail(path, examples.get(path), finding.kind == "mask") if finding.path else None
+    picture = _thumbnail(path, examples.get(path)) if finding.path else None
     shown = '<div class="none">no picture</div>'
     if picture is not None:
         data = base64.b64encode(encode_jpeg(picture, 80)).decode()
@@ -117,19 +119,16 @@ def _as_colours(mask: Path) -> np.ndarray:
     return cv2.applyColorMap((values.astype(np.int64) * COLOUR_STEP % 256).astype(np.uint8), TURBO)[..., ::-1]
 
 
-def _thumbnail(path: Path, example: Example | None, is_mask: bool) -> np.ndarray | None:
-    """Return a small picture with its boxes, the empty and outside ones in red; None if unreadable."""
+def _thumbnail(path: Path, known: tuple[TaskInfo, Example] | None) -> np.ndarray | None:
+    """Return a small picture with its truth drawn in, or a map of values as colours; None if unreadable."""
     try:
-        rgb = _as_colours(path) if is_mask else decode_rgb(path.read_bytes())
+        rgb = decode_rgb(path.read_bytes()) if known else _as_colours(path)
     except (OSError, ValueError, SyntaxError):
         return None
     height, width = rgb.shape[:2]
     scale = THUMBNAIL_SIDE / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = np.ascontiguousarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA))
-    for box in (example.boxes or ()) if example else ():
-        x0, y0, x1, y1 = box.xyxy
-        color = GOOD_BOX if 0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height else BAD_BOX
-        corners = (np.clip(np.array(box.xyxy) * scale, -10, 2 * THUMBNAIL_SIDE).round().astype(int)).tolist()
-        cv2.rectangle(small, corners[:2], corners[2:], color, 1)
+    if known and known[1].labeled:
+        kind_of(known[0]).mark(small, known[1].truth, scale)
     return small

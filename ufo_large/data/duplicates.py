@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ufo_large.data.datasets.base import Example, Finding, Findings, SourceTask
+from ufo_large.kinds import kind_of
 from ufo_large.media.pictures import FileFacts
+from ufo_large.structures import Example, Finding, Findings, SourceTask
 
 # Measured on photographs and synthetic streets: a copy scaled to 3/4 and recompressed differs in at most 12
 # of 64 bits and correlates above 0.986; different pictures stay below 0.976.
@@ -21,7 +22,7 @@ Facts = Mapping[Path, FileFacts]
 
 def find_duplicates(task: SourceTask, facts: Facts) -> list[Finding]:
     """Return leaks between splits (exact, near), copies inside a split, and copies of different classes."""
-    findings = Findings()
+    findings, kind = Findings(), kind_of(task.info)
     for first, second in combinations(task.splits, 2):
         _find_leaks(task, first, second, facts, findings)
     for split, examples in task.splits.items():
@@ -29,8 +30,10 @@ def find_duplicates(task: SourceTask, facts: Facts) -> list[Finding]:
         for group in _groups(examples, facts):
             names = ", ".join(e.file_name for e in group[:4])
             report.add("copy", f"{split}: {len(group)} equal pictures: {names}", group[0].image)
-            if len({e.label for e in group}) > 1:
-                labels = ", ".join(f"{e.file_name} is {task.info.class_names[e.label]}" for e in group[:4])
+            shown = [kind.classes_of(e.truth, facts) if e.labeled else [] for e in group]
+            if all(len(s) == 1 for s in shown) and len({s[0] for s in shown}) > 1:
+                pairs = list(zip(group, shown, strict=True))[:4]
+                labels = ", ".join(f"{e.file_name} is {task.info.class_names[s[0]]}" for e, s in pairs)
                 report.add(
                     "mislabelled", f"{split}: equal pictures of different classes: {labels}", group[0].image
                 )

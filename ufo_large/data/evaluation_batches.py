@@ -7,14 +7,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ufo_large.data.collate import collate
-from ufo_large.media.decode import BadSample
 from ufo_large.data.errors import DataError
 from ufo_large.data.loader import as_is, quiet_worker
 from ufo_large.data.shards import SplitReader
 from ufo_large.data.tiles import Tiling, tiles_of
-from ufo_large.data.transforms.base import Example
-from ufo_large.data.transforms.window import Window, fit, load, scaled
-from ufo_large.structures import SampleInfo, TaskBatch, TaskInfo
+from ufo_large.data.transforms.base import View
+from ufo_large.data.transforms.window import fit, load, scaled
+from ufo_large.structures import BadSample, SampleInfo, TaskBatch, TaskInfo, Window
 
 
 def evaluation_batches(
@@ -85,14 +84,14 @@ class _Batches(Dataset):
             loaded = [pair for index in self.chunks[position] for pair in self._load(index)]
         except DataError as error:
             return error
-        examples, samples = zip(*loaded, strict=True)
-        return collate(self.info, examples, samples, self.canvas)
+        views, samples = zip(*loaded, strict=True)
+        return collate(self.info, views, samples, self.canvas)
 
-    def _load(self, index: int) -> list[tuple[Example, SampleInfo]]:
+    def _load(self, index: int) -> list[tuple[View, SampleInfo]]:
         raw = self.reader.read(index)
         views = [raw.sample] if self.tiles is None else tiles_of(raw.sample, self.tiles)
         try:
-            loaded = [(load(raw, self._window(view), self.info.kind), view) for view in views]
+            loaded = [(load(raw, self._window(view), self.info), view) for view in views]
         except BadSample as error:
             raise DataError(
                 f"{raw.sample.file_name} in {self.reader.shard_of(index)}: {error}; "
@@ -100,7 +99,7 @@ class _Batches(Dataset):
             ) from None
         if self.tiles is None:
             return loaded
-        return [(Example(image=example.image), view) for example, view in loaded]
+        return [(View(image=shown.image), view) for shown, view in loaded]
 
     def _window(self, view: SampleInfo) -> Window:
         factor_y, factor_x = fit(view.height, view.width, self.canvas, self.keep_aspect)

@@ -22,14 +22,13 @@ from torch.utils.data import DataLoader, Dataset
 from ufo_large.config import choice
 from ufo_large.data.batching import BATCH_SHAPES, BatchShape, BatchShapes, Tokens
 from ufo_large.data.collate import collate
-from ufo_large.media.decode import BadSample
 from ufo_large.data.errors import DataError
 from ufo_large.data.sampler import SAMPLINGS, Draw, Position, SampleStream, seed_of
 from ufo_large.data.shards import SplitReader
 from ufo_large.data.tiles import Tiling
-from ufo_large.data.transforms import TRANSFORMS, Example, Transform, hermetic
+from ufo_large.data.transforms import TRANSFORMS, Transform, View, hermetic
 from ufo_large.data.worker_signals import heed_trainer_only
-from ufo_large.structures import SampleInfo, TaskBatch, TaskInfo
+from ufo_large.structures import BadSample, SampleInfo, TaskBatch, TaskInfo
 from ufo_large.structures.batch import map_arrays
 
 REPLACEMENT_ATTEMPTS = 20
@@ -80,7 +79,7 @@ class LoaderConfig:
         if not reader.labeled:
             raise ValueError(f"task {info.name!r}: split {reader.split!r} has no ground truth to train on")
         kinds = TRANSFORM_KINDS[type(self.transform)]
-        if info.kind not in kinds:
+        if kinds and info.kind not in kinds:
             raise ValueError(
                 f"task {info.name!r} is {info.kind}, but its transform is for {', '.join(kinds)}"
             )
@@ -120,14 +119,14 @@ class BatchMaker(Dataset):
             loaded = [self._load(draw.index, seed, request.canvas, bad) for draw, seed in pairs]
         except DataError as error:
             return error, bad
-        examples, samples = zip(*loaded, strict=True)
-        batch = collate(self.info, examples, samples, request.canvas)
+        views, samples = zip(*loaded, strict=True)
+        batch = collate(self.info, views, samples, request.canvas)
         with hermetic(request.mix_seed):
             return self.transform.mix(batch), bad
 
     def _load(
         self, index: int, seed: int, canvas: tuple[int, int], bad: dict[int, str]
-    ) -> tuple[Example, SampleInfo]:
+    ) -> tuple[View, SampleInfo]:
         """Load one sample; a broken one gives way to another of its part, the same one on every run."""
         for attempt in range(REPLACEMENT_ATTEMPTS):
             try:

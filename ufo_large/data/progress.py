@@ -17,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ufo_large.config import load_plugins, loaded_plugins
+
 
 def progress_bar() -> Progress:
     """Return a bar with counts, elapsed and remaining time; use it as a context manager."""
@@ -58,7 +60,10 @@ def _parallel(function: Callable[[Any], Any], items: Sequence[Any], jobs: int) -
     # a fork server: forking a process with torch threads can hang, and spawning would import torch every time
     context = get_context("forkserver")
     context.set_forkserver_preload([function.__module__])
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_prepare_worker) as pool:
+    plugins = loaded_plugins()
+    with ProcessPoolExecutor(
+        jobs, mp_context=context, initializer=_prepare_worker, initargs=(plugins,)
+    ) as pool:
         waiting = {pool.submit(function, item): item for item in items}
         try:
             while waiting:
@@ -69,8 +74,9 @@ def _parallel(function: Callable[[Any], Any], items: Sequence[Any], jobs: int) -
             raise
 
 
-def _prepare_worker() -> None:
+def _prepare_worker(plugins: tuple[str, ...]) -> None:
     """Leave Ctrl-C, which reaches all processes of a terminal, to the parent; end when that is killed."""
+    load_plugins(plugins)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

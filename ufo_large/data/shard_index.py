@@ -1,15 +1,14 @@
 """The shard format on disk: one dataset.json, and for every tar shard an index that opens it at any sample.
 
     SHARDS/dataset.json                      tasks, splits, shards with checksums; written last
-    SHARDS/<task>/<split>-000000.tar         webdataset tar: <key>.jpg|png, <key>.json, <key>.mask.png
-    SHARDS/<task>/<split>-000000.index.npz   the columns of `ShardIndex`, one row a sample
+    SHARDS/<task>/<split>-000000.tar         webdataset tar: <key>.jpg|png, <key>.json, <key>.<target>
+    SHARDS/<task>/<split>-000000.index.npz   the columns of `ShardIndex`, one row per sample
 
-`<key>.json` holds the fields of SampleInfo and the annotation: `{"label": i}`, `{"boxes_xyxy": [[x0, y0,
-x1, y1]], "labels": [i], "iscrowd": [0], "area": [a]}` in pixels of the stored image, or nothing of these for
-segmentation and for a split without ground truth. Labels are the model's, 0..K-1. `<key>.mask.png` has one
-model label a pixel, 255 = ignore. The index repeats labels and boxes, so that samplers, size buckets and
-readers need not open the tar; it gives each member's offset and size, so that a reader can map the
-file and jump.
+`<key>.json` holds the fields of SampleInfo and the annotation of the task's kind; `<key>.<target>` is the
+file that some kinds keep beside the image (`mask.png`). Both are described in `ufo_large/kinds/<kind>.py`.
+Labels are the model's, 0..K-1. The index repeats labels and what else the kind trains on, so that samplers,
+size buckets and readers need not open the tar; it gives each member's offset and size, so that a reader can
+map the file and jump.
 """
 
 import hashlib
@@ -17,15 +16,17 @@ import io
 import json
 import re
 import zipfile
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ufo_large.kinds import require_kind
 from ufo_large.structures import TaskInfo
 
-FORMAT = "ufo-large-shards/1"
+FORMAT = "ufo-large-shards/2"
 DATASET_FILE = "dataset.json"
 SPLITS = ("train", "val", "test")
 # words joined by slashes: never above the root, never an option or anything else to a shell behind a pipe
@@ -65,8 +66,8 @@ class ShardEntry:
 class SplitIndex:
     """One split of one task.
 
-    `labeled` is False for a test split without ground truth. `class_histogram[i]` counts images
-    (classification), boxes (detection) or pixels (segmentation) of model label i.
+    `labeled` is False for a test split without ground truth. `class_histogram[i]` counts what the kind counts
+    of model label i: images, boxes, pixels.
     """
 
     task: str
@@ -105,12 +106,12 @@ class ShardIndex:
     """The columns of one shard's index; row i is the shard's i-th sample, n rows in all.
 
     `keys, file_names`: str. `heights, widths` int32, `image_ids` int64, `orders` int32: as in SampleInfo.
-    `image_offsets, image_sizes, json_offsets, json_sizes, mask_offsets, mask_sizes` int64: where a member's
-    bytes lie in the tar; a sample without mask has size 0. `crc32s` uint32: zlib.crc32 over image, JSON and
-    mask bytes, in this order. `label_starts` int64 [n + 1]: sample i owns
+    `image_offsets, image_sizes, json_offsets, json_sizes, target_offsets, target_sizes` int64: where a
+    member's bytes lie in the tar; a sample without target has size 0. `crc32s` uint32: zlib.crc32 over image,
+    JSON and target bytes, in this order. `label_starts` int64 [n + 1]: sample i owns
     `labels[label_starts[i]:label_starts[i + 1]]` (int32): its class, the label of each box, or the classes
-    its mask shows; `label_counts` int64 beside it: 1, 1, or the pixels of that class. `boxes_xyxy` float32
-    [len(labels), 4] and `crowds` bool for detection, else 0 rows.
+    its mask shows; `label_counts` int64 beside it: 1, 1, or the pixels of that class. `columns`: those of the
+    kind, one row per label.
     """
 
     keys: np.ndarray
@@ -123,14 +124,13 @@ class ShardIndex:
     image_sizes: np.ndarray
     json_offsets: np.ndarray
     json_sizes: np.ndarray
-    mask_offsets: np.ndarray
-    mask_sizes: np.ndarray
+    target_offsets: np.ndarray
+    target_sizes: np.ndarray
     crc32s: np.ndarray
     label_starts: np.ndarray
     labels: np.ndarray
     label_counts: np.ndarray
-    boxes_xyxy: np.ndarray
-    crowds: np.ndarray
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -141,8 +141,13 @@ class ShardIndex:
     def to_bytes(self) -> bytes:
         """Serialise as an uncompressed npz; equal columns give equal bytes."""
         buffer = io.BytesIO()
-        np.savez(buffer, **{f.name: getattr(self, f.name) for f in fields(self)})
+        own = {f"{COLUMN}{name}": values for name, values in self.columns.items()}
+        np.savez(buffer, **{name: getattr(self, name) for name in FIXED}, **own)
         return buffer.getvalue()
+
+
+FIXED = tuple(f.name for f in fields(ShardIndex) if f.name != "columns")
+COLUMN = "column."
 
 
 def read_dataset(path: str | Path, check_files: bool = True) -> DatasetIndex:
@@ -192,15 +197,9 @@ def parse_dataset(text: str, root: str) -> DatasetIndex:
             "run make_shards.py again"
         )
     try:
-        tasks = {
-            t["name"]: TaskInfo(
-                name=t["name"],
-                kind=t["kind"],
-                class_names=tuple(t["class_names"]),
-                class_ids=tuple(t["class_ids"]),
-            )
-            for t in raw["tasks"]
-        }
+        tasks = {t["name"]: TaskInfo.from_json(t) for t in raw["tasks"]}
+        for info in tasks.values():
+            require_kind(info)
         splits = {
             task: {split: _split_from_json(task, split, body) for split, body in by_split.items()}
             for task, by_split in raw["splits"].items()
@@ -261,7 +260,8 @@ def read_shard_index(source: str | Path | bytes) -> ShardIndex:
         with np.load(
             io.BytesIO(source) if isinstance(source, bytes) else source, allow_pickle=False
         ) as columns:
-            return ShardIndex(**{f.name: columns[f.name] for f in fields(ShardIndex)})
+            own = {n.removeprefix(COLUMN): columns[n] for n in columns.files if n.startswith(COLUMN)}
+            return ShardIndex(**{name: columns[name] for name in FIXED}, columns=own)
     except FileNotFoundError:
         raise ValueError(f"{name}: missing; copy it again or run make_shards.py again") from None
     except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:

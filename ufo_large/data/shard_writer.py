@@ -7,16 +7,18 @@ import os
 import re
 import tarfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from ufo_large.data.datasets.base import Box, Example
-from ufo_large.media.pictures import FileFacts
 from ufo_large.data.shard_index import ShardEntry, ShardIndex
-from ufo_large.data.stored_sample import StoredSample, Transcode, store
+from ufo_large.data.stored_sample import Transcode, store
+from ufo_large.kinds import Column, Stored, kind_of
+from ufo_large.media.pictures import FileFacts
+from ufo_large.structures import Example, TaskInfo
 
 TAR_HEADER = 512
 
@@ -26,11 +28,10 @@ class ShardJob:
     """Everything one worker needs for one shard; `inputs` is the checksum of what it is made from."""
 
     out: Path
-    task: str
     split: str
     number: int
     first_order: int
-    num_classes: int
+    info: TaskInfo
     examples: tuple[Example, ...]
     facts: tuple[FileFacts, ...]
     transcode: Transcode
@@ -38,7 +39,7 @@ class ShardJob:
 
     @property
     def name(self) -> str:
-        return f"{self.task}/{self.split}-{self.number:06d}"
+        return f"{self.info.name}/{self.split}-{self.number:06d}"
 
 
 def write_shard(job: ShardJob) -> ShardEntry:
@@ -50,7 +51,7 @@ def write_shard(job: ShardJob) -> ShardEntry:
     partial = [path.with_name(path.name + ".tmp") for path in (tar_path, index_path)]
     tar_path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        columns = _Columns()
+        columns = _Columns(kind_of(job.info).columns)
         with partial[0].open("wb") as file:
             hashing = _HashingFile(file)
             with tarfile.open(fileobj=hashing, mode="w", format=tarfile.USTAR_FORMAT) as tar:
@@ -58,7 +59,7 @@ def write_shard(job: ShardJob) -> ShardEntry:
                     _write_sample(tar, job, i, columns)
             file.flush()
             os.fsync(file.fileno())
-        index_bytes = columns.to_index(detection=any(e.boxes is not None for e in job.examples)).to_bytes()
+        index_bytes = columns.to_index().to_bytes()
         partial[1].write_bytes(index_bytes)
         for source, target in zip(partial, (tar_path, index_path), strict=True):
             source.replace(target)
@@ -74,7 +75,7 @@ def write_shard(job: ShardJob) -> ShardEntry:
         bytes=hashing.position,
         count=len(job.examples),
         inputs=job.inputs,
-        class_histogram=columns.histogram(job.num_classes),
+        class_histogram=columns.histogram(job.info.num_classes),
     )
 
 
@@ -95,29 +96,34 @@ class _HashingFile:
 
 @dataclass(slots=True)
 class _Columns:
+    kinds: Mapping[str, Column]
     rows: dict[str, list[Any]] = field(default_factory=dict)
     labels: list[int] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
     starts: list[int] = field(default_factory=lambda: [0])
-    boxes: list[tuple[float, ...]] = field(default_factory=list)
-    crowds: list[bool] = field(default_factory=list)
+    own: dict[str, list[Any]] = field(default_factory=dict)
 
     def add(self, **row: Any) -> None:
         for name, value in row.items():
             self.rows.setdefault(name, []).append(value)
 
-    def add_labels(self, labels: list[int], counts: list[int]) -> None:
-        self.labels += labels
-        self.counts += counts
+    def add_truth(self, truth: Stored) -> None:
+        self.labels += truth.labels
+        self.counts += truth.counts
         self.starts.append(len(self.labels))
+        for name, values in truth.columns.items():
+            self.own.setdefault(name, []).extend(values)
 
     def histogram(self, num_classes: int) -> tuple[int, ...]:
+        """Return the sum of counts by label; empty for a kind without classes."""
+        if not num_classes:
+            return ()
         counted = np.zeros(num_classes, np.int64)
         np.add.at(counted, np.array(self.labels, np.int64), np.array(self.counts, np.int64))
         return tuple(counted.tolist())
 
-    def to_index(self, detection: bool) -> ShardIndex:
-        kinds = {
+    def to_index(self) -> ShardIndex:
+        dtypes = {
             "heights": np.int32,
             "widths": np.int32,
             "orders": np.int32,
@@ -125,51 +131,56 @@ class _Columns:
             "keys": np.str_,
             "file_names": np.str_,
         }
-        arrays = {name: np.array(values, kinds.get(name, np.int64)) for name, values in self.rows.items()}
+        arrays = {name: np.array(values, dtypes.get(name, np.int64)) for name, values in self.rows.items()}
         return ShardIndex(
             **arrays,
             label_starts=np.array(self.starts, np.int64),
             labels=np.array(self.labels, np.int32),
             label_counts=np.array(self.counts, np.int64),
-            boxes_xyxy=np.array(self.boxes if detection else [], np.float32).reshape(-1, 4),
-            crowds=np.array(self.crowds if detection else [], bool),
+            columns={
+                name: np.array(self.own.get(name, []), column.dtype).reshape(-1, *column.shape)
+                for name, column in self.kinds.items()
+            },
         )
 
 
 def _write_sample(tar: tarfile.TarFile, job: ShardJob, position: int, columns: _Columns) -> None:
     example, order = job.examples[position], job.first_order + position
-    sample = store(example, job.facts[position], job.transcode)
+    kind = kind_of(job.info)
+    sample = store(example, kind, job.facts[position], job.transcode)
+    height, width = sample.picture.size
     key = f"{order:06d}-{re.sub(r'[^A-Za-z0-9_-]', '_', Path(example.file_name).stem)[:60]}"
     facts = {
         "key": key,
         "file_name": example.file_name,
-        "height": sample.height,
-        "width": sample.width,
+        "height": height,
+        "width": width,
         "image_id": example.image_id,
         "order": order,
     }
-    text = json.dumps({**facts, **_annotation(sample.example)}, ensure_ascii=False).encode()
+    target = sample.truth.target
+    text = json.dumps({**facts, **sample.truth.annotation}, ensure_ascii=False).encode()
     spans = [
         _append(tar, f"{key}.{sample.extension}", sample.image),
         _append(tar, f"{key}.json", text),
-        _append(tar, f"{key}.mask.png", sample.mask) if sample.mask else (0, 0),
+        _append(tar, f"{key}.{kind.target_suffix}", target) if target else (0, 0),
     ]
     columns.add(
         keys=key,
         file_names=example.file_name,
-        heights=sample.height,
-        widths=sample.width,
+        heights=height,
+        widths=width,
         image_ids=example.image_id,
         orders=order,
         image_offsets=spans[0][0],
         image_sizes=spans[0][1],
         json_offsets=spans[1][0],
         json_sizes=spans[1][1],
-        mask_offsets=spans[2][0],
-        mask_sizes=spans[2][1],
-        crc32s=zlib.crc32(sample.mask, zlib.crc32(text, zlib.crc32(sample.image))),
+        target_offsets=spans[2][0],
+        target_sizes=spans[2][1],
+        crc32s=zlib.crc32(target, zlib.crc32(text, zlib.crc32(sample.image))),
     )
-    _add_labels(columns, sample)
+    columns.add_truth(sample.truth)
 
 
 def _append(tar: tarfile.TarFile, name: str, data: bytes) -> tuple[int, int]:
@@ -179,33 +190,3 @@ def _append(tar: tarfile.TarFile, name: str, data: bytes) -> tuple[int, int]:
     offset = tar.offset + TAR_HEADER
     tar.addfile(info, io.BytesIO(data))
     return offset, len(data)
-
-
-def _annotation(example: Example) -> dict[str, Any]:
-    if example.label is not None:
-        return {"label": example.label}
-    if example.boxes is None:
-        return {}
-    return {
-        "boxes_xyxy": [list(b.xyxy) for b in example.boxes],
-        "labels": [b.label for b in example.boxes],
-        "iscrowd": [int(b.crowd) for b in example.boxes],
-        "area": [_area(b) if b.area is None else b.area for b in example.boxes],
-    }
-
-
-def _area(box: Box) -> float:
-    x0, y0, x1, y1 = box.xyxy
-    return (x1 - x0) * (y1 - y0)
-
-
-def _add_labels(columns: _Columns, sample: StoredSample) -> None:
-    example = sample.example
-    if example.label is not None:
-        columns.add_labels([example.label], [1])
-    elif example.boxes is not None:
-        columns.boxes += [b.xyxy for b in example.boxes]
-        columns.crowds += [b.crowd for b in example.boxes]
-        columns.add_labels([b.label for b in example.boxes], [1] * len(example.boxes))
-    else:
-        columns.add_labels(list(sample.pixels), list(sample.pixels.values()))

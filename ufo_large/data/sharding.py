@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ufo_large.data.checking import check_tasks, files_of, inspect_files
-from ufo_large.data.datasets.base import Example, Findings, SourceTask
+from ufo_large.data.datasets.base import raise_findings
 from ufo_large.data.datasets.sources import read_sources
-from ufo_large.media.pictures import FileFacts
 from ufo_large.data.progress import map_in_processes
 from ufo_large.data.shard_index import (
     DATASET_FILE,
@@ -24,7 +23,9 @@ from ufo_large.data.shard_index import (
 )
 from ufo_large.data.shard_writer import ShardJob, write_shard
 from ufo_large.data.stored_sample import Transcode
-from ufo_large.structures import TaskInfo
+from ufo_large.kinds import Kind, kind_of
+from ufo_large.media.pictures import FileFacts
+from ufo_large.structures import Example, Findings, SourceTask, TaskInfo
 
 JOURNAL_FILE = "written.jsonl"
 FACTS_FILE = "checked.jsonl"
@@ -72,7 +73,7 @@ def make_shards(data: Sequence[str | Path], out: str | Path, options: ShardingOp
     _refuse_removing(tasks, out)
     facts = _disk_errors(out, lambda: inspect_files(files_of(tasks), options.jobs, out / FACTS_FILE))
     tasks = check_tasks(tasks, facts, findings)
-    findings.raise_if_any(f"data of {', '.join(map(str, data))}")
+    raise_findings(findings, f"data of {', '.join(map(str, data))}")
     _refuse_empty(tasks, data)
     jobs = plan_shards(tasks, facts, out, options)
     written = _disk_errors(out, lambda: _write_missing(jobs, out, options.jobs))
@@ -120,32 +121,32 @@ def plan_shards(
     for task in tasks:
         for split, examples in task.splits.items():
             first = 0
-            for number, part in enumerate(_cut(examples, options.shard_megabytes * MB)):
+            for number, part in enumerate(_cut(kind_of(task.info), examples, options.shard_megabytes * MB)):
                 transcode = Transcode() if split == "test" else options.transcode
                 part_facts = tuple(facts[e.image] for e in part)
                 jobs.append(
                     ShardJob(
                         out=out,
-                        task=task.info.name,
                         split=split,
                         number=number,
                         first_order=first,
-                        num_classes=task.info.num_classes,
+                        info=task.info,
                         examples=tuple(part),
                         facts=part_facts,
                         transcode=transcode,
-                        inputs=_inputs_checksum(part, facts, first, transcode, task.info.num_classes),
+                        inputs=_inputs_checksum(task.info, part, facts, first, transcode),
                     )
                 )
                 first += len(part)
     return jobs
 
 
-def _cut(examples: list[Example], limit: float) -> Iterator[list[Example]]:
+def _cut(kind: Kind, examples: list[Example], limit: float) -> Iterator[list[Example]]:
     part: list[Example] = []
     size = 0
     for example in examples:
-        grown = example.image.stat().st_size + (example.mask.stat().st_size if example.mask else 0)
+        beside = kind.files(example.truth) if example.labeled else ()
+        grown = example.image.stat().st_size + sum(path.stat().st_size for path, _ in beside)
         if part and size + grown > limit:
             yield part
             part, size = [], 0
@@ -156,25 +157,14 @@ def _cut(examples: list[Example], limit: float) -> Iterator[list[Example]]:
 
 
 def _inputs_checksum(
-    part: list[Example], facts: Mapping[Path, FileFacts], first: int, transcode: Transcode, num_classes: int
+    info: TaskInfo, part: list[Example], facts: Mapping[Path, FileFacts], first: int, transcode: Transcode
 ) -> str:
     """Hash everything that decides a shard's bytes; where the files lie does not matter."""
-    digest = hashlib.sha256(repr((first, transcode, num_classes)).encode())
+    kind = kind_of(info)
+    digest = hashlib.sha256(repr((info.kind, first, transcode, info.num_classes)).encode())
     for e in part:
-        mask = "" if e.mask is None else facts[e.mask].sha256
-        digest.update(
-            repr(
-                (
-                    e.file_name,
-                    e.image_id,
-                    e.label,
-                    e.boxes,
-                    facts[e.image].sha256,
-                    mask,
-                    e.mask_coding and (e.mask_coding.table, e.mask_coding.colors),
-                )
-            ).encode()
-        )
+        truth = kind.inputs(e.truth, facts) if e.labeled else None
+        digest.update(repr((e.file_name, e.image_id, facts[e.image].sha256, truth)).encode())
     return digest.hexdigest()
 
 

@@ -11,7 +11,6 @@ import math
 import os
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,11 +29,12 @@ from ufo_large.data.shard_index import (
     read_dataset,
     read_shard_index,
 )
-from ufo_large.structures import SampleInfo, TaskInfo
+from ufo_large.kinds import Column, kind_of
+from ufo_large.structures import RawSample, SampleInfo, TaskInfo
 
 MAX_OPEN_FILES = 256
 NAME_CHECK_S = 1.0
-MEMBERS = ("image", "json", "mask")
+MEMBERS = ("image", "json", "target")
 ROWS = (
     *("keys", "file_names", "heights", "widths", "image_ids", "orders"),
     *(f"{member}_{column}" for member in MEMBERS for column in ("offsets", "sizes")),
@@ -43,23 +43,6 @@ ROWS = (
 
 class ShardReplaced(DataError):
     """A shard is not the file that the index describes, or changed while it was being read."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RawSample:
-    """One sample as stored: encoded image and mask, and its annotation in the stored image's pixels.
-
-    `labels` int64: [1] class, or [N] of the boxes, or the classes the mask shows; empty where `labeled`
-    is False. `boxes_xyxy` float32 [N, 4], `crowds` bool [N] (COCO iscrowd). `mask`: PNG of model labels.
-    """
-
-    image: bytes
-    sample: SampleInfo
-    labeled: bool
-    labels: np.ndarray
-    boxes_xyxy: np.ndarray
-    crowds: np.ndarray
-    mask: bytes | None
 
 
 class ShardSet:
@@ -208,8 +191,7 @@ class SplitReader:
     """Random access to the samples of one split, numbered 0..len-1 in shard order.
 
     `heights, widths` int32 [n] are the stored sizes; sample i owns rows `label_starts[i]:label_starts[i +
-    1]` of `labels`, and for detection of `boxes_xyxy` and `crowds`: what samplers need without touching a
-    shard.
+    1]` of `labels` and of each of the kind's `columns`: what samplers need without touching a shard.
     """
 
     def __init__(self, info: TaskInfo, index: SplitIndex, columns: list[ShardIndex], files: list[ShardFile]):
@@ -226,10 +208,8 @@ class SplitReader:
         self.heights, self.widths = self._rows["heights"], self._rows["widths"]
         per_sample = np.concatenate([np.diff(c.label_starts) for c in columns])
         self.label_starts = np.concatenate([[0], np.cumsum(per_sample)]).astype(np.int64)
-        flat = {f.name: [getattr(c, f.name) for c in columns] for f in fields(ShardIndex)}
-        self.labels = np.concatenate(flat["labels"]).astype(np.int64)
-        self.boxes_xyxy = np.concatenate(flat["boxes_xyxy"]).astype(np.float32).reshape(-1, 4)
-        self.crowds = np.concatenate(flat["crowds"]).astype(bool)
+        self.labels = np.concatenate([c.labels for c in columns]).astype(np.int64)
+        self.columns = {n: _joined(info, n, c, columns) for n, c in kind_of(info).columns.items()}
 
     def __len__(self) -> int:
         return len(self._shard_of)
@@ -249,20 +229,26 @@ class SplitReader:
     def read(self, index: int) -> RawSample:
         """Return the stored bytes and annotation; ShardReplaced and FetchError name the shard."""
         chosen = slice(self.label_starts.item(index), self.label_starts.item(index + 1))
-        has_mask = self._rows["mask_sizes"].item(index) > 0
         return RawSample(
             image=self._member(index, "image"),
             sample=self.sample(index),
             labeled=self.labeled,
             labels=self.labels[chosen],
-            boxes_xyxy=self.boxes_xyxy[chosen],
-            crowds=self.crowds[chosen],
-            mask=self._member(index, "mask") if has_mask else None,
+            columns={name: column[chosen] for name, column in self.columns.items()},
+            target=self._target(index),
         )
 
     def annotation(self, index: int) -> dict[str, Any]:
-        """Return the sample's JSON as stored, with COCO's `area` and `iscrowd` for detection."""
+        """Return the sample's JSON as stored."""
         return json.loads(self._member(index, "json"))
+
+    def truth(self, index: int) -> Any:
+        """Return what predictions of a labelled sample are counted against; see `Kind.truth`."""
+        return kind_of(self.info).truth(self.annotation(index), self._target(index))
+
+    def _target(self, index: int) -> bytes | None:
+        there = self._rows["target_sizes"].item(index) > 0
+        return self._member(index, "target") if there else None
 
     def shard_of(self, index: int) -> str:
         """Return the path or URL of the shard that holds the sample."""
@@ -281,3 +267,11 @@ class SplitReader:
         self._open.move_to_end(shard)
         if len(self._open) > MAX_OPEN_FILES:
             self._files[self._open.popitem(last=False)[0]].close()
+
+
+def _joined(info: TaskInfo, name: str, column: Column, shards: list[ShardIndex]) -> np.ndarray:
+    """Return one of the kind's columns over all shards."""
+    if any(name not in shard.columns for shard in shards):
+        raise ValueError(f"task {info.name!r}: an index lacks the column {name!r}; run make_shards.py again")
+    joined = np.concatenate([shard.columns[name] for shard in shards])
+    return joined.astype(column.dtype).reshape(-1, *column.shape)

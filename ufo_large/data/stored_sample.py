@@ -1,21 +1,13 @@
 """What a shard keeps of one example: the user's own bytes, or a smaller picture with its boxes and mask."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import cv2
-import numpy as np
 
-from ufo_large.data.datasets.base import Example
-from ufo_large.media.pictures import (
-    STORED_AS_IS,
-    FileFacts,
-    mask_values,
-    decode_rgb,
-    encode_jpeg,
-    encode_mask,
-    is_plain_mask,
-)
 from ufo_large.data.seekable import make_seekable
+from ufo_large.kinds import Kind, Stored, StoredPicture
+from ufo_large.media.pictures import STORED_AS_IS, FileFacts, decode_rgb, encode_jpeg
+from ufo_large.structures import Example
 
 FULL_SIZE_QUALITY = 95
 
@@ -41,63 +33,34 @@ class Transcode:
 
 @dataclass(slots=True)
 class StoredSample:
-    """One sample as stored; `example` has its boxes in pixels of the stored picture."""
+    """One sample as stored: an encoded picture, and the truth in its pixels (empty where there is none)."""
 
-    example: Example
     image: bytes
     extension: str
-    height: int
-    width: int
-    mask: bytes = b""
-    pixels: dict[int, int] = field(default_factory=dict)
+    picture: StoredPicture
+    truth: Stored = field(default_factory=Stored)
 
 
-def store(example: Example, facts: FileFacts, transcode: Transcode) -> StoredSample:
+def store(example: Example, kind: Kind, facts: FileFacts, transcode: Transcode) -> StoredSample:
     """Read an example's files and return what goes into the shard: the user's bytes where possible."""
-    data = example.image.read_bytes()
-    mask = None if example.mask is None else example.mask.read_bytes()
-    sample = _encode_picture(example, data, facts, transcode)
+    sample = _encode_picture(example.image.read_bytes(), facts, transcode)
     if transcode.seekable:
         sample.image = make_seekable(sample.image)
-    if mask is not None:
-        sample.mask, sample.pixels = _encode_mask(example, mask, (sample.height, sample.width))
+    if example.labeled:
+        sample.truth = kind.stored(example.truth, sample.picture)
     return sample
 
 
-def _encode_picture(example: Example, data: bytes, facts: FileFacts, transcode: Transcode) -> StoredSample:
+def _encode_picture(data: bytes, facts: FileFacts, transcode: Transcode) -> StoredSample:
     height, width = facts.height, facts.width
     scale = 1.0 if transcode.short_side is None else min(1.0, transcode.short_side / min(height, width))
+    whole = StoredPicture(size=(height, width))
     if scale == 1 and facts.format in STORED_AS_IS:
-        return StoredSample(example, data, {"jpeg": "jpg"}.get(facts.format, facts.format), height, width)
+        return StoredSample(data, {"jpeg": "jpg"}.get(facts.format, facts.format), whole)
     rgb = decode_rgb(data)
     if scale == 1:
-        return StoredSample(example, encode_jpeg(rgb, FULL_SIZE_QUALITY), "jpg", height, width)
-    new_size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    smaller = cv2.resize(rgb, new_size, interpolation=cv2.INTER_AREA)
-    boxes = _scale_boxes(example, (new_size[0] / width, new_size[1] / height))
-    return StoredSample(boxes, encode_jpeg(smaller, transcode.quality), "jpg", new_size[1], new_size[0])
-
-
-def _scale_boxes(example: Example, ratios: tuple[float, float]) -> Example:
-    if not example.boxes:
-        return example
-    x, y = ratios
-    boxes = (
-        replace(
-            b,
-            xyxy=tuple(v * s for v, s in zip(b.xyxy, (x, y, x, y), strict=True)),
-            area=None if b.area is None else b.area * x * y,
-        )
-        for b in example.boxes
-    )
-    return replace(example, boxes=tuple(boxes))
-
-
-def _encode_mask(example: Example, data: bytes, size: tuple[int, int]) -> tuple[bytes, dict[int, int]]:
-    values = mask_values(data, colored=example.mask_coding.colors is not None)
-    labels = example.mask_coding.labels_of(values).astype(np.uint8)
-    if labels.shape != size:
-        labels = cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-    unchanged = labels.shape == values.shape and (labels == values).all() and is_plain_mask(data)
-    found, counts = np.unique(labels[labels != 255], return_counts=True)
-    return data if unchanged else encode_mask(labels), dict(zip(found.tolist(), counts.tolist(), strict=True))
+        return StoredSample(encode_jpeg(rgb, FULL_SIZE_QUALITY), "jpg", whole)
+    new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
+    smaller = cv2.resize(rgb, (new_width, new_height), interpolation=cv2.INTER_AREA)
+    picture = StoredPicture(size=(new_height, new_width), ratio=(new_height / height, new_width / width))
+    return StoredSample(encode_jpeg(smaller, transcode.quality), "jpg", picture)

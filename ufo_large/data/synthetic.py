@@ -20,6 +20,7 @@ from ufo_large.data.shard_index import SPLITS
 from ufo_large.media.pictures import encode_jpeg, encode_mask
 
 MARKER_FILE = "synthetic.json"
+CONTEST_TASKS = ("cls", "dec", "seg")
 VERSION = 2
 QUALITY = 92
 FIRST_SIGN_ID = 1
@@ -56,7 +57,7 @@ class WorldSizes:
 
     def marked(self) -> dict[str, tuple[int, int, int]]:
         """Return the counts as the marker file has them; older worlds know no depth, so none is left out."""
-        return {task: counts for task, counts in asdict(self).items() if task != "depth" or any(counts)}
+        return {task: counts for task, counts in asdict(self).items() if task in CONTEST_TASKS or any(counts)}
 
 
 def write_world(out: str | Path, seed: int = 0, sizes: WorldSizes | None = None) -> list[Path]:
@@ -108,7 +109,7 @@ def _write_all(roots: list[Path], seed: int, sizes: WorldSizes) -> Iterator[None
                     np.random.default_rng([VERSION, seed, STREAMS[task], split_number, i])
                     for i in range(count)
                 )
-                folder = roots[-1] if task == "depth" else roots[split == "test"] / task
+                folder = roots[split == "test"] / task if task in CONTEST_TASKS else roots[-1]
                 yield from writer(folder, split, enumerate(streams))
     if sizes.dec[1] and sizes.dec[2]:
         categories = (roots[0] / "dec" / "val.json").read_bytes()

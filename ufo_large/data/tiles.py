@@ -8,14 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-import torch
-from torchvision.ops import batched_nms
-
-from ufo_large.structures import BoxPrediction, MaskPrediction, Prediction, SampleInfo, TaskInfo
-
-EDGE_PX = 2.0
-IOU_THRESHOLD = 0.5
-MAX_BOXES = 100
+from ufo_large.kinds import kind_of
+from ufo_large.structures import Prediction, SampleInfo, TaskInfo, TileSample
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,7 +17,7 @@ class Tiling:
     """A grid of `rows` x `columns` tiles that share at least `overlap` stored pixels with their neighbours.
 
     1 x 1 leaves images whole. `whole` adds the whole image as one more tile, for objects larger than the
-    overlap; detection only.
+    overlap, where the kind of task finds objects.
     """
 
     rows: int = 1
@@ -39,25 +33,13 @@ class Tiling:
         """Return the tiles of a task, None where images stay whole. ValueError where they make no sense."""
         if self.rows == self.columns == 1:
             return None
-        if info.kind == "classification":
+        kind = kind_of(info)
+        if not kind.has_tiles:
             raise ValueError(
-                f"task {info.name!r}: tiles {self.rows} x {self.columns}, but a classified image is one; "
-                "give 1 x 1"
+                f"task {info.name!r}: tiles {self.rows} x {self.columns}, but in {kind.name} an image is "
+                "one; give 1 x 1"
             )
-        return self if info.kind == "detection" else replace(self, whole=False)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TileSample(SampleInfo):
-    """A tile posing as an image: `height, width` are the tile's; `source` is the image it was cut from.
-
-    `top, left`: its corner in the source. `overlap`: pixels shared with its neighbours.
-    """
-
-    top: int
-    left: int
-    overlap: int
-    source: SampleInfo
+        return self if kind.whole_tile else replace(self, whole=False)
 
 
 def tiles_of(sample: SampleInfo, tiling: Tiling) -> list[TileSample]:
@@ -92,60 +74,7 @@ def _tile(sample: SampleInfo, overlap: int, top: int, left: int, height: int, wi
     )
 
 
-def merge_tiles(predictions: Iterable[Prediction]) -> Iterator[Prediction]:
-    """Join what was found in an image's tiles, which come one after another.
-
-    A box cut by an inner edge of its tile is dropped when it is smaller than the overlap, because a neighbour
-    sees it whole; what two tiles both found is settled by class-wise non-maximum suppression, and the best
-    `MAX_BOXES` stay. Masks are joined in the middle of the overlap.
-    """
+def merge_tiles(info: TaskInfo, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
+    """Join what was found in an image's tiles, which come one after another."""
     for source, found in groupby(predictions, lambda prediction: prediction.sample.source):
-        parts = list(found)
-        yield (_merge_masks if isinstance(parts[0], MaskPrediction) else _merge_boxes)(source, parts)
-
-
-def _merge_masks(source: SampleInfo, found: list[MaskPrediction]) -> MaskPrediction:
-    """Paste the tiles; each leaves half of what it shares with the one above or left of it to that one."""
-    mask_HW = found[0].mask_HW.new_zeros(source.height, source.width)
-    rows, columns = sorted({p.sample.top for p in found}), sorted({p.sample.left for p in found})
-    for prediction in found:
-        tile = prediction.sample
-        skip_y = _half_shared(rows, tile.top, tile.height)
-        skip_x = _half_shared(columns, tile.left, tile.width)
-        area = mask_HW[
-            tile.top + skip_y : tile.top + tile.height, tile.left + skip_x : tile.left + tile.width
-        ]
-        area.copy_(prediction.mask_HW[skip_y:, skip_x:])
-    return MaskPrediction(sample=source, mask_HW=mask_HW)
-
-
-def _half_shared(starts: list[int], start: int, size: int) -> int:
-    """Return half of the pixels that the tile at `start` shares with the one before it, along one side."""
-    before = [s for s in starts if s < start]
-    return (before[-1] + size - start) // 2 if before else 0
-
-
-def _merge_boxes(source: SampleInfo, found: list[BoxPrediction]) -> BoxPrediction:
-    moved = [_in_source(prediction) for prediction in found]
-    boxes, scores, labels = (torch.cat(parts) for parts in zip(*moved, strict=True))
-    kept = batched_nms(boxes.float(), scores.float(), labels, IOU_THRESHOLD)[:MAX_BOXES]
-    return BoxPrediction(
-        sample=source, boxes_xyxy_N4=boxes[kept], scores_N=scores[kept], labels_N=labels[kept]
-    )
-
-
-def _in_source(prediction: BoxPrediction):
-    """Return boxes in the source image, scores and labels, without those an inner edge cut."""
-    tile, boxes = prediction.sample, prediction.boxes_xyxy_N4
-    cut = torch.zeros(len(boxes), dtype=torch.bool)
-    for low, high, start, size, length in (
-        (0, 2, tile.left, tile.width, tile.source.width),
-        (1, 3, tile.top, tile.height, tile.source.height),
-    ):
-        small = boxes[:, high] - boxes[:, low] < tile.overlap - EDGE_PX
-        if start > 0:
-            cut |= small & (boxes[:, low] < EDGE_PX)
-        if start + size < length:
-            cut |= small & (boxes[:, high] > size - EDGE_PX)
-    offset = boxes.new_tensor([tile.left, tile.top, tile.left, tile.top])
-    return (boxes + offset)[~cut], prediction.scores_N[~cut], prediction.labels_N[~cut]
+        yield kind_of(info).merged(source, list(found))

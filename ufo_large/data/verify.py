@@ -75,7 +75,7 @@ def _changed_samples(tar: Path, index: ShardIndex) -> list[str]:
             for offsets, sizes in (
                 (index.image_offsets, index.image_sizes),
                 (index.json_offsets, index.json_sizes),
-                (index.mask_offsets, index.mask_sizes),
+                (index.target_offsets, index.target_sizes),
             ):
                 file.seek(int(offsets[row]))
                 crc = zlib.crc32(file.read(int(sizes[row])), crc)

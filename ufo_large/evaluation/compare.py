@@ -1,6 +1,6 @@
 """Put the figures of several runs side by side, with the gain over single-task runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +8,9 @@ from rich.table import Table
 
 from ufo_large.config import Problems, read_json
 from ufo_large.evaluation.run import METRICS_FILE
-from ufo_large.evaluation.table import TITLES
+from ufo_large.evaluation.table import titles
+from ufo_large.kinds import KINDS
 
-METRICS = ("top1", "map50", "miou")
 SAME = ("protocol", "split", "images")
 
 
@@ -43,19 +43,21 @@ def read_results(workdirs: Sequence[Path]) -> dict[str, dict[str, Any]]:
 def delta_m(result: Mapping[str, Any], singles: Sequence[Mapping[str, Any]]) -> float | None:
     """Return the mean over the metrics of (M - M_single) / M_single, the gain over single-task runs.
 
-    As in Maninis et al. 2019 (arXiv:1904.08918); every metric here is better when higher. None where a metric
-    of the run has no single-task run, or one that scored 0. Several single-task runs of a metric count with
+    As in Maninis et al. 2019 (arXiv:1904.08918), the sign turned where less is better. None where a metric of
+    the run has no single-task run, or one that scored 0. Several single-task runs of a metric count with
     their mean.
     """
     gains = []
-    for metric in METRICS:
+    for headline in (kind.headline for kind in KINDS.values()):
+        metric = headline.name
         if result.get(metric) is None:
             continue
         alone = [single[metric] for single in singles if single.get(metric) is not None]
         if not alone or not sum(alone):
             return None
         base = sum(alone) / len(alone)
-        gains.append((result[metric] - base) / base)
+        sign = 1 if headline.higher_is_better else -1
+        gains.append(sign * (result[metric] - base) / base)
     return sum(gains) / len(gains) if gains else None
 
 
@@ -64,14 +66,31 @@ def comparison_table(results: Mapping[str, Mapping[str, Any]], gains: Mapping[st
     first = next(iter(results.values()))
     table = Table(title=f"protocol {first['protocol']}, split {first.get('split', 'unknown')}")
     table.add_column("run")
-    for title in (*TITLES.values(), *(["delta-m"] if gains else [])):
+    shown = titles(results.values()) | _titles_of_tasks(results.values())
+    for title in (*shown.values(), *(["delta-m"] if gains else [])):
         table.add_column(title, justify="right")
     for name, result in results.items():
-        cells = [_percent(result.get(key)) for key in TITLES]
+        cells = [_percent(_figure(result, key)) for key in shown]
         if gains:
             cells.append("" if gains.get(name) is None else f"{100 * gains[name]:+.2f} %")
         table.add_row(name, *cells)
     return table
+
+
+def _titles_of_tasks(results: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return `<task>/<metric>` -> title of each task where a run has several of one kind."""
+    found: dict[str, str] = {}
+    for kind in KINDS.values():
+        metric = kind.headline.name
+        for result in results:
+            own = [task for task, figures in result.get("tasks", {}).items() if metric in figures]
+            found |= {f"{task}/{metric}": f"{kind.headline.title} {task}" for task in own if len(own) > 1}
+    return found
+
+
+def _figure(result: Mapping[str, Any], key: str) -> float | None:
+    task, slash, metric = key.partition("/")
+    return result.get("tasks", {}).get(task, {}).get(metric) if slash else result.get(key)
 
 
 def _agree(value: Any, first: Any) -> bool:

@@ -4,7 +4,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 
@@ -15,12 +15,13 @@ from ufo_large.data.shards import ShardSet
 from ufo_large.data.tiles import Tiling, merge_tiles
 from ufo_large.distributed import comm
 from ufo_large.evaluation.ground_truth import GroundTruth, truth_of_shards
-from ufo_large.evaluation.score import HEADLINE, summary
-from ufo_large.evaluation.submission import entries_of
-from ufo_large.metrics import Accuracy, FoundBoxes, MeanAveragePrecision, MeanIoU, Metric
-from ufo_large.structures import Prediction, SampleInfo, TaskBatch, TaskInfo
-
-Kept = TypeVar("Kept")
+from ufo_large.evaluation.score import summary
+from ufo_large.evaluation.shown_rows import ShownRows
+from ufo_large.kinds import kind_of
+from ufo_large.kinds.protocols import Protocol as ScoringProtocol
+from ufo_large.kinds.protocols import get_protocol
+from ufo_large.metrics import Metric
+from ufo_large.structures import Prediction, SampleInfo, TaskBatch, TaskInfo, on_cpu
 
 
 class Predictor(Protocol):
@@ -38,10 +39,9 @@ class Evaluator:
     """Predicts one split of a data set; made once, used as often as wanted.
 
     `loaders` gives each task (by name, else by kind) its input size, micro-batch and tiles. `only` names the
-    tasks that the model knows, where it does not know all. Every rank of the
-    process group must call each method: they predict different images, and take the same number of forward
-    passes because ZeRO-3 gathers parameters in them. Batches do not depend on the number of ranks, so neither
-    do the figures.
+    tasks that the model knows, where it does not know all. Every rank of the process group must call each
+    method: they predict different images, and take the same number of forward passes because ZeRO-3 gathers
+    parameters in them. Batches do not depend on the number of ranks, so neither do the figures.
     """
 
     shards: ShardSet
@@ -57,16 +57,41 @@ class Evaluator:
         known = [t for t in self.shards.tasks if self.only is None or t.name in self.only]
         return [info for info in known if self.shards.has_split(info.name, self.split)]
 
-    def predictions(self, model: Predictor, info: TaskInfo) -> Iterator[Prediction]:
-        """Yield this rank's predictions of one task, on the CPU. The model is in evaluation mode then."""
-        loader = self.loaders.get(info.name) or self.loaders[info.kind]
-        tiles = loader.tiles.for_task(info)
-        found = self._raw_predictions(model, info, loader, tiles)
-        yield from found if tiles is None else merge_tiles(found)
+    def predictions(
+        self, model: Predictor, info: TaskInfo, shown: ShownRows | None = None
+    ) -> Iterator[Prediction]:
+        """Yield this rank's predictions of one task, on the CPU. The model is in evaluation mode then.
 
-    def submission_entries(self, model: Predictor) -> dict[str, list[dict[str, Any]]]:
-        """Return the submission's entries of all tasks in official order, on every rank."""
-        return {info.name: self._entries(model, info) for info in self.tasks}
+        With `shown`, only of those images, and the same on every rank.
+        """
+        loader = info.choose(self.loaders)
+        tiles = loader.tiles.for_task(info)
+        found = self._raw_predictions(model, info, loader, tiles, shown)
+        yield from found if tiles is None else merge_tiles(info, found)
+
+    def gathered(
+        self, model: Predictor, protocol: ScoringProtocol
+    ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Metric]]:
+        """Predict every task once; return the submission's entries, in official order, and metrics.
+
+        Metrics are of labelled tasks whose kind has no form in the submission. Equal on every rank.
+        """
+        entries, metrics = {}, {}
+        for info in self.tasks:
+            if kind_of(info).in_submission:
+                entries[info.name] = self._entries(model, info)
+            elif self.shards.split(info.name, self.split).labeled:
+                metrics[info.name] = self._metric(model, self.truths[info.name], protocol)
+        return entries, metrics
+
+    @property
+    def truths(self) -> dict[str, GroundTruth]:
+        """The truth of each task that has one, of those that the model knows; empty where there is none."""
+        labeled = [info for info in self.tasks if self.shards.split(info.name, self.split).labeled]
+        if not labeled:
+            return {}
+        names = {info.name for info in labeled}
+        return {n: t for n, t in truth_of_shards(self.shards, self.split).items() if n in names}
 
     def validate(self, model: Predictor) -> dict[str, float]:
         """Return `<task>/<metric>` and `score` by the protocol `standard`, on every rank.
@@ -75,47 +100,54 @@ class Evaluator:
         split cannot tell, such as mAP50 of images without a box, is left out.
         """
         values: dict[str, float] = {}
-        headlines: dict[str, list[float]] = {name: [] for name in HEADLINE.values()}
-        known = {info.name for info in self.tasks}
-        for name, truth in truth_of_shards(self.shards, self.split).items():
-            if name not in known:
-                continue
-            found = self._metric(model, truth).compute()
+        headlines: dict[str, float] = {}
+        truths, protocol = self.truths, get_protocol("standard")
+        for name, truth in truths.items():
+            found = self._metric(model, truth, protocol).compute()
             values |= {f"{name}/{key}": value for key, value in found.items() if not math.isnan(value)}
-            headline = found[HEADLINE[truth.info.kind]]
-            headlines[HEADLINE[truth.info.kind]] += [] if math.isnan(headline) else [headline]
-        score = summary(headlines, "standard")["score"]
+            headline = found[kind_of(truth.info).headline.name]
+            headlines |= {} if math.isnan(headline) else {name: headline}
+        score = summary({n: t.info for n, t in truths.items()}, headlines, protocol.name)["score"]
         return values if score is None else values | {"score": score}
 
     def _raw_predictions(
-        self, model: Predictor, info: TaskInfo, loader: LoaderConfig, tiles: Tiling | None
+        self,
+        model: Predictor,
+        info: TaskInfo,
+        loader: LoaderConfig,
+        tiles: Tiling | None,
+        shown: ShownRows | None,
     ) -> Iterator[Prediction]:
         reader = self.shards.split(info.name, self.split)
         batches = evaluation_batches(
-            reader,
+            reader if shown is None else shown,
             info,
             image_size=loader.image_size,
             micro_batch=loader.micro_batch,
-            rank=comm.rank(),
-            world_size=comm.world_size(),
-            workers=loader.workers,
+            rank=comm.rank() if shown is None else 0,
+            world_size=comm.world_size() if shown is None else 1,
+            workers=loader.workers if shown is None else 0,
             tiles=tiles,
             keep_aspect=loader.keep_aspect,
         )
-        with _evaluating(model), self._progress(f"{info.name} {self.split}", len(reader)) as advance:
+        progress = self._progress(f"{info.name} {self.split}", 0 if shown else len(reader))
+        with _evaluating(model), progress as advance:
             for batch in batches:
                 yield from _predict(model, batch, self.device)
                 advance(len(batch.samples))
 
     def _entries(self, model: Predictor, info: TaskInfo) -> list[dict[str, Any]]:
-        mine = [(p.sample.order, entries_of(p, info)) for p in self.predictions(model, info)]
+        kind = kind_of(info)
+        mine = [(p.sample.order, kind.entries(p, info)) for p in self.predictions(model, info)]
         gathered = [item for part in comm.all_gather_objects(mine) for item in part]
         return [entry for _, entries in sorted(gathered, key=lambda item: item[0]) for entry in entries]
 
-    def _metric(self, model: Predictor, truth: GroundTruth) -> Metric:
-        metric = _METRICS[truth.info.kind](truth.info.class_names)
+    def _metric(self, model: Predictor, truth: GroundTruth, protocol: ScoringProtocol) -> Metric:
+        kind = kind_of(truth.info)
+        metric = kind.metric(truth.info, protocol)
         for prediction in self.predictions(model, truth.info):
-            _UPDATES[truth.info.kind](metric, prediction, truth)
+            order = prediction.sample.order
+            kind.count(metric, order, kind.said(prediction), truth.read(order))
         parts = comm.all_gather_objects(metric)
         for other in parts[1:]:
             parts[0].merge(other)
@@ -124,7 +156,7 @@ class Evaluator:
     @contextlib.contextmanager
     def _progress(self, title: str, count: int) -> Iterator[Callable[[int], None]]:
         """Show a bar on rank 0; it counts that rank's images as standing for those of all."""
-        if not (self.show_progress and comm.is_main()):
+        if not (count and self.show_progress and comm.is_main()):
             yield lambda images: None
             return
         with progress_bar() as bar:
@@ -147,43 +179,9 @@ def _predict(model: Predictor, batch: TaskBatch, device: torch.device | str) -> 
     """Predict one batch; one without samples keeps this rank in step and gives nothing."""
     if batch.samples:
         with torch.no_grad():
-            return [_on_cpu(p) for p in model.predict(batch.to(device))]
+            return [on_cpu(p) for p in model.predict(batch.to(device))]
     height, width = batch.images_BCHW.shape[-2:]
     nobody = SampleInfo(key="", file_name="", height=height, width=width, image_id=0, order=0)
     with torch.no_grad():
         model.predict(replace(batch, samples=(nobody,) * len(batch)).to(device))
     return []
-
-
-def _on_cpu(prediction: Prediction) -> Prediction:
-    tensors = {
-        name: getattr(prediction, name)
-        for name in ("scores_K", "boxes_xyxy_N4", "scores_N", "labels_N", "mask_HW")
-        if hasattr(prediction, name)
-    }
-    return replace(prediction, **{name: tensor.cpu() for name, tensor in tensors.items()})
-
-
-def _update_accuracy(metric: Accuracy, prediction: Any, truth: GroundTruth) -> None:
-    label = truth.read(prediction.sample.order)
-    metric.update(prediction.scores_K.float().numpy()[None], [label])
-
-
-def _update_boxes(metric: MeanAveragePrecision, prediction: Any, truth: GroundTruth) -> None:
-    boxes_xyxy_N4 = prediction.boxes_xyxy_N4.float().numpy()
-    boxes_xywh_N4 = boxes_xyxy_N4.copy()
-    boxes_xywh_N4[:, 2:] -= boxes_xyxy_N4[:, :2]
-    found = FoundBoxes(
-        boxes_xywh_N4=boxes_xywh_N4,
-        scores_N=prediction.scores_N.float().numpy(),
-        labels_N=prediction.labels_N.numpy(),
-    )
-    metric.update(prediction.sample.order, found, truth.read(prediction.sample.order))
-
-
-def _update_masks(metric: MeanIoU, prediction: Any, truth: GroundTruth) -> None:
-    metric.update(prediction.mask_HW.numpy(), truth.read(prediction.sample.order))
-
-
-_METRICS = {"classification": Accuracy, "detection": MeanAveragePrecision, "segmentation": MeanIoU}
-_UPDATES = {"classification": _update_accuracy, "detection": _update_boxes, "segmentation": _update_masks}

@@ -1,26 +1,30 @@
 """Evaluate a finished run: predict on all ranks, write the submission, score it beside the baselines."""
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ufo_large.config import Problems, write_json
+from ufo_large.config import Problems, require_writable, write_json
 from ufo_large.data.shard_index import SPLITS
 from ufo_large.data.shards import ShardSet
-from ufo_large.distributed import comm
+from ufo_large.distributed import comm, zero
 from ufo_large.distributed.checkpoint import load_weights
 from ufo_large.evaluation.baselines import trivial_baselines
 from ufo_large.evaluation.evaluator import Evaluator, Predictor
-from ufo_large.evaluation.ground_truth import truth_of_shards
-from ufo_large.evaluation.score import score_answers
+from ufo_large.evaluation.examples import predict_examples
+from ufo_large.evaluation.score import answers_metric, score_metrics
 from ufo_large.evaluation.submission import write_submission
 from ufo_large.evaluation.submission_reader import read_submission
-from ufo_large.kinds.protocols import get_protocol
+from ufo_large.kinds.protocols import Protocol, get_protocol
+from ufo_large.metrics import Metric
 from ufo_large.models.multitask import MultitaskModel
 from ufo_large.models.weights import fill
+from ufo_large.runs.folder import RunFolder
 from ufo_large.structures import TaskInfo
+from ufo_large.tracking import write_report
 
 SUBMISSION_FILE = "submission.json"
 UNSCORED_FILE = "submission_unscored.json"
@@ -42,14 +46,14 @@ def evaluate_run(
         there = [split for split in SPLITS if replace(evaluator, split=split).tasks]
         told = f"{shards.root}: no task that the model knows has a split {evaluator.split!r}"
         raise ValueError(f"{told}; give --split {' or '.join(there)}")
-    entries = evaluator.submission_entries(model)
+    entries, metrics = evaluator.gathered(model, chosen)
 
     def written() -> dict[str, Any] | None:
         if not comm.is_main():
             return None
         folder.mkdir(parents=True, exist_ok=True)
         write_submission(folder / UNSCORED_FILE, entries)
-        result = _scored(evaluator, folder / UNSCORED_FILE, chosen)
+        result = _scored(evaluator, folder / UNSCORED_FILE, metrics, chosen)
         if result is not None:
             write_json(folder / METRICS_FILE, result, allow_nan=False)
         (folder / UNSCORED_FILE).replace(folder / SUBMISSION_FILE)
@@ -99,12 +103,48 @@ def check_tasks(trained: tuple[TaskInfo, ...], shards: ShardSet) -> None:
     problems.raise_if_any()
 
 
-def _scored(evaluator: Evaluator, submission: Path, protocol: Any) -> dict[str, Any] | None:
-    if not any(evaluator.shards.split(info.name, evaluator.split).labeled for info in evaluator.tasks):
+def _scored(
+    evaluator: Evaluator, submission: Path, metrics: Mapping[str, Metric], protocol: Protocol
+) -> dict[str, Any] | None:
+    """Score the submission's tasks by the file; `metrics` are those of tasks that it has no form for."""
+    if not (truths := evaluator.truths):
         return None
-    known = {info.name for info in evaluator.tasks}
-    truths = {n: t for n, t in truth_of_shards(evaluator.shards, evaluator.split).items() if n in known}
-    scores = score_answers(read_submission(submission, truths), truths, protocol)
+    answered = {name: truth for name, truth in truths.items() if name not in metrics}
+    answers = read_submission(submission, answered)
+    found = {name: answers_metric(answers[name], truth, protocol) for name, truth in answered.items()}
+    scores = score_metrics({**found, **metrics}, truths, protocol)
     details = scores.pop("details")
     baselines = trivial_baselines(evaluator.shards, truths, protocol)
     return {**scores, "split": evaluator.split, "baselines": baselines, "details": details}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """What `evaluate` did: figures on rank 0 (None elsewhere or without ground truth), and their folder."""
+
+    result: dict[str, Any] | None
+    folder: Path
+    not_trained: tuple[str, ...]
+
+
+def evaluate(
+    workdir: Path, data: str, *, split: str, protocol: str, assignments: Sequence[str] = ()
+) -> Evaluation:
+    """Predict a split with a finished run on all ranks, score it and write the report.
+
+    `assignments`: changes of a task's feed, as `SavedRun.test_feeds` takes them.
+    """
+    device = zero.init_distributed()
+    run = RunFolder(workdir)
+    comm.agreed(lambda: require_writable(workdir, "--workdir"))
+    shards, saved = comm.agreed(lambda: (ShardSet.open(data), run.read()))
+    known = known_tasks(saved.tasks, saved.fingerprint, shards)
+    model = comm.agreed(lambda: load_model(saved.config.model, saved.tasks, run.weights, device))
+    loaders = saved.test_feeds(assignments)
+    evaluator = Evaluator(shards=shards, loaders=loaders, split=split, only=known, device=device)
+    folder = run.results(split, shards, saved.fingerprint)
+    result = evaluate_run(evaluator, model, folder, protocol)
+    if comm.is_main():
+        write_report(workdir, predict_examples(evaluator, model), folder)
+    left_out = tuple(task.name for task in shards.tasks if task.name not in known)
+    return Evaluation(result=result, folder=folder, not_trained=left_out)

@@ -1,12 +1,20 @@
 """Results as tables for people, and as one JSON line for programs."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.table import Table
 
-TITLES = {"top1": "Top-1", "map50": "mAP50", "miou": "mIoU", "score": "mean"}
+from ufo_large.kinds import KINDS
+
+
+def titles(results: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return metric -> title of each kind's headline that some result has, and of the score."""
+    results = list(results)
+    known = {kind.headline.name: kind.headline.title for kind in KINDS.values()}
+    there = {name: title for name, title in known.items() if any(r.get(name) is not None for r in results)}
+    return there | {"score": "mean"}
 
 
 def results_table(result: Mapping[str, Any]) -> Table:
@@ -17,11 +25,11 @@ def results_table(result: Mapping[str, Any]) -> Table:
     baselines = result.get("baselines", {})
     if baselines:
         table.add_column("trivial baselines")
-    for name, title in TITLES.items():
-        if result[name] is not None:
-            beside = [f"{key.replace('_', ' ')} {_percent(v)}" for key, v in baselines.get(name, {}).items()]
-            cells = [title, _percent(result[name])] + (["; ".join(beside)] if baselines else [])
-            table.add_row(*cells, end_section=name == "miou")
+    shown = titles([result])
+    for name, title in shown.items():
+        beside = [f"{key.replace('_', ' ')} {_percent(v)}" for key, v in baselines.get(name, {}).items()]
+        cells = [title, _percent(result[name])] + (["; ".join(beside)] if baselines else [])
+        table.add_row(*cells, end_section=name == list(shown)[-2:][0])
     return table
 
 

@@ -102,6 +102,15 @@ def draw_mask(image_HW3: np.ndarray, mask_HW: np.ndarray, opacity: float = 0.6) 
     return np.where((mask_HW == IGNORE_INDEX)[..., None], image_HW3, mixed)
 
 
+def draw_depth(depth_HW: np.ndarray, size: tuple[int, int], near: float, far: float) -> np.ndarray:
+    """Return depths as colours at `size` (height, width): `near` bright, `far` dark, missing (0) grey."""
+    depth_HW = cv2.resize(depth_HW.astype(np.float32), size[::-1], interpolation=cv2.INTER_NEAREST)
+    share_HW = (depth_HW - near) / max(far - near, 1e-6)
+    levels_HW = (255 * (1 - share_HW.clip(0, 1))).round().astype(np.uint8)
+    colours = cv2.cvtColor(cv2.applyColorMap(levels_HW, cv2.COLORMAP_MAGMA), cv2.COLOR_BGR2RGB)
+    return np.where((depth_HW > 0)[..., None], colours, np.uint8(128))
+
+
 def _dashed_rectangle(picture: np.ndarray, box: np.ndarray) -> None:
     left, top, right, bottom = (round(float(v)) for v in box)
     corners = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]

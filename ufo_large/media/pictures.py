@@ -2,9 +2,9 @@
 
 import hashlib
 import io
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -18,7 +18,6 @@ EXIF_BYTES = 4096
 EXIF_MARKS = (b"Exif", b"eXIf")
 STORED_AS_IS = ("jpeg", "png")
 SCALED_TO_16_BITS = ("PNG", "PPM")  # formats whose pictures in PIL's mode I go from 0 to 65535
-FileKind = Literal["picture", "mask", "color mask"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,11 +42,14 @@ class FileFacts:
     values: dict[int, int] = field(default_factory=dict)
 
 
-def inspect_file(path: Path, kind: FileKind = "picture") -> FileFacts:
-    """Read and decode one file in full; never raises for what is in it."""
+Look = Callable[[bytes], FileFacts]
+"""A module's function that looks into the bytes of a file; ValueError or OSError for a bad one."""
+
+
+def inspect_file(path: Path, look: Look) -> FileFacts:
+    """Read one file in full and look into it; never raises for what is in it."""
     try:
-        data = path.read_bytes()
-        return picture_facts(data) if kind == "picture" else _mask_facts(data, kind == "color mask")
+        return look(path.read_bytes())
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         return FileFacts(error=_reason(error))
 
@@ -141,7 +143,17 @@ def _shrink(gray_HW: np.ndarray, width: int, height: int) -> np.ndarray:
     return cv2.resize(gray_HW, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def _mask_facts(data: bytes, colored: bool) -> FileFacts:
+def mask_facts(data: bytes) -> FileFacts:
+    """Look into a map of grey or palette values."""
+    return _map_facts(data, colored=False)
+
+
+def color_mask_facts(data: bytes) -> FileFacts:
+    """Look into a mask whose colours are classes."""
+    return _map_facts(data, colored=True)
+
+
+def _map_facts(data: bytes, colored: bool) -> FileFacts:
     values_HW = mask_values(data, colored)
     values, counts = np.unique(values_HW, return_counts=True)
     return FileFacts(

@@ -31,7 +31,7 @@ class TrueBoxes:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FoundBoxes:
-    """What a model found in one image: `boxes_xywh_N4` in pixels, `scores_N`, `labels_N`."""
+    """What a model found: `boxes_xywh_N4` in pixels, `scores_N`, `labels_N` (-1: none of ours)."""
 
     boxes_xywh_N4: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)))
     scores_N: np.ndarray = field(default_factory=lambda: np.zeros(0))
@@ -53,10 +53,12 @@ class MeanAveragePrecision(Metric):
 
     def reset(self) -> None:
         self.images: dict[int, tuple[FoundBoxes, TrueBoxes]] = {}
+        self.unlisted = 0
 
     def update(self, image: int, found: FoundBoxes, truth: TrueBoxes) -> None:
         """Add image number `image` (its position in the official order).
 
+        Boxes of no class of ours are left out, as COCO does, and counted as `boxes_of_unlisted_category`.
         Raises ValueError where the image came before or a found box or score is not finite.
         """
         if image in self.images:
@@ -65,6 +67,14 @@ class MeanAveragePrecision(Metric):
             )
         if not (np.isfinite(found.boxes_xywh_N4).all() and np.isfinite(found.scores_N).all()):
             raise ValueError(f"image number {image}: a box or score is not finite; the model has diverged")
+        listed = found.labels_N >= 0
+        self.unlisted += int((~listed).sum())
+        if not listed.all():
+            found = FoundBoxes(
+                boxes_xywh_N4=found.boxes_xywh_N4[listed],
+                scores_N=found.scores_N[listed],
+                labels_N=found.labels_N[listed],
+            )
         self.images[image] = (found, truth)
 
     def merge(self, other: Self) -> None:
@@ -72,6 +82,7 @@ class MeanAveragePrecision(Metric):
         if twice:
             raise ValueError(f"image number(s) {twice[:10]} were evaluated on two ranks")
         self.images |= other.images
+        self.unlisted += other.unlisted
 
     @property
     def num_true(self) -> int:
@@ -87,6 +98,8 @@ class MeanAveragePrecision(Metric):
             name: float(value) if value >= 0 else float("nan")
             for name, value in zip(_SUMMARY, evaluation.stats[:6], strict=True)
         }
+        if self.unlisted:
+            values["boxes_of_unlisted_category"] = float(self.unlisted)
         return values | self._by_class(evaluation)
 
     def _evaluated(self) -> COCOeval_faster:

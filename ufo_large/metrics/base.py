@@ -7,8 +7,9 @@ from typing import Self
 class Metric(ABC):
     """Accumulate images with `update`, whose arguments each metric states itself.
 
-    A metric keeps whole numbers or the raw predictions, never running averages, so that the parts of several
-    ranks merge to exactly what one process would have got, in whatever order. It can be pickled.
+    A metric keeps whole numbers, raw predictions or figures of single images, never running averages, so that
+    the parts of several ranks merge to exactly what one process would have got, in whatever order. It can be
+    pickled.
     """
 
     def __init__(self):
@@ -24,4 +25,4 @@ class Metric(ABC):
 
     @abstractmethod
     def compute(self) -> dict[str, float]:
-        """Return name -> value, fractions in 0..1; nan where no image can say."""
+        """Return name -> value, shares of 1 unless the metric says otherwise; nan where no image can say."""

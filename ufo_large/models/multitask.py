@@ -10,10 +10,9 @@ from ufo_large.config import choice_of_entries, did_you_mean
 from ufo_large.models.pyramid import SimplePyramid
 from ufo_large.models.trunk import Trunk
 from ufo_large.structures import Prediction, Role, TaskBatch, TaskInfo, set_role
-from ufo_large.tasks import HEADS, TaskHead
+from ufo_large.tasks import ALL_HEADS, TaskHead
 
 Mode = Literal["losses", "predictions"]
-ALL_HEADS = {name: head for heads in HEADS.values() for name, head in heads.items()}
 
 
 class MultitaskModel(nn.Module):
@@ -39,9 +38,8 @@ class MultitaskModel(nn.Module):
 
         def head_of(self, info: TaskInfo) -> TaskHead.Config:
             """Return the head's config for a task; ValueError where the recipe names none."""
-            for key in (info.name, info.kind):
-                if key in self.heads:
-                    return self.heads[key]
+            if (head := info.choose(self.heads)) is not None:
+                return head
             raise ValueError(
                 f"task {info.name!r} of kind {info.kind!r} has no head; add one under its name or kind to "
                 f"model.heads, which has {sorted(self.heads) or 'none'}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from ufo_large.kinds import KINDS
 from ufo_large.models import Trunk
 from ufo_large.routing import Part
 from ufo_large.routing.learned import LearnedRouter
@@ -21,12 +22,12 @@ PRESETS: Mapping[str, str] = {
     "DINOv3-7B/16": "vit_7b_patch16_dinov3",
 }
 TASKS = ("classification", "detection", "segmentation")
-INPUTS: Mapping[str, tuple[int, int]] = {
-    "classification": (224, 224),
-    "detection": (1022, 1022),
-    "segmentation": (504, 1022),
-}
-"""(height, width) of each task's images in the table; rounded up to whole patches."""
+"""The contest's three, for which the sizes of routed trunks are stated."""
+
+
+def input_sizes() -> dict[str, tuple[int, int]]:
+    """Return (height, width) of the table's images by kind of task; rounded up to whole patches."""
+    return {kind.name: kind.input_size for kind in KINDS.values()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class TrunkSize:
 
 
 def trunk_size(
-    preset: str, inputs: Mapping[str, tuple[int, int]] = INPUTS, parts: tuple[Part, ...] = ("mlp",)
+    preset: str, inputs: Mapping[str, tuple[int, int]] | None = None, parts: tuple[Part, ...] = ("mlp",)
 ) -> TrunkSize:
     """Size up a preset with {shared, one expert a task} on `parts` of every block; one path runs.
 
@@ -59,7 +60,10 @@ def trunk_size(
         routed = replace(config, depth=1, router=LearnedRouter.Config(blocks=(0,), parts=parts)).build(TASKS)
     depth, choice = len(vit.blocks), 2 * len(routed.banks())
     experts = count(routed) - count(short[0])
-    flops = {task: [forward_flops(trunk, size) for trunk in short] for task, size in inputs.items()}
+    flops = {
+        task: [forward_flops(trunk, size) for trunk in short]
+        for task, size in (inputs or input_sizes()).items()
+    }
     return TrunkSize(
         preset=preset,
         name=PRESETS[preset],
@@ -91,13 +95,13 @@ def forward_flops(trunk: Trunk, size: tuple[int, int]) -> int:
 
 def size_table(sizes: Iterable[TrunkSize]) -> str:
     """Return a Markdown table: billions of parameters, forward TFLOP an image."""
-    heads = [f"{task} {height}x{width}" for task, (height, width) in INPUTS.items()]
+    heads = [f"{task} {height}x{width}" for task, (height, width) in input_sizes().items()]
     rows = [
         ["trunk", "timm name", "width / depth / heads / MLP", "routed, B", "active, B", *heads],
         ["---"] * 3 + ["---:"] * (2 + len(heads)),
     ]
     for size in sizes:
-        flops = [f"{size.forward_flops[task] / 1e12:.3f}" for task in INPUTS]
+        flops = [f"{size.forward_flops[task] / 1e12:.3f}" for task in input_sizes()]
         billions = [f"{n / 1e9:.3f}" for n in (size.parameters, size.active)]
         rows.append([size.preset, f"`{size.name}`", size.shape, *billions, *flops])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)

@@ -9,11 +9,11 @@ from ufo_large.data.transforms import TRANSFORMS
 from ufo_large.models.multitask import MultitaskModel
 from ufo_large.models.trunk import Trunk
 from ufo_large.routing import ROUTERS
+from ufo_large.runs.config import RunConfig, TaskConfig
+from ufo_large.runs.optimizer import OptimizerConfig
+from ufo_large.runs.schedule import Schedule
 from ufo_large.tasks import HEADS
 from ufo_large.tracking import Tracker
-from ufo_large.train.config import RunConfig, TaskConfig
-from ufo_large.train.optimizer import OptimizerConfig
-from ufo_large.train.schedule import Schedule
 
 
 def recipe() -> RunConfig:

@@ -7,7 +7,7 @@ On eight GPUs of 80 GB; on smaller ones add `--set model.trunk.checkpointing=ful
 from dataclasses import replace
 
 from ufo_large.recipes import vit_g
-from ufo_large.train.config import RunConfig
+from ufo_large.runs.config import RunConfig
 
 
 def recipe() -> RunConfig:

@@ -1,17 +1,22 @@
 """Plain data that travels between the layers."""
 
-from ufo_large.structures.batch import BoxTargets, ClassTargets, MaskTargets, SampleInfo, Targets, TaskBatch
+from ufo_large.structures.batch import BoxTargets, ClassTargets, MaskTargets, SampleInfo, TaskBatch
 from ufo_large.structures.features import Features
-from ufo_large.structures.predictions import BoxPrediction, ClassPrediction, MaskPrediction, Prediction
+from ufo_large.structures.predictions import (
+    BoxPrediction,
+    ClassPrediction,
+    MaskPrediction,
+    Prediction,
+    on_cpu,
+)
 from ufo_large.structures.roles import SHARED, Role, role_of, set_role
 from ufo_large.structures.sample import BadSample, RawSample, TileSample, Window
 from ufo_large.structures.source import FIX_REMEDY, Example, Finding, Findings, Reporter, SourceTask
-from ufo_large.structures.task_info import IGNORE_INDEX, KINDS, Kind, TaskInfo
+from ufo_large.structures.task_info import IGNORE_INDEX, TaskInfo, numbered_info
 
 __all__ = [
     "FIX_REMEDY",
     "IGNORE_INDEX",
-    "KINDS",
     "SHARED",
     "BadSample",
     "BoxPrediction",
@@ -22,7 +27,6 @@ __all__ = [
     "Features",
     "Finding",
     "Findings",
-    "Kind",
     "MaskPrediction",
     "MaskTargets",
     "Prediction",
@@ -31,11 +35,12 @@ __all__ = [
     "Role",
     "SampleInfo",
     "SourceTask",
-    "Targets",
     "TaskBatch",
     "TaskInfo",
     "TileSample",
     "Window",
+    "numbered_info",
+    "on_cpu",
     "role_of",
     "set_role",
 ]

@@ -4,7 +4,7 @@ Legend: B images, C channels, H W padded height and width, N boxes of the whole 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,22 +58,19 @@ class MaskTargets:
     masks_BHW: Tensor
 
 
-Targets = ClassTargets | BoxTargets | MaskTargets
-
-
 @dataclass(slots=True)
 class TaskBatch:
     """Images of one task with targets.
 
     `images_BCHW`: uint8 RGB, padded at the bottom and right to one size. `sizes_B2`: int64 (height,
-    width) of the valid part of each, before padding. `targets` is None when only predictions are
-    wanted. `samples[i]` describes image i.
+    width) of the valid part of each, before padding. `targets`: what the task's kind collates, a dataclass of
+    tensors; None when only predictions are wanted. `samples[i]` describes image i.
     """
 
     task: str
     images_BCHW: Tensor
     sizes_B2: Tensor
-    targets: Targets | None
+    targets: Any
     samples: tuple[SampleInfo, ...]
 
     def __len__(self) -> int:
@@ -92,12 +89,12 @@ def _to(value: Any, device: torch.device | str) -> Any:
 
 
 def map_arrays(value: Any, function: Callable[[Any], Any]) -> Any:
-    """Return a batch, or its targets, with `function` done to every tensor or array in it."""
+    """Return a batch, its targets or a prediction with `function` done to every tensor or array in it."""
     changes = {}
     for field in fields(value):
         item = getattr(value, field.name)
         if isinstance(item, (Tensor, np.ndarray)):
             changes[field.name] = function(item)
-        elif isinstance(item, Targets):
+        elif is_dataclass(item):
             changes[field.name] = map_arrays(item, function)
     return replace(value, **changes)

@@ -3,7 +3,8 @@
 Legend: K classes, N boxes, H W the stored image's own height and width.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -40,4 +41,15 @@ class MaskPrediction:
     mask_HW: Tensor
 
 
-Prediction = ClassPrediction | BoxPrediction | MaskPrediction
+class Prediction(Protocol):
+    """What every kind's prediction has: the image it is about. The rest is its kind's own."""
+
+    sample: SampleInfo
+
+
+def on_cpu(prediction: Any) -> Any:
+    """Return a prediction with its tensors on the CPU, floating ones as float32 (NumPy knows no bfloat16)."""
+    values = {field.name: getattr(prediction, field.name) for field in fields(prediction)}
+    tensors = {name: value.cpu() for name, value in values.items() if isinstance(value, Tensor)}
+    floats = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+    return replace(prediction, **floats)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from ufo_large.structures import Features, Kind, Prediction, TaskBatch, TaskInfo
+from ufo_large.structures import Features, Prediction, TaskBatch, TaskInfo
 from ufo_large.tasks.finite import FiniteWatch
 
 
@@ -18,10 +18,10 @@ class TaskHead(nn.Module, ABC):
 
     A head never sees other tasks. `strides` names the pyramid levels it wants (in input pixels, finest
     first); empty for a head that reads only `pooled_BD` or `map_BDHW`. Parameters are used inside `forward`
-    only, because under ZeRO-3 they are whole only there.
+    only, because under ZeRO-3 they are whole only there; whoever builds the model gives them their role.
     """
 
-    kind: ClassVar[Kind]
+    kind: ClassVar[str]
     strides: tuple[int, ...] = ()
 
     @dataclass(frozen=True, kw_only=True, slots=True)

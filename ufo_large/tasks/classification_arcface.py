@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ufo_large.losses import additive_angular_margin
-from ufo_large.structures import ClassPrediction, Features, Role, TaskBatch, TaskInfo, set_role
+from ufo_large.structures import ClassPrediction, Features, TaskBatch, TaskInfo
 from ufo_large.tasks.base import TaskHead
 from ufo_large.tasks.class_targets import class_predictions, class_probabilities
 
@@ -44,7 +44,6 @@ class ArcFaceClassifier(TaskHead):
         self.config = config
         self.directions = _CosineLinear(trunk_width, info.num_classes, bias=False)
         nn.init.normal_(self.directions.weight, std=trunk_width**-0.5)  # rows of length about 1
-        set_role(self, Role("head", info.name))
 
     def forward(self, features: Features) -> dict[str, Tensor]:
         """Return `cosine_BK`, float32."""

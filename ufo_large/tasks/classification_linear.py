@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ufo_large.structures import ClassPrediction, Features, Role, TaskBatch, TaskInfo, set_role
+from ufo_large.structures import ClassPrediction, Features, TaskBatch, TaskInfo
 from ufo_large.tasks.base import TaskHead
 from ufo_large.tasks.class_targets import class_predictions, class_probabilities
 
@@ -40,7 +40,6 @@ class LinearClassifier(TaskHead):
         self.linear = nn.Linear(trunk_width, info.num_classes)
         nn.init.trunc_normal_(self.linear.weight, std=0.02)
         nn.init.zeros_(self.linear.bias)
-        set_role(self, Role("head", info.name))
 
     def forward(self, features: Features) -> dict[str, Tensor]:
         """Return `logits_BK`."""

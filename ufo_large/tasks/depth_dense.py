@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ufo_large.structures import Features, Role, TaskInfo, set_role
+from ufo_large.structures import Features, TaskInfo
 from ufo_large.tasks.depth_base import DepthHead, LogDepthLayer
 from ufo_large.tasks.pyramid_fusion import PyramidFusion
 
@@ -40,7 +40,6 @@ class DenseDepth(DepthHead):
         width = config.width or pyramid_width
         self.fuse = PyramidFusion(self.strides, pyramid_width, width, config.num_convs)
         self.log_depth = LogDepthLayer(width, config.typical_metres)
-        set_role(self, Role("head", info.name))
 
     def forward(self, features: Features) -> dict[str, Tensor]:
         """Return `log_depth_BHW` at the finest stride."""

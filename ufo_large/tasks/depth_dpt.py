@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from ufo_large.structures import Features, Role, TaskInfo, set_role
+from ufo_large.structures import Features, TaskInfo
 from ufo_large.tasks.depth_base import DepthHead, LogDepthLayer
 
 _LAST_WIDTH = 32
@@ -54,7 +54,6 @@ class DPTDepth(DepthHead):
             nn.ReLU(),
         )
         self.log_depth = LogDepthLayer(_LAST_WIDTH, config.typical_metres)
-        set_role(self, Role("head", info.name))
 
     def forward(self, features: Features) -> dict[str, Tensor]:
         """Return `log_depth_BHW` at a quarter of the finest stride."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
-from ufo_large.structures import BoxPrediction, Features, Role, TaskBatch, TaskInfo, set_role
+from ufo_large.structures import BoxPrediction, Features, TaskBatch, TaskInfo
 from ufo_large.tasks.base import TaskHead
 from ufo_large.tasks.box_targets import box_prediction, boxes_by_image, covered_pixels
 
@@ -73,7 +73,6 @@ class DETRDetector(TaskHead):
         self.propose = ProposalHead(config.width, info.num_classes)
         self.queries = nn.Embedding(config.groups * config.num_queries, config.width)
         self.decoder = QueryDecoder(config, info.num_classes)
-        set_role(self, Role("head", info.name))
 
     def forward(self, features: Features) -> dict[str, Tensor]:
         """Return `logits` [B G, N, Q, K], `boxes` [B G, N, Q, 4]; `proposal_logits`, `proposal_boxes`: no N.

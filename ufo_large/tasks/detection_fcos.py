@@ -18,7 +18,7 @@ from torchvision.models.detection import FCOS
 from torchvision.models.detection._utils import BoxLinearCoder
 from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSHead, FCOSRegressionHead
 
-from ufo_large.structures import BoxPrediction, Features, Role, TaskBatch, TaskInfo, set_role
+from ufo_large.structures import BoxPrediction, Features, TaskBatch, TaskInfo
 from ufo_large.tasks.base import TaskHead
 from ufo_large.tasks.box_targets import box_prediction, boxes_by_image
 
@@ -93,7 +93,6 @@ class FCOSDetector(TaskHead):
             nms_thresh=config.nms_threshold,
             detections_per_img=config.max_detections,
         )
-        set_role(self, Role("head", info.name))
 
     def forward(self, features: Features) -> dict[str, Any]:
         """Return `cls_logits` [B, A, K], `bbox_regression` [B, A, 4] in strides, `bbox_ctrness` [B, A, 1].

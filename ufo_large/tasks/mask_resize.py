@@ -4,29 +4,21 @@ Legend: K classes, H W height and width.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ufo_large.structures import IGNORE_INDEX, MaskPrediction, TaskBatch, TaskInfo
-from ufo_large.tasks.pyramid_fusion import enlarge
+from ufo_large.tasks.stored_size import at_stored_size
 
 
 def mask_predictions(scores_BKHW: Tensor, stride: int, batch: TaskBatch) -> list[MaskPrediction]:
     """Return the best class of every pixel of each stored image, from scores at `stride`.
 
-    Scores, not labels, are resized, so edges fall between pixels where the scores say so. One image
-    at a time: at the stored size the scores of a whole batch could be gigabytes.
+    Scores, not labels, are resized, so edges fall between pixels where the scores say so.
     """
-    predictions = []
-    for scores_KHW, (height, width), sample in zip(
-        scores_BKHW.float(), batch.sizes_B2.tolist(), batch.samples, strict=True
-    ):
-        scores_1KHW = enlarge(scores_KHW[None], stride)[..., :height, :width]
-        stored_size = (sample.height, sample.width)
-        scores_1KHW = F.interpolate(scores_1KHW, size=stored_size, mode="bilinear", align_corners=False)
-        mask_HW = scores_1KHW[0].argmax(dim=0).to(torch.uint8).cpu()
-        predictions.append(MaskPrediction(sample=sample, mask_HW=mask_HW))
-    return predictions
+    return [
+        MaskPrediction(sample=sample, mask_HW=scores_KHW.argmax(dim=0).to(torch.uint8).cpu())
+        for sample, scores_KHW in at_stored_size(scores_BKHW, stride, batch)
+    ]
 
 
 def check_label_range(info: TaskInfo) -> None:

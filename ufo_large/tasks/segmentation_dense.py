@@ -13,10 +13,8 @@ from ufo_large.structures import (
     IGNORE_INDEX,
     Features,
     MaskPrediction,
-    Role,
     TaskBatch,
     TaskInfo,
-    set_role,
 )
 from ufo_large.tasks.base import TaskHead
 from ufo_large.tasks.mask_resize import check_label_range, mask_predictions
@@ -70,7 +68,6 @@ class DenseSegmenter(TaskHead):
         self.classify = nn.Conv2d(width, info.num_classes, 1)
         nn.init.normal_(self.classify.weight, std=0.01)
         nn.init.zeros_(self.classify.bias)
-        set_role(self, Role("head", info.name))
 
     def forward(self, features: Features) -> dict[str, Tensor]:
         """Return `logits_BKHW` at the finest stride."""

@@ -17,10 +17,8 @@ from ufo_large.structures import (
     IGNORE_INDEX,
     Features,
     MaskPrediction,
-    Role,
     TaskBatch,
     TaskInfo,
-    set_role,
 )
 from ufo_large.tasks.base import TaskHead
 from ufo_large.tasks.mask_resize import check_label_range, mask_predictions
@@ -88,7 +86,6 @@ class Mask2FormerSegmenter(TaskHead):
         self.fuse = PyramidFusion(self.strides, pyramid_width, config.width, num_convs=1)
         self.to_masks = nn.Conv2d(config.width, config.width, 1)
         self.decoder = Mask2FormerDecoder(config, info.num_classes, pyramid_width)
-        set_role(self, Role("head", info.name))
 
     def forward(self, features: Features) -> dict[str, Tensor]:
         """Return `class_logits` [B, N, Q, K + 1] (last: no object) and `mask_logits` [B, N, Q, H, W]."""

@@ -11,12 +11,12 @@ import webdataset
 from PIL import Image
 
 from ufo_large.data.checking import check_tasks, files_of, inspect_files
-from ufo_large.data.datasets.base import Example, Findings, SourceTask
 from ufo_large.data.datasets.sources import read_sources
-from ufo_large.media.pictures import mask_values
 from ufo_large.data.shard_index import DatasetIndex, read_shard_index
 from ufo_large.data.sharding import ShardingOptions, make_shards
-from ufo_large.structures import IGNORE_INDEX, TaskInfo
+from ufo_large.kinds import Stored, StoredPicture, kind_of
+from ufo_large.media.pictures import FileFacts, mask_values
+from ufo_large.structures import IGNORE_INDEX, Example, Findings, SourceTask, TaskInfo
 
 
 def check_dataset(
@@ -40,17 +40,17 @@ def check_dataset(
     for task in tasks:
         assert dataset.tasks[task.info.name] == task.info
         for split, examples in task.splits.items():
-            _check_schema(task, examples)
+            _check_schema(task, examples, facts)
             _check_round_trip(dataset, task, split)
     return dataset
 
 
-def _check_schema(task: SourceTask, examples: Sequence[Example]) -> None:
+def _check_schema(task: SourceTask, examples: Sequence[Example], facts: Mapping[Path, FileFacts]) -> None:
     assert len({e.image_id for e in examples}) == len(examples), "image ids collide"
+    kind, known = kind_of(task.info), {*range(task.info.num_classes), IGNORE_INDEX}
     for example in examples:
-        labels = [example.label] if example.label is not None else [b.label for b in example.boxes or ()]
-        assert all(0 <= label < task.info.num_classes for label in labels), (example.where, labels)
-        assert sum(x is not None for x in (example.label, example.boxes, example.mask)) <= 1
+        labels = kind.classes_of(example.truth, facts) if example.labeled else []
+        assert known.issuperset(labels), (example.where, labels)
 
 
 def _check_round_trip(dataset: DatasetIndex, task: SourceTask, split: str) -> None:
@@ -65,7 +65,7 @@ def _check_round_trip(dataset: DatasetIndex, task: SourceTask, split: str) -> No
             example.image_id,
         )
         _check_picture(sample, facts, example)
-        _check_annotation(sample, facts, example, task.info.num_classes)
+        _check_annotation(sample, facts, example, task.info)
 
 
 def _read_back(dataset: DatasetIndex, task: str, split: str) -> list[dict[str, Any]]:
@@ -96,16 +96,15 @@ def _check_picture(sample: dict[str, Any], facts: dict[str, Any], example: Examp
 
 
 def _check_annotation(
-    sample: dict[str, Any], facts: dict[str, Any], example: Example, num_classes: int
+    sample: dict[str, Any], facts: dict[str, Any], example: Example, info: TaskInfo
 ) -> None:
-    assert facts.get("label") == example.label
-    if example.boxes is not None:
-        assert facts["boxes_xyxy"] == [list(box.xyxy) for box in example.boxes]
-        assert facts["labels"] == [box.label for box in example.boxes]
-        assert all(0 <= v <= s for b in facts["boxes_xyxy"]
-                   for v, s in zip(b, (facts["width"], facts["height"]) * 2, strict=True))  # fmt: skip
-    assert ("mask.png" in sample) == (example.mask is not None)
-    if example.mask is not None:
-        stored = mask_values(sample["mask.png"])
-        assert stored.shape == (facts["height"], facts["width"])
-        assert set(np.unique(stored)) <= {*range(num_classes), IGNORE_INDEX}
+    kind, size = kind_of(info), (facts["height"], facts["width"])
+    stored = kind.stored(example.truth, StoredPicture(size=size)) if example.labeled else Stored()
+    assert {name: facts[name] for name in stored.annotation} == json.loads(json.dumps(stored.annotation))
+    assert sample.get(kind.target_suffix, b"") == stored.target
+    assert all(0 <= v <= s for b in facts.get("boxes_xyxy", ())
+               for v, s in zip(b, size[::-1] * 2, strict=True))  # fmt: skip
+    if "mask.png" in sample:
+        values_HW = mask_values(sample["mask.png"])
+        assert values_HW.shape == size
+        assert set(np.unique(values_HW)) <= {*range(info.num_classes), IGNORE_INDEX}

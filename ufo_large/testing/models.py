@@ -1,4 +1,4 @@
-"""Small models and batches of the three kinds of task, for tests of whatever uses a model."""
+"""Small models and batches of the contest's three kinds of task, for tests of whatever uses a model."""
 
 import dataclasses
 from typing import Any
@@ -12,7 +12,6 @@ from ufo_large.structures import (
     ClassTargets,
     MaskTargets,
     SampleInfo,
-    Targets,
     TaskBatch,
     TaskInfo,
 )
@@ -82,7 +81,7 @@ def tiny_batch(info: TaskInfo, num_images: int = 2, size: int = 32, seed: int = 
     )
 
 
-def _targets(info: TaskInfo, num_images: int, size: int, generator: torch.Generator) -> Targets:
+def _targets(info: TaskInfo, num_images: int, size: int, generator: torch.Generator) -> Any:
     def labels(*shape: int) -> torch.Tensor:
         return torch.randint(0, info.num_classes, shape, generator=generator)
 

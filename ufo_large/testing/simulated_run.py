@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ufo_large.kinds import PredictionExample
 from ufo_large.metrics import TrueBoxes
 from ufo_large.structures import BoxPrediction, ClassPrediction, MaskPrediction, SampleInfo, TaskInfo
-from ufo_large.tracking import MetricsLog, PredictionExample, save_environment, save_examples
+from ufo_large.tracking import MetricsLog, save_environment, save_examples
 
 TASKS = ("cls", "dec", "seg")
 PARTS = {"cls": ["cross_entropy"], "dec": ["box", "class", "centerness"], "seg": ["cross_entropy", "dice"]}
@@ -130,7 +131,7 @@ SCORES = {
     },
 }
 CONFIG = {
-    "_class": "ufo_large.train.config:RunConfig",
+    "_class": "ufo_large.runs.config:RunConfig",
     "name": "demo",
     "steps": 300,
     "model": {"_class": "ufo_large.models.multitask:MultitaskModel.Config", "trunk": "vit_tiny_patch16_224"},

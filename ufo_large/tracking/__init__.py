@@ -1,14 +1,13 @@
 """What a run records and shows: local log, console, wandb, environment, HTML report."""
 
 from ufo_large.tracking.environment import describe_environment, read_environments, save_environment
-from ufo_large.tracking.examples import PredictionExample, save_examples
+from ufo_large.tracking.examples import save_examples
 from ufo_large.tracking.jsonl import MetricsLog, read_metrics
 from ufo_large.tracking.report import write_report
 from ufo_large.tracking.tracker import Sink, Tracker
 
 __all__ = [
     "MetricsLog",
-    "PredictionExample",
     "Sink",
     "Tracker",
     "describe_environment",

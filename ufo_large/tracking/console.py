@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from ufo_large.tracking.panels import HEADLINE
+from ufo_large.tracking.panels import headlines
 
 WINDOW = 50
 
@@ -68,7 +68,7 @@ class ConsoleProgress:
             self.pace.mark(step)
             self._show(step, losses)
         validation = {k.removeprefix("val/"): v for k, v in values.items() if k.startswith("val/")}
-        metrics = [f"{k} {v:.4g}" for k, v in validation.items() if k.rsplit("/", 1)[-1] in HEADLINE]
+        metrics = [f"{k} {v:.4g}" for k, v in validation.items() if k.rsplit("/", 1)[-1] in headlines()]
         if metrics:
             self._print(f"step {step}  validation  " + "  ".join(metrics))
 

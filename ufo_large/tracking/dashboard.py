@@ -8,7 +8,7 @@ from typing import Any
 
 from ufo_large.tracking.curves import task_names
 from ufo_large.tracking.jsonl import FILE_NAME, read_metrics
-from ufo_large.tracking.panels import HEADLINE, Panel, sections
+from ufo_large.tracking.panels import Panel, headlines, sections
 
 NAME = "UFO-Large"
 
@@ -67,7 +67,7 @@ def _line_plot(reports: Any, panel: Panel) -> Any:
 
 def _validation_plot(reports: Any) -> Any:
     return reports.LinePlot(
-        title="Headline metrics", metric_regex=f"^val/(.*/)?({'|'.join(HEADLINE)})$", range_y=(0, 1)
+        title="Headline metrics", metric_regex=f"^val/(.*/)?({'|'.join(headlines())})$", range_y=(0, 1)
     )
 
 

@@ -5,11 +5,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ufo_large.kinds import KINDS
 from ufo_large.tracking.curves import task_names
 
 MAX_LINES = 10
-HEADLINE = ("top1", "map50", "miou", "score")
-PER_CLASS = ("top1", "ap50", "iou")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ def _losses(keys: Sequence[str], tasks: Sequence[str]) -> tuple[Panel, ...]:
 
 def _validation(keys: Sequence[str]) -> tuple[Panel, ...]:
     found = [k for k in keys if k.startswith("val/")]
-    headline = [k for k in found if k.rsplit("/", 1)[-1] in HEADLINE]
+    headline = [k for k in found if k.rsplit("/", 1)[-1] in headlines()]
     others = [k for k in found if k not in headline and not is_per_class(k)]
     panels = {"Headline metrics": headline, "Other metrics": others}
     name = lambda k: k.removeprefix("val/").replace("_", " ")
@@ -76,8 +75,13 @@ def _validation(keys: Sequence[str]) -> tuple[Panel, ...]:
 
 
 def is_per_class(key: str) -> bool:
-    """Tell whether a metric key is of one class: `<task>/top1/<class>`, likewise ap50 and iou."""
-    return any(f"/{metric}/" in key for metric in PER_CLASS)
+    """Tell whether a metric key is of one class, such as `<task>/top1/<class>`."""
+    return any(f"/{metric}/" in key for kind in KINDS.values() for metric in kind.class_metrics)
+
+
+def headlines() -> tuple[str, ...]:
+    """Return the headline metrics of all kinds, and the score."""
+    return (*(kind.headline.name for kind in KINDS.values()), "score")
 
 
 def _balance(keys: Sequence[str], tasks: Sequence[str]) -> tuple[Panel, ...]:

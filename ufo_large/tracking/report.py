@@ -12,11 +12,12 @@ import jinja2
 from markupsafe import Markup
 
 from ufo_large.config import read_json, require_inside
+from ufo_large.kinds import PredictionExample
 from ufo_large.tracking.charts import NUM_COLORS, Line, draw, short_number
 from ufo_large.tracking.console import format_duration
 from ufo_large.tracking.curves import Curve, curves_of, task_names
 from ufo_large.tracking.environment import read_environments
-from ufo_large.tracking.examples import CARDS_FILE, FOLDER, PredictionExample, read_examples, save_examples
+from ufo_large.tracking.examples import CARDS_FILE, FOLDER, read_examples, save_examples
 from ufo_large.tracking.jsonl import FILE_NAME as METRICS_LOG
 from ufo_large.tracking.jsonl import read_metrics
 from ufo_large.tracking.panels import Panel, sections
@@ -132,7 +133,7 @@ def _examples(workdir: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def _config_rows(path: Path) -> list[tuple[str, str]]:
-    """Return (dotted path, value) of every leaf of the saved config; a component shows its class."""
+    """Return (dotted path, value) of every leaf of the saved config; a component's name is part of it."""
     if not path.exists():
         return []
     return list(_leaves(read_json(path, "put a copy of the run's own there"), ""))
@@ -141,10 +142,7 @@ def _config_rows(path: Path) -> list[tuple[str, str]]:
 def _leaves(value: Any, path: str) -> Iterable[tuple[str, str]]:
     if isinstance(value, Mapping) and value:
         for key, item in value.items():
-            if key == "_class":
-                yield path or "(recipe)", str(item).partition(":")[2].removesuffix(".Config")
-            else:
-                yield from _leaves(item, f"{path}.{key}" if path else str(key))
+            yield from _leaves(item, f"{path}.{key}" if path else str(key))
     elif isinstance(value, list) and any(isinstance(v, Mapping) for v in value):
         for index, item in enumerate(value):
             yield from _leaves(item, f"{path}[{index}]")

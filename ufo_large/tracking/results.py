@@ -8,23 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from ufo_large.config import read_json
+from ufo_large.kinds import KINDS, Headline
 
 FILE_NAME = "metrics.json"
-LABELS = {
-    "top1": "Top-1 accuracy",
-    "map50": "mAP50",
-    "miou": "mIoU",
-}
-PER_CLASS = {"top1": "Top-1 accuracy", "ap50": "AP50", "iou": "IoU"}
 
 
 @dataclass(frozen=True, slots=True)
 class MetricRow:
-    """One headline metric in 0..1; `baselines`: (name, value) of what needs no training, best first."""
+    """One headline metric; `baselines`: (name, value) of what needs no training, best first."""
 
     key: str
     label: str
     value: float
+    higher_is_better: bool = True
     baselines: tuple[tuple[str, float], ...] = ()
 
     @property
@@ -33,10 +29,11 @@ class MetricRow:
         if not self.baselines or not math.isfinite(self.value):
             return ""
         best = self.baselines[0][1]
-        points = round(100 * (self.value - best), 1)
+        points = round(100 * (self.value - best), 1) * (1 if self.higher_is_better else -1)
         if points == 0:
             return "as good as it"
-        return f"{points:.1f} points above it" if points > 0 else f"{-points:.1f} points below it"
+        above, below = ("above", "below") if self.higher_is_better else ("better than", "worse than")
+        return f"{points:.1f} points {above} it" if points > 0 else f"{-points:.1f} points {below} it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +61,7 @@ def read_results(workdir: Path) -> Results | None:
 
     Read are numbers at any depth. `baselines` is either {metric: value}, {metric: {name: value}} or
     {name: {metric: value}}. A metric that is null is left out. Per-class values have
-    paths that end in top1/<class>, ap50/<class> or iou/<class>.
+    paths that end in <metric>/<class>, such as top1/<class>.
     """
     path = Path(workdir) / FILE_NAME
     if not path.exists():
@@ -74,18 +71,25 @@ def read_results(workdir: Path) -> Results | None:
 
 def parse_results(content: Mapping[str, Any]) -> Results:
     baselines = content.get("baselines") or {}
-    numbers = flatten({k: v for k, v in content.items() if k != "baselines"})
+    numbers = flatten({k: v for k, v in content.items() if k not in ("baselines", "tasks")})
     headline, classes, other = [], {}, []
+    labels = {kind.headline.name: kind.headline for kind in KINDS.values()}
+    per_class_titles = {name: title for kind in KINDS.values() for name, title in kind.class_metrics.items()}
+    pattern = re.compile(rf"(?:^|/)({'|'.join(map(re.escape, per_class_titles))})/(.+)$")
     for path, value in numbers.items():
-        per_class = re.search(r"(?:^|/)(top1|ap50|iou)/(.+)$", path)
+        per_class = pattern.search(path)
         if per_class:
             place = path[: per_class.start()].rsplit("/", 1)[-1]
-            title = " of ".join(filter(None, [PER_CLASS[per_class[1]], place]))
+            title = " of ".join(filter(None, [per_class_titles[per_class[1]], place]))
             classes.setdefault(title, []).append((per_class[2], value))
-        elif path in ("top1", "map50", "miou"):
+        elif path in labels:
             if content[path] is None:
                 continue  # the test set has no task of that kind
-            headline.append(MetricRow(path, LABELS[path], value, _baselines_of(path, baselines)))
+            more = labels[path].higher_is_better
+            own = _baselines_of(path, baselines)
+            own = own if more else own[::-1]
+            headline.append(MetricRow(path, labels[path].label, value, more, own))
+            headline += _rows_of_tasks(path, labels[path], content.get("tasks") or {})
         elif path != "score":
             other.append((path.removeprefix("details/"), value))
     tables = [ClassTable(title, tuple(sorted(rows, key=_worst_first))) for title, rows in classes.items()]
@@ -93,6 +97,15 @@ def parse_results(content: Mapping[str, Any]) -> Results:
     score = numbers.get("score")
     split = str(content.get("split", ""))
     return Results(str(protocol), split, score, tuple(headline), tuple(tables), tuple(other))
+
+
+def _rows_of_tasks(metric: str, headline: Headline, tasks: Mapping[str, Any]) -> list[MetricRow]:
+    """Return a row per task where several have the metric, whose mean then stands above them."""
+    own = {task: figures[metric] for task, figures in tasks.items() if figures.get(metric) is not None}
+    return [
+        MetricRow(f"{task}/{metric}", f"{headline.label} of {task}", value, headline.higher_is_better)
+        for task, value in (own.items() if len(own) > 1 else ())
+    ]
 
 
 def flatten(value: Any, path: str = "") -> dict[str, float]:

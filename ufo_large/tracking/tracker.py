@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from ufo_large.kinds import PredictionExample, kind_of
 from ufo_large.tracking.console import ConsoleProgress
-from ufo_large.tracking.examples import PredictionExample, draw_examples
+from ufo_large.tracking.examples import draw_examples
 from ufo_large.tracking.jsonl import FILE_NAME, MetricsLog
 from ufo_large.tracking.wandb import Picture, WandbRun
 
@@ -82,13 +83,16 @@ class Tracker:
             sink.log(step, values)
 
     def examples(self, step: int, examples: Sequence[PredictionExample]) -> None:
-        """Draw predictions for the sinks that take pictures, as `examples/<task>`."""
+        """Give predictions to the sinks that take pictures, as `examples/<task>`: overlaid or drawn."""
         takers = [sink for sink in self.sinks if hasattr(sink, "pictures")]
         if not takers or not examples:
             return
         drawn: dict[str, list[Picture]] = {}
-        for card, picture_HW3 in draw_examples(examples):
-            drawn.setdefault(f"examples/{card.task}", []).append((card.caption, picture_HW3))
+        for example, card, picture_HW3 in draw_examples(examples):
+            overlay = kind_of(example.info).overlay(example)
+            shown = example.image_HW3 if overlay else picture_HW3
+            picture = Picture(caption=card.caption, image_HW3=shown, overlay=overlay)
+            drawn.setdefault(f"examples/{card.task}", []).append(picture)
         for sink in takers:
             sink.pictures(step, drawn)
 

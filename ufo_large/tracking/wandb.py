@@ -4,16 +4,26 @@ import importlib
 import secrets
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from ufo_large.config import read_json, write_json
+from ufo_large.structures import IGNORE_INDEX
 
 Mode = Literal["offline", "online"]
-Picture = tuple[str, np.ndarray]  # caption; RGB uint8 [H, W, 3]
 ID_FILE = "wandb_run.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Picture:
+    """A picture for a gallery: RGB uint8 [H, W, 3], and what `wandb.Image` lays over it: `Kind.overlay`."""
+
+    caption: str
+    image_HW3: np.ndarray
+    overlay: Mapping[str, Any] = field(default_factory=dict)
 
 
 class WandbRun:
@@ -55,14 +65,17 @@ class WandbRun:
     def pictures(self, step: int, pictures: Mapping[str, Sequence[Picture]]) -> None:
         """Send galleries of pictures by name, each gallery's padded to one size, as wandb wants it."""
         image, galleries = self._wandb.Image, {name: of_one_size(own) for name, own in pictures.items()}
-        found = {name: [image(p, caption=text) for text, p in own] for name, own in galleries.items()}
+        found = {
+            name: [image(p.image_HW3, caption=p.caption, **p.overlay) for p in own]
+            for name, own in galleries.items()
+        }
         self._send(lambda: self._run.log(found, step=step))
 
     def finish(self) -> None:
         self._send(self._run.finish)
 
     def _send(self, call: Callable[[], None]) -> None:
-        """Go on without wandb once its process has ended, as a launcher's SIGTERM ends it before the run."""
+        """Go on without wandb once its process has ended: a launcher's SIGTERM ends it before the run."""
         if self._is_gone:
             return
         try:
@@ -76,12 +89,23 @@ class WandbRun:
 
 
 def of_one_size(pictures: Sequence[Picture]) -> list[Picture]:
-    """Pad pictures at the right and bottom with black to the largest height and width among them."""
-    height = max((picture.shape[0] for _, picture in pictures), default=0)
-    width = max((picture.shape[1] for _, picture in pictures), default=0)
-    return [
-        (text, np.pad(p, ((0, height - p.shape[0]), (0, width - p.shape[1]), (0, 0)))) for text, p in pictures
-    ]
+    """Pad pictures, and masks over them, at the right and bottom to the largest height and width."""
+    sizes = [p.image_HW3.shape[:2] for p in pictures]
+    size = tuple(max((side[i] for side in sizes), default=0) for i in range(2))
+    return [_padded(picture, size) for picture in pictures]
+
+
+def _padded(picture: Picture, size: tuple[int, int]) -> Picture:
+    height, width = picture.image_HW3.shape[:2]
+    room = ((0, size[0] - height), (0, size[1] - width))
+    masks = {
+        layer: {**mask, "mask_data": np.pad(mask["mask_data"], room, constant_values=IGNORE_INDEX)}
+        for layer, mask in picture.overlay.get("masks", {}).items()
+    }
+    overlay = {**picture.overlay, **({"masks": masks} if masks else {})}
+    return Picture(
+        caption=picture.caption, image_HW3=np.pad(picture.image_HW3, (*room, (0, 0))), overlay=overlay
+    )
 
 
 def import_wandb() -> Any:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from ufo_large.distributed.checkpoint import save_checkpoint
 from ufo_large.evaluation.evaluator import Evaluator
-from ufo_large.tracking import PredictionExample, Tracker
-from ufo_large.tracking.showcase import predict_examples
+from ufo_large.evaluation.examples import predict_examples
+from ufo_large.kinds import PredictionExample
+from ufo_large.tracking import Tracker
 from ufo_large.train.trainer import Trainer
 
 
@@ -51,16 +52,7 @@ class EvaluationHook:
         """Predict on all ranks, as sharded parameters want it; only the first rank's tracker draws."""
         if not self.pictures:
             return []
-        own = self.evaluator
-        return predict_examples(
-            self.trainer.model,
-            own.shards,
-            own.split,
-            own.loaders,
-            only=own.only,
-            device=own.device,
-            per_task=self.pictures,
-        )
+        return predict_examples(self.evaluator, self.trainer.model, self.pictures)
 
 
 class CheckpointHook:

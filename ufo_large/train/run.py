@@ -1,7 +1,6 @@
 """Put a run together from its config, its data and its DeepSpeed config; train it; leave the weights."""
 
 import contextlib
-import itertools
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,16 +23,15 @@ from ufo_large.distributed.checkpoint import (
     set_aside,
     set_aside_later,
 )
-from ufo_large.distributed.engine import Engine, PlainEngine
 from ufo_large.evaluation.evaluator import Evaluator
-from ufo_large.models.multitask import MultitaskModel
-from ufo_large.models.weights import fill, initial_state
-from ufo_large.structures import KINDS, TaskInfo
+from ufo_large.kinds import KINDS
+from ufo_large.runs.config import EVALUATED, RunConfig
+from ufo_large.runs.folder import RunFolder
+from ufo_large.structures import TaskInfo
 from ufo_large.tracking import save_environment
-from ufo_large.train.config import EVALUATED, RunConfig
+from ufo_large.train.building import build_engine, build_model, give_initial_weights
 from ufo_large.train.hooks import CheckpointHook, EvaluationHook, LogHook
 from ufo_large.train.lock import training_alone
-from ufo_large.train.run_folder import RunFolder
 from ufo_large.train.steps import Feed, StepRunner
 from ufo_large.train.trainer import Trainer
 
@@ -78,7 +76,8 @@ def _train(
     if checkpoint is not None:
         engine = trainer.runner.engine
         if not fresh and not is_laid_out_alike(checkpoint, engine):
-            give_initial_weights(config, trainer.model)  # frozen ones are not carried over
+            # frozen ones are not carried over
+            give_initial_weights(trainer.model, config.seed, config.pretrained)
         finished, state = load_checkpoint(checkpoint, engine)
         comm.agreed(lambda: trainer.load_state_dict(finished, state))
     else:
@@ -320,13 +319,11 @@ def build(
     if ds is not None:
         largest = max(t.loader.micro_batch for t in config.tasks.values())
         ds = ds_config.complete(ds, largest, config.optimizer.clip_norm or None)
-    with zero.sharded_construction(ds):
-        model = config.model.build(tasks)
-    model.trunk.restore_tables()
+    model = build_model(config.model, tasks, ds)
     if fresh:
-        give_initial_weights(config, model)
+        give_initial_weights(model, config.seed, config.pretrained)
     optimizer = config.optimizer.build(model)
-    engine = build_engine(config, model, optimizer, ds, device)
+    engine = build_engine(model, optimizer, ds, device, config.optimizer.clip_norm or None)
     feeds, tokens = {}, tokens_of(model.trunk.vit)
     for task in tasks:
         feed, reader = config.task(task), readers[task.name]
@@ -336,24 +333,3 @@ def build(
     runner = StepRunner(engine, feeds, balancer, config.steps, config.log_every)
     ema = None if config.ema is None else config.ema.build(engine)
     return Trainer(config, model, runner, [g["rate_scale"] for g in optimizer.param_groups], ema)
-
-
-def give_initial_weights(config: RunConfig, model: MultitaskModel) -> None:
-    """Fill the model, sharded or not, with drawn or pretrained weights."""
-    state = initial_state(model, config.seed, config.pretrained)
-    first = comm.agreed(lambda: next(state))  # what is wrong with a file is raised before the first value
-    values = itertools.chain([first], state)
-    fill(model, values, whole=lambda parameters: zero.gathered(parameters, modify=True))
-
-
-def build_engine(
-    config: RunConfig,
-    model: MultitaskModel,
-    optimizer: torch.optim.Optimizer,
-    ds: dict[str, Any] | None,
-    device: torch.device,
-) -> Engine:
-    """Return the engine; `ds` is complete, or None for one process without DeepSpeed."""
-    if ds is None:
-        return PlainEngine(model, optimizer, device, config.optimizer.clip_norm or None)
-    return zero.ZeroEngine(model, optimizer, ds, model.units())

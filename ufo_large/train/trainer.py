@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from ufo_large.distributed.ema import ShardedEma
 from ufo_large.models.multitask import MultitaskModel
-from ufo_large.train.config import RunConfig
+from ufo_large.runs.config import RunConfig
 from ufo_large.train.interruption import Interruption
 from ufo_large.train.steps import StepRunner
 

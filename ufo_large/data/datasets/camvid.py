@@ -7,17 +7,11 @@ colours in label_colors.txt as "r g b name", and the splits in <split>.txt; with
 
 from pathlib import Path
 
-from ufo_large.data.datasets.base import (
-    Findings,
-    MaskCoding,
-    Reporter,
-    SourceTask,
-    numbered_lines,
-    read_class_names,
-)
+from ufo_large.data.datasets.base import numbered_lines, read_class_names
 from ufo_large.data.datasets.pairs import Files, by_stem, masked_source
 from ufo_large.data.shard_index import SPLITS
-from ufo_large.structures import IGNORE_INDEX
+from ufo_large.kinds.masks import MaskCoding
+from ufo_large.structures import IGNORE_INDEX, Findings, Reporter, SourceTask
 
 NAMES = (
     "sky",

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from ufo_large.data.datasets.base import Findings, MaskCoding, SourceTask
 from ufo_large.data.datasets.contest_seg import SEGMENTATION_NAMES
 from ufo_large.data.datasets.pairs import Files, masked_source
 from ufo_large.data.shard_index import SPLITS
-from ufo_large.structures import IGNORE_INDEX
+from ufo_large.kinds.masks import MaskCoding
+from ufo_large.structures import IGNORE_INDEX, Findings, SourceTask
 
 # the label id of each train id 0..18; the other ids up to 33 are ignored in training
 LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)

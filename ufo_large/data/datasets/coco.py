@@ -7,17 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ufo_large.config import outside
-from ufo_large.data.datasets.base import (
-    FIX_REMEDY,
-    Box,
-    Example,
-    Findings,
-    Reporter,
-    SourceTask,
-    list_images,
-    numbered_info,
-)
+from ufo_large.data.datasets.base import list_images
 from ufo_large.data.datasets.split_names import report_unread, splits_among
+from ufo_large.kinds.boxes import Box
+from ufo_large.structures import FIX_REMEDY, Example, Findings, Reporter, SourceTask, numbered_info
 
 # the lists of a file; without `annotations` where the file has none
 Coco = dict[str, list[dict[str, Any]]]
@@ -163,7 +156,7 @@ class CocoReader:
             image_id=number,
             where=f"{self.file}: image {name}",
             size=_size_of(image),
-            boxes=None if boxes is None else tuple(boxes.get(number, ())),
+            truth=None if boxes is None else tuple(boxes.get(number, ())),
         )
 
     def _add(self, kind: str, message: str, path: Path | None = None, keeps_images: bool = False) -> None:

@@ -11,13 +11,13 @@ classes. Without them the labels of train decide; see `contest_cls` and `contest
 from collections.abc import Mapping
 from pathlib import Path
 
-from ufo_large.data.datasets.base import Findings, Reporter, SourceTask, read_class_names
+from ufo_large.data.datasets.base import read_class_names
 from ufo_large.data.datasets.contest_cls import read_contest_cls
 from ufo_large.data.datasets.contest_dec import read_contest_dec
-from ufo_large.data.datasets.contest_seg import read_contest_seg
+from ufo_large.data.datasets.contest_seg import CONTEST_CLASSES, read_contest_seg
 from ufo_large.data.datasets.merge import names_of_several
 from ufo_large.data.shard_index import SPLITS
-from ufo_large.structures import TaskInfo
+from ufo_large.structures import Findings, Reporter, SourceTask, TaskInfo
 
 ROOT_NAMES = ("track1_train_data", "train_data", "track1_test_data", "test_data")
 
@@ -78,3 +78,47 @@ def _class_names(folders: list[Path], count: int | None, report: Reporter) -> di
         if (folder / "classes.txt").is_file():
             return read_class_names(folder / "classes.txt", report)
     return None
+
+
+TRUTH_FILES = {"cls": "cls/{}.txt", "dec": "dec/{}.json", "seg": "seg/label/{}"}
+
+
+def labeled_tasks(
+    path: Path, split: str, findings: Findings, known: Mapping[str, TaskInfo]
+) -> list[SourceTask]:
+    """Read the tasks of a test root, or of a folder that holds one, that have ground truth in `split`.
+
+    Masks without seg/classes.txt have the contest's 19 classes, as its scorer counts: a test set need not
+    show all. Findings of other tasks are dropped. Raises ValueError where there is no such root or no ground
+    truth.
+    """
+    roots = [root for root in contest_roots(path) if _holds(root, split)]
+    if not roots:
+        raise ValueError(
+            f"{path}: no {split} set in the contest's layout (cls/{split}, dec/{split}, seg/images/{split}) "
+            f"here or in one of the folders {', '.join(ROOT_NAMES)}; give --data the root that holds it"
+        )
+    if not any((root / "seg/classes.txt").is_file() for root in roots):
+        known = {"seg": CONTEST_CLASSES, **known}
+    tasks = read_contest(roots, findings, {}, known)
+    stated = {name for name, place in TRUTH_FILES.items() if any(_there(r, place, split) for r in roots)}
+    tasks = [task for task in tasks if task.info.name in stated]
+    unlabeled = {t.info.name for t in tasks if t.splits.get(split) and not _labeled(t, split)}
+    findings.items = [found for found in findings.items if found.task in stated - unlabeled]
+    labeled = [task for task in tasks if _labeled(task, split)]
+    if not labeled and not findings.items:
+        places = ", ".join(place.format(split) for place in TRUTH_FILES.values())
+        raise ValueError(f"{path}: no ground truth; add at least one of {places}")
+    return labeled
+
+
+def _holds(root: Path, split: str) -> bool:
+    return any((root / folder / split).is_dir() for folder in ("cls", "dec", "seg/images"))
+
+
+def _there(root: Path, place: str, split: str) -> bool:
+    return (root / place.format(split)).exists()
+
+
+def _labeled(task: SourceTask, split: str) -> bool:
+    return any(example.labeled for example in task.splits.get(split, []))

@@ -4,19 +4,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ufo_large.data.datasets.base import (
-    Example,
-    Findings,
-    Reporter,
-    SourceTask,
-    joined,
-    list_images,
-    numbered_info,
-    numbered_lines,
-)
+from ufo_large.data.datasets.base import joined, list_images, numbered_lines
 from ufo_large.data.datasets.listing import read_image_list, split_label
 from ufo_large.data.shard_index import SPLITS
-from ufo_large.structures import TaskInfo
+from ufo_large.structures import Example, Findings, Reporter, SourceTask, TaskInfo, numbered_info
 
 
 def read_contest_cls(
@@ -67,7 +58,7 @@ def _infer_info(
 ) -> TaskInfo:
     if names is None:
         examples = splits.get("train") or [e for split in splits.values() for e in split]
-        names = {e.label: str(e.label) for e in examples if e.label is not None}
+        names = {e.truth: str(e.truth) for e in examples if e.labeled}
     if not names:
         remedy = "give the train root too, write cls/classes.txt, or keep to other shards with --like SHARDS"
         report.add("classes", f"{folder}: no labels, so no class list; {remedy}", folder)
@@ -75,11 +66,11 @@ def _infer_info(
 
 
 def _relabel(example: Example, labels: Mapping[int, int], report: Reporter) -> Example | None:
-    if example.label is None:
+    if not example.labeled:
         return example
-    if example.label not in labels:
-        told = f"class {example.label} of {example.file_name} is none of the {len(labels)} known"
+    if example.truth not in labels:
+        told = f"class {example.truth} of {example.file_name} is none of the {len(labels)} known"
         remedy = "correct it, or list every class in cls/classes.txt"
         report.add("label", f"{example.where}: {told}; {remedy}", example.image)
         return None
-    return replace(example, label=labels[example.label])
+    return replace(example, truth=labels[example.truth])

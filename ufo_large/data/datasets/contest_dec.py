@@ -3,19 +3,11 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from ufo_large.data.datasets.base import (
-    Example,
-    Findings,
-    Reporter,
-    SourceTask,
-    joined,
-    numbered_info,
-    numbered_lines,
-)
+from ufo_large.data.datasets.base import joined, numbered_lines
 from ufo_large.data.datasets.coco import Coco, CocoReader, load_coco, read_categories
 from ufo_large.data.datasets.listing import read_image_list
 from ufo_large.data.shard_index import SPLITS
-from ufo_large.structures import TaskInfo
+from ufo_large.structures import Example, Findings, Reporter, SourceTask, TaskInfo, numbered_info
 
 
 def read_contest_dec(

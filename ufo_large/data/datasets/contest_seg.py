@@ -3,19 +3,20 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ufo_large.data.datasets.base import (
-    Example,
-    Findings,
-    MaskCoding,
-    Reporter,
-    SourceTask,
-    joined,
-    numbered_info,
-)
+from ufo_large.data.datasets.base import joined
 from ufo_large.data.datasets.pairs import Files, by_stem, pair_masks
 from ufo_large.data.shard_index import SPLITS
-from ufo_large.media.pictures import inspect_file
-from ufo_large.structures import IGNORE_INDEX, TaskInfo
+from ufo_large.kinds.masks import MaskCoding
+from ufo_large.media.pictures import inspect_file, mask_facts
+from ufo_large.structures import (
+    IGNORE_INDEX,
+    Example,
+    Findings,
+    Reporter,
+    SourceTask,
+    TaskInfo,
+    numbered_info,
+)
 
 SEGMENTATION_NAMES = (
     *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation"),
@@ -81,7 +82,7 @@ def _values_of(masks: Iterable[Path]) -> set[int]:
     """Return the values that occur, ignore left out; unreadable files are reported when all are checked."""
     values: set[int] = set()
     for file in masks:
-        values.update(inspect_file(file, "mask").values.keys() - {IGNORE_INDEX})
+        values.update(inspect_file(file, mask_facts).values.keys() - {IGNORE_INDEX})
         if values == set(range(len(SEGMENTATION_NAMES))):
             break  # the contest's list; a value beyond it is reported by its file
     return values

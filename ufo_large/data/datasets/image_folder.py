@@ -2,16 +2,9 @@
 
 from pathlib import Path
 
-from ufo_large.data.datasets.base import (
-    IMAGE_SUFFIXES,
-    Example,
-    Findings,
-    Reporter,
-    SourceTask,
-    list_images,
-    numbered_info,
-)
+from ufo_large.data.datasets.base import IMAGE_SUFFIXES, list_images
 from ufo_large.data.datasets.split_names import report_unread, split_folders, subfolders
+from ufo_large.structures import Example, Findings, Reporter, SourceTask, numbered_info
 
 UNREAD_SUFFIXES = (".jfif", ".jpe", ".gif", ".heic", ".heif", ".avif", ".jp2", ".tga", ".pgm")
 
@@ -69,7 +62,7 @@ def _read_split(folder: Path, names: list[str], report: Reporter) -> list[Exampl
     else:
         _report_loose(folder, names, bool(found), report)
     return [
-        Example(image=path, file_name=name, image_id=i, where=str(path), label=label)
+        Example(image=path, file_name=name, image_id=i, where=str(path), truth=label)
         for i, (name, path, label) in enumerate(found, 1)
     ]
 

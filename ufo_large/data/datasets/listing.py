@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from ufo_large.data.datasets.base import FIX_REMEDY, Example, Reporter, list_images, numbered_lines
+from ufo_large.data.datasets.base import list_images, numbered_lines
+from ufo_large.structures import FIX_REMEDY, Example, Reporter
 
 
 def read_image_list(file: Path, folder: Path, report: Reporter, with_labels: bool) -> list[Example]:
@@ -26,7 +27,7 @@ def read_image_list(file: Path, folder: Path, report: Reporter, with_labels: boo
             )
         else:
             examples[name] = Example(
-                image=present[name], file_name=name, image_id=position, where=where, label=label
+                image=present[name], file_name=name, image_id=position, where=where, truth=label
             )
     return list(examples.values())
 

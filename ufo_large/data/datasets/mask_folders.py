@@ -9,17 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ufo_large.data.datasets.annotation_files import unread_annotations
-from ufo_large.data.datasets.base import (
-    Findings,
-    MaskCoding,
-    Reporter,
-    SourceTask,
-    list_images,
-    read_class_names,
-)
+from ufo_large.data.datasets.base import list_images, read_class_names
 from ufo_large.data.datasets.contest_seg import SEGMENTATION_NAMES
 from ufo_large.data.datasets.pairs import Files, by_stem, masked_source
 from ufo_large.data.datasets.split_names import report_unread, splits_among, subfolders
+from ufo_large.kinds.masks import MaskCoding
+from ufo_large.structures import Findings, Reporter, SourceTask
 
 TRAIN_ID = "_train_id"
 

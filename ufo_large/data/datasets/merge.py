@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from ufo_large.data.datasets.base import Example, SourceTask, joined
-from ufo_large.structures import TaskInfo
+from ufo_large.data.datasets.base import joined
+from ufo_large.kinds import kind_of
+from ufo_large.structures import Example, SourceTask, TaskInfo
 
 
 def names_of_several(name: str, tasks: Sequence[str]) -> dict[str, str]:
@@ -39,7 +40,7 @@ def _merge(first: SourceTask, second: SourceTask) -> SourceTask:
     info, new_labels = _merge_infos(first.info, second.info)
     splits = {split: list(examples) for split, examples in first.splits.items()}
     for split, examples in second.splits.items():
-        moved = [_relabel(example, new_labels) for example in examples]
+        moved = [_relabel(info, example, new_labels) for example in examples]
         splits[split] = joined(splits.get(split, []), moved)
     return SourceTask(info, splits)
 
@@ -75,18 +76,14 @@ def keep_to(tasks: list[SourceTask], known: Mapping[str, TaskInfo]) -> list[Sour
             continue
         new_labels = [info.class_names.index(name) for name in task.info.class_names]
         splits = {
-            split: [_relabel(e, new_labels) for e in examples] for split, examples in task.splits.items()
+            split: [_relabel(info, e, new_labels) for e in examples]
+            for split, examples in task.splits.items()
         }
         kept.append(SourceTask(info, splits))
     return kept
 
 
-def _relabel(example: Example, new_labels: list[int]) -> Example:
-    return replace(
-        example,
-        label=None if example.label is None else new_labels[example.label],
-        boxes=None
-        if example.boxes is None
-        else tuple(replace(box, label=new_labels[box.label]) for box in example.boxes),
-        mask_coding=None if example.mask_coding is None else example.mask_coding.renumbered(new_labels),
-    )
+def _relabel(info: TaskInfo, example: Example, new_labels: list[int]) -> Example:
+    if not example.labeled:
+        return example
+    return replace(example, truth=kind_of(info).relabelled(example.truth, new_labels))

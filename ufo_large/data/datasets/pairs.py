@@ -1,17 +1,12 @@
 """Pair pictures with their masks by name; never by position."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from ufo_large.data.datasets.base import (
-    FIX_REMEDY,
-    Example,
-    Findings,
-    MaskCoding,
-    Reporter,
-    SourceTask,
-    list_images,
-    numbered_info,
-)
+from ufo_large.data.datasets.base import list_images
+from ufo_large.kinds.masks import MaskCoding, MaskFile
+from ufo_large.structures import FIX_REMEDY, Example, Findings, Reporter, SourceTask, numbered_info
 
 Files = dict[str, Path]
 
@@ -22,16 +17,24 @@ def pair_masks(
     coding: MaskCoding,
     report: Reporter,
 ) -> list[Example]:
-    """Return one example a picture, sorted as `images`; both dicts map a pairing stem to a file.
+    """Return one example per picture; see `paired_examples`."""
+    truth = lambda stem: MaskFile(path=masks[stem], coding=coding)
+    return paired_examples(images, masks, truth, "mask", report)
 
-    `masks` None means a split without ground truth. A picture without mask, or a mask without picture, is
-    reported and left out.
+
+def paired_examples(
+    images: Files, maps: Files | None, truth: Callable[[str], Any], what: str, report: Reporter
+) -> list[Example]:
+    """Return one example per picture, sorted as `images`; both dicts map a pairing stem to a file.
+
+    `truth(stem)` is the annotation of a pair. `maps` None means a split without ground truth. A picture
+    without its map (`what` it is called), or a map without picture, is reported and left out.
     """
-    wanted = images if masks is None else {stem: p for stem, p in images.items() if stem in masks}
+    wanted = images if maps is None else {stem: p for stem, p in images.items() if stem in maps}
     for stem, path in images.items():
         if stem not in wanted:
-            report.add("missing", f"{path}: no mask named {stem}; add it, or {FIX_REMEDY}", path)
-    for stem, path in (masks or {}).items():
+            report.add("missing", f"{path}: no {what} named {stem}; add it, or {FIX_REMEDY}", path)
+    for stem, path in (maps or {}).items():
         if stem not in images:
             told = f"{path}: no picture named {stem}; add it, or {FIX_REMEDY}"
             report.add("missing", told, path, keeps_images=True)
@@ -41,8 +44,7 @@ def pair_masks(
             file_name=path.name,
             image_id=number,
             where=str(path),
-            mask=None if masks is None else masks[stem],
-            mask_coding=None if masks is None else coding,
+            truth=None if maps is None else truth(stem),
         )
         for number, (stem, path) in enumerate(wanted.items(), 1)
     ]

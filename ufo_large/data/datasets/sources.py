@@ -2,15 +2,17 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ufo_large.data.datasets.annotation_files import unread_annotations
-from ufo_large.data.datasets.base import Findings, SourceTask
 from ufo_large.data.datasets.camvid import is_camvid_folder, read_camvid_folder
 from ufo_large.data.datasets.cityscapes import is_cityscapes_folder, read_cityscapes_folder
 from ufo_large.data.datasets.coco import is_coco_folder, read_coco_folder
 from ufo_large.data.datasets.contest import contest_roots, read_contest
+from ufo_large.data.datasets.depth_folders import is_depth_folder, read_depth_folder
 from ufo_large.data.datasets.fixed import is_fixed_folder, read_fixed_folder
 from ufo_large.data.datasets.image_folder import is_image_folder, read_image_folder
 from ufo_large.data.datasets.label_tables import unread_tables
@@ -18,22 +20,64 @@ from ufo_large.data.datasets.mask_folders import is_mask_folder, read_mask_folde
 from ufo_large.data.datasets.merge import keep_to, merge_tasks, renamed
 from ufo_large.data.datasets.no_classes import no_class_folders
 from ufo_large.data.datasets.voc import is_voc_folder, read_voc_folder
-from ufo_large.structures import TaskInfo
+from ufo_large.kinds import kind_of, require_kind
+from ufo_large.structures import Findings, SourceTask, TaskInfo
 
-# first match wins: what it is called, does a folder look like it, its task's name, its reader
-SINGLE_TASK_LAYOUTS = (
-    ("COCO (annotations/instances_<split>.json)", is_coco_folder, "dec", read_coco_folder),
-    ("VOC (Annotations/, JPEGImages/)", is_voc_folder, "dec", read_voc_folder),
-    ("Cityscapes (leftImg8bit/, gtFine/)", is_cityscapes_folder, "seg", read_cityscapes_folder),
-    ("CamVid (<split>annot/, or label_colors.txt)", is_camvid_folder, "seg", read_camvid_folder),
-    ("BDD100K, or images/ beside masks/", is_mask_folder, "seg", read_mask_folder),
-    ("class folders ([<split>/]<class>/*.jpg)", is_image_folder, "cls", read_image_folder),
-)
-# folders alone say little: what tells that they are another tool's is looked for before they are read
-OTHER_TOOLS = {
-    read_mask_folder: (unread_instead_of_masks,),
-    read_image_folder: (unread_annotations, unread_tables, no_class_folders),
-}
+Read = Callable[[Path, str, Findings], SourceTask]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """One way to lay out the data of one task in a folder.
+
+    `name`: for messages. `looks_like(root)`: whether a folder has it. `task`: its task's name where the user
+    gives none. `read(root, task, findings)`: its reader. `other_tools`: functions that say what tells that a
+    folder is another tool's, looked at before it is read, because folders alone say little. `takes_count`:
+    the reader takes `count`, the number of classes that its files do not say.
+    """
+
+    name: str
+    looks_like: Callable[[Path], bool]
+    task: str
+    read: Read
+    other_tools: tuple[Callable[[Path], str], ...] = ()
+    takes_count: bool = False
+
+
+def _layout(name: str, looks_like: Callable[[Path], bool], task: str, read: Read, **more: Any) -> Layout:
+    return Layout(name=name, looks_like=looks_like, task=task, read=read, **more)
+
+
+BY_CLASS = (unread_annotations, unread_tables, no_class_folders)
+# the first that fits is taken
+LAYOUTS = [
+    _layout("COCO (annotations/instances_<split>.json)", is_coco_folder, "dec", read_coco_folder),
+    _layout("VOC (Annotations/, JPEGImages/)", is_voc_folder, "dec", read_voc_folder),
+    _layout("depth maps (images/, depth/, depth.json)", is_depth_folder, "depth", read_depth_folder),
+    _layout("Cityscapes (leftImg8bit/, gtFine/)", is_cityscapes_folder, "seg", read_cityscapes_folder),
+    _layout("CamVid (<split>annot/, or label_colors.txt)", is_camvid_folder, "seg", read_camvid_folder),
+    _layout(
+        "BDD100K, or images/ beside masks/",
+        is_mask_folder,
+        "seg",
+        read_mask_folder,
+        other_tools=(unread_instead_of_masks,),
+        takes_count=True,
+    ),
+    _layout(
+        "class folders ([<split>/]<class>/*.jpg)",
+        is_image_folder,
+        "cls",
+        read_image_folder,
+        other_tools=BY_CLASS,
+    ),
+]
+
+
+def register_layout(layout: Layout) -> None:
+    """Add a layout, as a plugin does; it is asked before those of the package."""
+    if layout.name not in (known.name for known in LAYOUTS):
+        LAYOUTS.insert(0, layout)
 
 
 def read_sources(
@@ -64,6 +108,8 @@ def read_sources(
     tasks = [
         task for name, roots in contest.items() for task in read_contest(roots, findings, counts, known, name)
     ]
+    for task in tasks + others:
+        require_kind(task.info)
     merged = keep_to(merge_tasks(tasks + others), known)
     _refuse_idle_counts(merged, counts)
     _report_single_classes(merged, findings)
@@ -73,7 +119,7 @@ def read_sources(
 def _report_single_classes(tasks: list[SourceTask], findings: Findings) -> None:
     """A network that chooses among one class is always right; such data is most often misread."""
     for task in tasks:
-        if task.info.num_classes == 1 and task.info.kind != "detection":
+        if task.info.num_classes == 1 and kind_of(task.info).compares_classes:
             told = f"{task.info.class_names[0]} is its only class, so every answer is right"
             remedy = "add a folder or list with another class, or keep to other shards with --like SHARDS"
             findings.at(task.info.name).add("classes", f"{task.info.name}: {told}; {remedy}", "")
@@ -98,16 +144,14 @@ def _split_entry(entry: str) -> tuple[str, Path]:
 
 
 def _read_single_task(path: Path, name: str, findings: Findings, counts: Mapping[str, int]) -> SourceTask:
-    for _, looks_like, task, read in SINGLE_TASK_LAYOUTS:
-        if looks_like(path):
-            for told in filter(None, (look(path) for look in OTHER_TOOLS.get(read, ()))):
+    for layout in LAYOUTS:
+        if layout.looks_like(path):
+            for told in filter(None, (look(path) for look in layout.other_tools)):
                 raise ValueError(told)
-            # only plain masks do not say their classes themselves
-            options = {"count": counts.get(name or task)} if read is read_mask_folder else {}
-            return read(path, name or task, findings, **options)
+            task = name or layout.task
+            options = {"count": counts.get(task)} if layout.takes_count else {}
+            return layout.read(path, task, findings, **options)
     if told := unread_annotations(path) or unread_tables(path):
         raise ValueError(told)
-    layouts = "; ".join(
-        ["the contest's roots (cls/, dec/, seg/)", *(entry[0] for entry in SINGLE_TASK_LAYOUTS)]
-    )
-    raise ValueError(f"{path}: no layout that is known. Known: {layouts}")
+    known = "; ".join(["the contest's roots (cls/, dec/, seg/)", *(layout.name for layout in LAYOUTS)])
+    raise ValueError(f"{path}: no layout that is known. Known: {known}")

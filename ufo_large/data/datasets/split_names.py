@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from ufo_large.data.datasets.base import Reporter
 from ufo_large.data.shard_index import SPLITS
+from ufo_large.structures import Reporter
 
 SPLIT_NAMES = {
     "train": "train",

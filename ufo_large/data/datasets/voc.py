@@ -5,18 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
-from ufo_large.data.datasets.base import (
-    FIX_REMEDY,
-    Box,
-    Example,
-    Findings,
-    Reporter,
-    SourceTask,
-    list_images,
-    numbered_info,
-    numbered_lines,
-)
+from ufo_large.data.datasets.base import list_images, numbered_lines
 from ufo_large.data.datasets.split_names import splits_among
+from ufo_large.kinds.boxes import Box
+from ufo_large.structures import FIX_REMEDY, Example, Findings, Reporter, SourceTask, numbered_info
 
 # VOC counts pixels from 1 and includes the last: left and top edges move by one
 FIRST_PIXEL = 1.0
@@ -91,7 +83,7 @@ def _read_image(root: Path, image: Path, number: int, report: Reporter) -> tuple
         image_id=number,
         where=str(file),
         size=_read_size(tree),
-        boxes=tuple(boxes),
+        truth=tuple(boxes),
     )
     return example, names
 
@@ -117,5 +109,5 @@ def _read_size(tree: ElementTree.Element) -> tuple[int, int] | None:
 
 
 def _with_labels(example: Example, used: list[str], names: list[str]) -> Example:
-    boxes = (replace(box, label=names.index(name)) for box, name in zip(example.boxes, used, strict=True))
-    return replace(example, boxes=tuple(boxes))
+    boxes = (replace(box, label=names.index(name)) for box, name in zip(example.truth, used, strict=True))
+    return replace(example, truth=tuple(boxes))

@@ -1,23 +1,19 @@
-"""Changes that need no decoding: mirror an example, shift its colours."""
+"""Changes that need no decoding: mirror a view, shift its colours."""
 
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from ufo_large.data.transforms.base import Example
+from ufo_large.data.transforms.base import View
 
 HUE_SHARE = 0.1
 
 
-def mirrored(example: Example) -> Example:
-    """Return the example flipped left to right, boxes and mask with it."""
-    flip = F.horizontal_flip
-    return Example(
-        image=flip(example.image),
-        labels=example.labels,
-        boxes=None if example.boxes is None else flip(example.boxes),
-        mask=None if example.mask is None else flip(example.mask),
-    )
+def mirrored(view: View) -> View:
+    """Return the view flipped left to right, boxes and masks with it."""
+    moved = lambda t: F.horizontal_flip(t) if isinstance(t, tv_tensors.TVTensor) else t
+    targets = None if view.targets is None else {name: moved(t) for name, t in view.targets.items()}
+    return View(image=moved(view.image), targets=targets)
 
 
 def colour_jitter(strength: float) -> list[v2.Transform]:

@@ -1,6 +1,6 @@
 """What a transform takes and gives, and the random state it draws from.
 
-An example is an image with its targets as torchvision tv_tensors, so that any torchvision v2 transform
+A view is an image with its targets as torchvision tv_tensors, so that any torchvision v2 transform
 moves boxes and masks with the picture. All randomness comes from torch's CPU generator, which `hermetic`
 seeds for one sample and puts back: augmentation depends on the sample's draw alone, not on workers, ranks
 or the model's RNG.
@@ -10,27 +10,25 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from ufo_large.data.shards import RawSample, SplitReader
-from ufo_large.structures import KINDS, TaskBatch, TaskInfo
+from ufo_large.data.shards import SplitReader
+from ufo_large.structures import RawSample, TaskBatch, TaskInfo
 
 
 @dataclass(slots=True)
-class Example:
+class View:
     """One image ready to be batched, uint8 [3, h, w] at most as large as the canvas.
 
-    `labels`: int64, [1] class or [N] of the boxes, None without ground truth. `boxes`: XYXY pixels of
-    `image`.
+    `targets`: what the task's kind loads, in pixels of `image`; None without ground truth.
     """
 
     image: tv_tensors.Image
-    labels: Tensor | None = None
-    boxes: tv_tensors.BoundingBoxes | None = None
-    mask: tv_tensors.Mask | None = None
+    targets: dict[str, Tensor] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -38,9 +36,13 @@ class Example:
 
 
 class Transform(ABC):
-    """From a stored sample to an example that fits a canvas; and from a batch to a mixed batch."""
+    """From a stored sample to a view that fits a canvas; and from a batch to a mixed batch.
 
-    kinds: tuple[str, ...] = KINDS
+    `name`: what a recipe calls it. `kinds`: the kinds of task it is for; empty: all.
+    """
+
+    name: ClassVar[str]
+    kinds: tuple[str, ...] = ()
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config:
@@ -50,8 +52,8 @@ class Transform(ABC):
             raise NotImplementedError
 
     @abstractmethod
-    def __call__(self, raw: RawSample, canvas: tuple[int, int]) -> Example:
-        """Return the example; `canvas` is (height, width). Raises BadSample for unreadable bytes."""
+    def __call__(self, raw: RawSample, canvas: tuple[int, int]) -> View:
+        """Return the view; `canvas` is (height, width). Raises BadSample for unreadable bytes."""
 
     def mix(self, batch: TaskBatch) -> TaskBatch:
         """Return the batch, with images mixed where the transform does that."""

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 import torch
 from torchvision.transforms import v2
 
-from ufo_large.data.shards import RawSample, SplitReader
+from ufo_large.data.shards import SplitReader
 from ufo_large.data.transforms.appearance import check_range, check_share, colour_jitter, mirrored, repainted
-from ufo_large.data.transforms.base import Example, Transform, chance, log_uniform, pick, uniform
-from ufo_large.data.transforms.window import Window, fit, load, scaled
-from ufo_large.structures import ClassTargets, TaskBatch, TaskInfo
+from ufo_large.data.transforms.base import Transform, View, chance, log_uniform, pick, uniform
+from ufo_large.data.transforms.window import fit, load, scaled
+from ufo_large.structures import RawSample, TaskBatch, TaskInfo, Window
 
 CROP_ATTEMPTS = 10
 
@@ -21,6 +21,7 @@ class ClassificationTransform(Transform):
     The crop is cut before it is scaled, and the JPEG is decoded no larger than the crop needs.
     """
 
+    name = "classification"
     kinds = ("classification",)
 
     @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +61,7 @@ class ClassificationTransform(Transform):
             return ClassificationTransform(self, info, keep_aspect)
 
     def __init__(self, config: Config, info: TaskInfo, keep_aspect: bool):
-        self.config, self.keep_aspect = config, keep_aspect
+        self.config, self.info, self.keep_aspect = config, info, keep_aspect
         steps = colour_jitter(config.colour)
         if config.rand_augment:
             steps.append(v2.RandAugment(num_ops=2, magnitude=config.rand_augment))
@@ -73,15 +74,15 @@ class ClassificationTransform(Transform):
             if alpha > 0
         ]
 
-    def __call__(self, raw: RawSample, canvas: tuple[int, int]) -> Example:
+    def __call__(self, raw: RawSample, canvas: tuple[int, int]) -> View:
         top, left, height, width = self._crop(raw.sample.height, raw.sample.width)
         factor_y, factor_x = fit(height, width, canvas, self.keep_aspect)
         out = scaled(height, factor_y, canvas[0]), scaled(width, factor_x, canvas[1])
-        example = load(raw, Window(top, left, height, width, *out), "classification")
+        view = load(raw, Window(top, left, height, width, *out), self.info)
         if chance(self.config.flip):
-            example = mirrored(example)
-        example.image = repainted(example.image, self.appearance)
-        return example
+            view = mirrored(view)
+        view.image = repainted(view.image, self.appearance)
+        return view
 
     def _crop(self, height: int, width: int) -> tuple[int, int, int, int]:
         """Draw (top, left, height, width); the whole image when no drawn crop fits into it."""
@@ -96,9 +97,9 @@ class ClassificationTransform(Transform):
 
     def mix(self, batch: TaskBatch) -> TaskBatch:
         """Mix each image with its neighbour; `soft_BK` holds the mixed labels, `labels_B` the own ones."""
-        if not self.mixers or not isinstance(batch.targets, ClassTargets):
+        if not self.mixers or batch.targets is None:
             return batch
         mixer = self.mixers[pick(len(self.mixers))]
         images, soft_BK = mixer(batch.images_BCHW.float(), batch.targets.labels_B)
         images = images.round().clamp(0, 255).to(torch.uint8)
-        return replace(batch, images_BCHW=images, targets=ClassTargets(batch.targets.labels_B, soft_BK))
+        return replace(batch, images_BCHW=images, targets=replace(batch.targets, soft_BK=soft_BK))

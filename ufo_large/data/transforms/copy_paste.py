@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torchvision import tv_tensors
 
-from ufo_large.media.decode import BadSample
 from ufo_large.data.shards import SplitReader
-from ufo_large.data.transforms.base import Example, log_uniform, pick
-from ufo_large.data.transforms.window import Window, fit, load, scaled
+from ufo_large.data.transforms.base import View, log_uniform, pick
+from ufo_large.data.transforms.window import fit, load, scaled
+from ufo_large.structures import BadSample, TaskInfo, Window
 
 MARGIN = 0.2
 ZOOM = (0.7, 1.4)
@@ -21,16 +21,16 @@ PLACES_TRIED = 10
 class RareObjects:
     """Draws objects of a data set so that every class comes equally often."""
 
-    def __init__(self, reader: SplitReader):
-        self.reader = reader
+    def __init__(self, reader: SplitReader, info: TaskInfo):
+        self.reader, self.info = reader, info
         owner = np.repeat(np.arange(len(reader)), np.diff(reader.label_starts))
-        usable = ~reader.crowds
+        usable = ~reader.columns["crowds"]
         self.boxes_by_class = [
             np.stack([owner, np.arange(len(owner))], axis=1)[usable & (reader.labels == label)]
             for label in np.unique(reader.labels[usable])
         ]
 
-    def draw(self, canvas: tuple[int, int], keep_aspect: bool) -> Example | None:
+    def draw(self, canvas: tuple[int, int], keep_aspect: bool) -> View | None:
         """Return a patch around a random object at about the scale it has on the canvas.
 
         None when the data set has no objects, the object fills half the canvas, or its image is broken; a
@@ -44,11 +44,11 @@ class RareObjects:
         size = (sample.height, sample.width)
         zoom = log_uniform(*ZOOM)
         factors = [factor * zoom for factor in fit(*size, canvas, keep_aspect)]
-        window = _around(self.reader.boxes_xyxy[row], size, factors, canvas)
+        window = _around(self.reader.columns["boxes_xyxy"][row], size, factors, canvas)
         if window is None:
             return None
         try:
-            return load(self.reader.read(index), window, "detection")
+            return load(self.reader.read(index), window, self.info)
         except BadSample:
             return None
 
@@ -67,16 +67,16 @@ def _around(box_xyxy: np.ndarray, size, factors, canvas) -> Window | None:
     return Window(top, left, height, width, *(scaled(out[i], 1.0, canvas[i]) for i in range(2)))
 
 
-def paste(example: Example, patch: Example) -> Example:
-    """Return the example with the patch where it covers no box; unchanged when no such place is found."""
-    (height, width), (patch_height, patch_width) = example.size, patch.size
+def paste(view: View, patch: View) -> View:
+    """Return the view with the patch where it covers no box; unchanged when no such place is found."""
+    (height, width), (patch_height, patch_width) = view.size, patch.size
     if patch_height > height or patch_width > width:
-        return example
+        return view
     for _ in range(PLACES_TRIED):
         top, left = pick(height - patch_height + 1), pick(width - patch_width + 1)
-        if not _touches(example.boxes, top, left, patch_height, patch_width):
-            return _pasted(example, patch, top, left)
-    return example
+        if not _touches(view.targets["boxes"], top, left, patch_height, patch_width):
+            return _pasted(view, patch, top, left)
+    return view
 
 
 def _touches(boxes: torch.Tensor, top: int, left: int, height: int, width: int) -> bool:
@@ -84,19 +84,19 @@ def _touches(boxes: torch.Tensor, top: int, left: int, height: int, width: int) 
     return bool(((x0 < left + width) & (x1 > left) & (y0 < top + height) & (y1 > top)).any())
 
 
-def _pasted(example: Example, patch: Example, top: int, left: int) -> Example:
+def _pasted(view: View, patch: View, top: int, left: int) -> View:
     height, width = patch.size
-    image = example.image.clone()
+    image = view.image.clone()
     place = image[:, top : top + height, left : left + width]
     alpha = _fade(height)[:, None] * _fade(width)
     place.copy_((alpha * patch.image + (1 - alpha) * place).round().to(torch.uint8))
-    moved = patch.boxes + torch.tensor([left, top, left, top])
-    boxes = tv_tensors.BoundingBoxes(
-        torch.cat([example.boxes, moved]), format="XYXY", canvas_size=example.size
-    )
-    return Example(
-        image=tv_tensors.Image(image), boxes=boxes, labels=torch.cat([example.labels, patch.labels])
-    )
+    moved = patch.targets["boxes"] + torch.tensor([left, top, left, top])
+    boxes = torch.cat([view.targets["boxes"], moved])
+    targets = {
+        "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=view.size),
+        "labels": torch.cat([view.targets["labels"], patch.targets["labels"]]),
+    }
+    return View(image=tv_tensors.Image(image), targets=targets)
 
 
 def _fade(length: int) -> torch.Tensor:

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 import torch
 from torchvision import tv_tensors
 
-from ufo_large.media.decode import BadSample
-from ufo_large.data.shards import RawSample, SplitReader
+from ufo_large.data.shards import SplitReader
 from ufo_large.data.transforms.appearance import check_range, check_share, colour_jitter, mirrored, repainted
-from ufo_large.data.transforms.base import Example, Transform, chance, log_uniform, pick, uniform
+from ufo_large.data.transforms.base import Transform, View, chance, log_uniform, pick, uniform
 from ufo_large.data.transforms.copy_paste import RareObjects, paste
 from ufo_large.data.transforms.jitter import jittered_window
 from ufo_large.data.transforms.window import load
-from ufo_large.structures import TaskInfo
+from ufo_large.structures import BadSample, RawSample, TaskInfo
 
 MOSAIC_SPLIT = (0.3, 0.7)
 
@@ -20,6 +19,7 @@ MOSAIC_SPLIT = (0.3, 0.7)
 class DetectionTransform(Transform):
     """Large-scale jitter (Ghiasi et al. 2020, arXiv:2012.07177) and what the config adds to it."""
 
+    name = "detection"
     kinds = ("detection",)
 
     @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,33 +49,33 @@ class DetectionTransform(Transform):
                 )
 
         def build(self, reader: SplitReader, info: TaskInfo, keep_aspect: bool) -> "DetectionTransform":
-            return DetectionTransform(self, reader, keep_aspect)
+            return DetectionTransform(self, reader, info, keep_aspect)
 
-    def __init__(self, config: Config, reader: SplitReader, keep_aspect: bool):
-        self.config, self.reader, self.keep_aspect = config, reader, keep_aspect
+    def __init__(self, config: Config, reader: SplitReader, info: TaskInfo, keep_aspect: bool):
+        self.config, self.reader, self.info, self.keep_aspect = config, reader, info, keep_aspect
         self.colour = colour_jitter(config.colour)
-        self.rare = RareObjects(reader) if config.copy_paste else None
+        self.rare = RareObjects(reader, info) if config.copy_paste else None
 
-    def __call__(self, raw: RawSample, canvas: tuple[int, int]) -> Example:
-        example = self._mosaic(raw, canvas) if chance(self.config.mosaic) else self._view(raw, canvas)
+    def __call__(self, raw: RawSample, canvas: tuple[int, int]) -> View:
+        view = self._mosaic(raw, canvas) if chance(self.config.mosaic) else self._view(raw, canvas)
         if self.rare is not None:
             for _ in range(self.config.copy_paste):
                 patch = self.rare.draw(canvas, self.keep_aspect)
-                example = example if patch is None else paste(example, patch)
+                view = view if patch is None else paste(view, patch)
         if chance(self.config.flip):
-            example = mirrored(example)
-        example.image = repainted(example.image, self.colour)
-        return example
+            view = mirrored(view)
+        view.image = repainted(view.image, self.colour)
+        return view
 
-    def _view(self, raw: RawSample, canvas: tuple[int, int], cover: tuple[int, int] | None = None) -> Example:
+    def _view(self, raw: RawSample, canvas: tuple[int, int], cover: tuple[int, int] | None = None) -> View:
         size = (raw.sample.height, raw.sample.width)
-        boxes = raw.boxes_xyxy[~raw.crowds]
+        boxes = raw.columns["boxes_xyxy"][~raw.columns["crowds"]]
         focused = chance(self.config.focus) and len(boxes) > 0
         focus = boxes[pick(len(boxes))] if focused else None
         zoom = log_uniform(*self.config.scale)
-        return load(raw, jittered_window(size, canvas, zoom, self.keep_aspect, focus, cover), "detection")
+        return load(raw, jittered_window(size, canvas, zoom, self.keep_aspect, focus, cover), self.info)
 
-    def _mosaic(self, raw: RawSample, canvas: tuple[int, int]) -> Example:
+    def _mosaic(self, raw: RawSample, canvas: tuple[int, int]) -> View:
         """Fill four quarters around a random point, the first with `raw`, the others with random images."""
         split_y, split_x = (round(side * uniform(*MOSAIC_SPLIT)) for side in canvas)
         image = torch.zeros(3, *canvas, dtype=torch.uint8)
@@ -86,12 +86,12 @@ class DetectionTransform(Transform):
             if part is None:
                 continue
             image[:, top : top + height, left : left + width] = part.image
-            boxes.append(part.boxes + torch.tensor([left, top, left, top]))
-            labels.append(part.labels)
+            boxes.append(part.targets["boxes"] + torch.tensor([left, top, left, top]))
+            labels.append(part.targets["labels"])
         joined = tv_tensors.BoundingBoxes(torch.cat(boxes), format="XYXY", canvas_size=canvas)
-        return Example(image=tv_tensors.Image(image), boxes=joined, labels=torch.cat(labels))
+        return View(image=tv_tensors.Image(image), targets={"boxes": joined, "labels": torch.cat(labels)})
 
-    def _part(self, raw: RawSample | None, canvas: tuple[int, int], cover: tuple[int, int]) -> Example | None:
+    def _part(self, raw: RawSample | None, canvas: tuple[int, int], cover: tuple[int, int]) -> View | None:
         """Return a part of `raw`, or of a random sample; None (a black quarter) where that one is broken.
 
         A broken partner is reported when its own turn comes.

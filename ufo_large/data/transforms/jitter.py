@@ -5,7 +5,8 @@ import math
 import numpy as np
 
 from ufo_large.data.transforms.base import pick
-from ufo_large.data.transforms.window import Window, fit, scaled
+from ufo_large.data.transforms.window import fit, scaled
+from ufo_large.structures import Window
 
 
 def jittered_window(

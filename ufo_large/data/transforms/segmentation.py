@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ufo_large.media.decode import decode_labels
-from ufo_large.data.shards import RawSample, SplitReader
+from ufo_large.data.shards import SplitReader
 from ufo_large.data.transforms.appearance import check_range, check_share, colour_jitter, mirrored, repainted
-from ufo_large.data.transforms.base import Example, Transform, chance, log_uniform
+from ufo_large.data.transforms.base import Transform, View, chance, log_uniform
 from ufo_large.data.transforms.jitter import jittered_window
-from ufo_large.data.transforms.window import Window, load
-from ufo_large.structures import IGNORE_INDEX, TaskInfo
+from ufo_large.data.transforms.window import load
+from ufo_large.media.decode import decode_labels
+from ufo_large.structures import IGNORE_INDEX, RawSample, TaskInfo, Window
 
 CROP_ATTEMPTS = 10
 
@@ -18,6 +18,7 @@ CROP_ATTEMPTS = 10
 class SegmentationTransform(Transform):
     """Random zoom and crop of image and mask."""
 
+    name = "segmentation"
     kinds = ("segmentation",)
 
     @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,26 +43,26 @@ class SegmentationTransform(Transform):
                 raise ValueError(f"colour {self.colour} must not be negative")
 
         def build(self, reader: SplitReader, info: TaskInfo, keep_aspect: bool) -> "SegmentationTransform":
-            return SegmentationTransform(self, keep_aspect)
+            return SegmentationTransform(self, info, keep_aspect)
 
-    def __init__(self, config: Config, keep_aspect: bool):
-        self.config, self.keep_aspect = config, keep_aspect
+    def __init__(self, config: Config, info: TaskInfo, keep_aspect: bool):
+        self.config, self.info, self.keep_aspect = config, info, keep_aspect
         self.colour = colour_jitter(config.colour)
 
-    def __call__(self, raw: RawSample, canvas: tuple[int, int]) -> Example:
-        example = load(raw, self._window(raw, canvas), "segmentation")
+    def __call__(self, raw: RawSample, canvas: tuple[int, int]) -> View:
+        view = load(raw, self._window(raw, canvas), self.info)
         if chance(self.config.flip):
-            example = mirrored(example)
-        example.image = repainted(example.image, self.colour)
-        return example
+            view = mirrored(view)
+        view.image = repainted(view.image, self.colour)
+        return view
 
     def _window(self, raw: RawSample, canvas: tuple[int, int]) -> Window:
         size = (raw.sample.height, raw.sample.width)
         zoom = log_uniform(*self.config.scale)
         window = jittered_window(size, canvas, zoom, self.keep_aspect)
-        if self.config.max_share == 1 or raw.mask is None or (window.height, window.width) == size:
+        if self.config.max_share == 1 or raw.target is None or (window.height, window.width) == size:
             return window
-        mask = decode_labels(raw.mask)
+        mask = decode_labels(raw.target)
         for _ in range(CROP_ATTEMPTS - 1):
             if largest_share(mask, window) <= self.config.max_share:
                 break
@@ -71,6 +72,5 @@ class SegmentationTransform(Transform):
 
 def largest_share(mask_HW: np.ndarray, window: Window) -> float:
     """Return the share of the most frequent class among the labelled pixels of the window."""
-    part = mask_HW[window.top : window.top + window.height, window.left : window.left + window.width]
-    counts = np.bincount(part.reshape(-1), minlength=IGNORE_INDEX + 1)[:IGNORE_INDEX]
+    counts = np.bincount(window.cut(mask_HW).reshape(-1), minlength=IGNORE_INDEX + 1)[:IGNORE_INDEX]
     return counts.max() / max(1, counts.sum())

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ufo_large.data.datasets.base import Example, Reporter
+from ufo_large.kinds.masks import MaskFile
 from ufo_large.media.pictures import FileFacts
-from ufo_large.structures import IGNORE_INDEX, TaskInfo
+from ufo_large.structures import IGNORE_INDEX, Example, Reporter, TaskInfo
 
 
 def report_ignored_class(
@@ -16,22 +16,23 @@ def report_ignored_class(
 
     Masks of 0 and 255, as many tools write them for two classes, are the usual case.
     """
-    masked = [e for e in examples if e.mask is not None and _ignores_255(e) and not facts[e.mask].error]
-    values = Counter(value for e in masked for value in facts[e.mask].values)
-    labels = {e.mask_coding.label_of(value) for e in masked for value in facts[e.mask].values}
+    masks = [e.truth for e in examples if e.labeled and _ignores_255(e.truth)]
+    masks = [mask for mask in masks if not facts[mask.path].error]
+    values = Counter(value for mask in masks for value in facts[mask.path].values)
+    labels = {mask.coding.label_of(value) for mask in masks for value in facts[mask.path].values}
     shown = labels - {IGNORE_INDEX}
     if not values[IGNORE_INDEX] or len(shown) > 1 or info.num_classes < 2:
         return
     unseen = ", ".join(name for label, name in enumerate(info.class_names) if label not in shown)
-    told = f"{len(masked)} masks hold {' and '.join(map(str, sorted(values)))} alone"
+    told = f"{len(masks)} masks hold {' and '.join(map(str, sorted(values)))} alone"
     remedy = f"write {_first_unseen(info, shown)} for 255 if it is that class, or add masks that show it"
-    first = next(e.mask for e in masked if IGNORE_INDEX in facts[e.mask].values)
+    first = next(mask.path for mask in masks if IGNORE_INDEX in facts[mask.path].values)
     why = f"255 means ignore, so no pixel is of {unseen}"
     report.add("classes", f"{info.name}/{report.split}: {told}; {why}; {remedy}", first)
 
 
-def _ignores_255(example: Example) -> bool:
-    return example.mask_coding.colors is None and example.mask_coding.label_of(IGNORE_INDEX) == IGNORE_INDEX
+def _ignores_255(mask: MaskFile) -> bool:
+    return mask.coding.colors is None and mask.coding.label_of(IGNORE_INDEX) == IGNORE_INDEX
 
 
 def _first_unseen(info: TaskInfo, shown: set[int]) -> int:

@@ -8,11 +8,12 @@ from ufo_large.balancing import METHODS, Balancer
 from ufo_large.config import choice, did_you_mean
 from ufo_large.data.loader import LoaderConfig
 from ufo_large.distributed.ema import ShardedEma
+from ufo_large.kinds import KINDS
 from ufo_large.models.multitask import MultitaskModel
-from ufo_large.structures import KINDS, TaskInfo
+from ufo_large.structures import TaskInfo
 from ufo_large.tracking import Tracker
-from ufo_large.train.optimizer import OptimizerConfig
-from ufo_large.train.schedule import Schedule
+from ufo_large.runs.optimizer import OptimizerConfig
+from ufo_large.runs.schedule import Schedule
 
 EVALUATED = ("val", "test")
 
@@ -87,9 +88,8 @@ class RunConfig:
 
     def task(self, info: TaskInfo) -> TaskConfig:
         """Return the feed of a task: by its name, else by its kind. ValueError if the recipe has neither."""
-        for key in (info.name, info.kind):
-            if key in self.tasks:
-                return self.tasks[key]
+        if (feed := info.choose(self.tasks)) is not None:
+            return feed
         raise ValueError(
             f"recipe {self.name!r} says nothing of task {info.name!r} ({info.kind});"
             f"{did_you_mean(info.name, [*self.tasks, *KINDS])}"

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ufo_large.config import apply_overrides, from_dict, read_json, to_dict, write_json
+from ufo_large.config import apply_overrides, from_dict, loaded_plugins, read_json, to_dict, write_json
 from ufo_large.data.loader import LoaderConfig
 from ufo_large.data.shards import ShardSet
+from ufo_large.kinds import require_kind
 from ufo_large.structures import TaskInfo
-from ufo_large.train.config import RunConfig
+from ufo_large.runs.config import RunConfig
 
+FORMAT = "ufo-large-run/2"
 CONFIG_REMEDY = (
     "put a copy of the run's config.json there: the command that began the run writes the same one into an "
     "empty --workdir before its first step"
@@ -49,6 +51,8 @@ class RunFolder:
         """Save what the run is, before its first step."""
         self.root.mkdir(parents=True, exist_ok=True)
         body = {
+            "format": FORMAT,
+            "plugins": list(loaded_plugins()),
             "config": to_dict(config),
             "tasks": [dataclasses.asdict(t) for t in tasks],
             "data": {"path": data, "fingerprint": fingerprint},
@@ -78,29 +82,41 @@ class RunFolder:
                 f"{self.root}: not a run folder (config.json is missing); give the --workdir of a run"
             )
         body = self._body()
+        absent = [name for name in body["plugins"] if name not in loaded_plugins()]
+        wanted = f"; it was trained with --plugin {' --plugin '.join(absent)}" if absent else ""
         try:
-            config = from_dict(body["config"])
+            config = from_dict(RunConfig, body["config"])
+            tasks = self.read_tasks()
+            for info in tasks:
+                require_kind(info)
         except ValueError as error:
-            raise ValueError(f"{self.config_file}: {error}") from error
-        if not isinstance(config, RunConfig):
-            raise ValueError(f"{self.config_file}: 'config' is no RunConfig; {CONFIG_REMEDY}")
-        return SavedRun(config, self.read_tasks(), body["data"]["fingerprint"], body["data"]["path"])
+            raise ValueError(f"{self.config_file}: {error}{wanted}") from None
+        return SavedRun(config, tasks, body["data"]["fingerprint"], body["data"]["path"])
 
     def read_tasks(self) -> tuple[TaskInfo, ...]:
         """Read only the run's tasks, which are the same whatever recipe it had."""
         try:
-            return tuple(
-                TaskInfo(**{k: tuple(v) if isinstance(v, list) else v for k, v in t.items()})
-                for t in self._body()["tasks"]
-            )
-        except TypeError as error:
-            raise ValueError(f"{self.config_file}: 'tasks' is damaged ({error}); {CONFIG_REMEDY}") from error
+            return tuple(TaskInfo.from_json(task) for task in self._body()["tasks"])
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"{self.config_file}: 'tasks' is damaged ({error}); {CONFIG_REMEDY}") from None
 
     def _body(self) -> dict[str, Any]:
         """Return what `write` wrote; ValueError where a part of it is missing."""
-        match read_json(self.config_file, CONFIG_REMEDY):
-            case {"config": _, "tasks": list(tasks), "data": {"fingerprint": str(), "path": str()}} as body:
-                if all(isinstance(task, dict) for task in tasks):
+        body = read_json(self.config_file, CONFIG_REMEDY)
+        found = body.get("format") if isinstance(body, dict) else None
+        if isinstance(body, dict) and "config" in body and found != FORMAT:
+            raise ValueError(
+                f"{self.config_file}: format {found!r}, but this version reads {FORMAT!r}; read the run with "
+                "the version that trained it, or start from its weights: --set pretrained=RUN/weights"
+            )
+        match body:
+            case {
+                "config": dict(),
+                "plugins": list(plugins),
+                "tasks": list(tasks),
+                "data": {"fingerprint": str(), "path": str()},
+            }:
+                if all(isinstance(t, dict) for t in tasks) and all(isinstance(p, str) for p in plugins):
                     return body
         raise ValueError(f"{self.config_file}: not what a run writes there; {CONFIG_REMEDY}")
 

@@ -1,0 +1,58 @@
+"""A prediction beside its picture and its truth, and the same as drawn for a page."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ufo_large.structures import TaskInfo
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PredictionExample:
+    """One image with what the model said and, where known, the truth.
+
+    `image_HW3`: RGB uint8, the stored image. `truth`: as the kind's `truth` gives it; None when the split has
+    no ground truth.
+    """
+
+    info: TaskInfo
+    image_HW3: np.ndarray
+    prediction: Any
+    truth: Any = None
+
+    def card(self, headline: str, **values: Any) -> "Card":
+        """Return a card of this example."""
+        name = self.prediction.sample.file_name
+        return Card(task=self.info.name, kind=self.info.kind, name=name, headline=headline, **values)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Card:
+    """An example as the report shows it: a drawn picture and words.
+
+    `good` is None where it cannot be said in one word. `wanted`: the right class, if another was said.
+    `bars`: (class, probability) of the best guesses. `legend`: (class, "#rrggbb") of what is drawn. `picture`
+    is the file's name in the folder.
+    """
+
+    task: str
+    kind: str
+    name: str
+    headline: str
+    picture: str = ""
+    good: bool | None = None
+    wanted: str = ""
+    details: tuple[str, ...] = ()
+    bars: tuple[tuple[str, float], ...] = ()
+    legend: tuple[tuple[str, str], ...] = field(default=())
+
+    @property
+    def caption(self) -> str:
+        """One line: the file, what was found and, where a class was wrong, the right one."""
+        wanted = f", wanted {self.wanted}" if self.wanted else ""
+        return f"{self.name}: {self.headline}{wanted}"
+
+
+def hex_color(color: tuple[int, int, int]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*color)

@@ -1,0 +1,302 @@
+"""Segmentation: one class per pixel.
+
+In a shard: `<key>.mask.png`, a model label per pixel, 255 = ignore; the index has one row per class that the
+mask shows, with its pixels. In a submission: polygon rings by class id.
+
+Legend: H W height and width, K classes, P points of a ring.
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import cv2
+import numpy as np
+from torch import Tensor
+
+from ufo_large.kinds.answers import Repeated, named_answers, short
+from ufo_large.kinds.base import Headline, Kind, Stored, StoredPicture
+from ufo_large.kinds.cards import Card, PredictionExample, hex_color
+from ufo_large.kinds.ignored_class import report_ignored_class
+from ufo_large.kinds.masks import INVALID, MaskCoding, MaskFile, padded, pasted, window_of_map
+from ufo_large.kinds.polygons import Rings, mask_to_rings
+from ufo_large.kinds.protocols import Protocol
+from ufo_large.media.decode import decode_labels
+from ufo_large.media.drawing import class_color, draw_mask, fit
+from ufo_large.media.pictures import (
+    FileFacts,
+    Look,
+    color_mask_facts,
+    encode_mask,
+    is_plain_mask,
+    mask_facts,
+    mask_values,
+)
+from ufo_large.metrics import MeanIoU
+from ufo_large.structures import (
+    FIX_REMEDY,
+    IGNORE_INDEX,
+    Example,
+    MaskPrediction,
+    MaskTargets,
+    RawSample,
+    Reporter,
+    SampleInfo,
+    TaskInfo,
+    Window,
+)
+
+MAX_COORDINATE = 1 << 15
+MAX_MASKS = 1000
+MAX_GRID = 512
+
+
+class Segmentation(Kind):
+    """Truth of a user's image: a `MaskFile`; of a stored one, and said: labels uint8 [H, W], 255 = ignore."""
+
+    name = "segmentation"
+    headline = Headline(name="miou", title="mIoU", label="mIoU")
+    class_metrics = {"iou": "IoU"}
+    input_size = (504, 1022)
+    target_suffix = "mask.png"
+    has_tiles = True
+    in_submission = True
+    compares_classes = True
+    form = '{"<stem>.png": {"<class id>": [[[x, y], ...], ...]}}'
+    empty = "every pixel of the true masks is 255 (ignore); check the masks"
+
+    def check_info(self, info: TaskInfo) -> None:
+        if IGNORE_INDEX in info.class_ids[:IGNORE_INDEX]:
+            named = info.class_names[info.class_ids.index(IGNORE_INDEX)]
+            told = f"class {named!r} has the id {IGNORE_INDEX}, which means ignore in masks"
+            raise ValueError(f"task {info.name!r}: {told}; write another id into masks and class list")
+
+    def check_split(
+        self,
+        info: TaskInfo,
+        examples: Sequence[Example],
+        facts: Mapping[Path, FileFacts],
+        report: Reporter,
+    ) -> None:
+        report_ignored_class(info, examples, facts, report)
+
+    def files(self, truth: MaskFile) -> list[tuple[Path, Look]]:
+        return [(truth.path, color_mask_facts if truth.coding.colors else mask_facts)]
+
+    def checked(
+        self, example: Example, facts: Mapping[Path, FileFacts], info: TaskInfo, report: Reporter
+    ) -> Example | None:
+        where, coding = example.truth.path, example.truth.coding
+        mask, picture = facts[where], facts[example.image]
+        if mask.error:
+            report.add("mask", f"{where}: {mask.error}; replace the file, or {FIX_REMEDY}", where)
+            return None
+        if (mask.height, mask.width) != (picture.height, picture.width):
+            size = f"{picture.width}x{picture.height}"
+            told = f"{mask.width}x{mask.height}, but its picture {example.image.name} is {size}"
+            report.add("mask", f"{where}: {told}; {FIX_REMEDY}", where)
+            return None
+        wrong = {v: n for v, n in mask.values.items() if coding.label_of(v) == INVALID}
+        if wrong:
+            show = ", ".join(f"{_show(v, coding)} ({n} pixels)" for v, n in list(wrong.items())[:5])
+            remedy = f"give --classes {report.task}=N or a classes.txt if there are more, 255 means ignore"
+            told = f"value {show} is none of the {info.num_classes} classes; {remedy}; or {FIX_REMEDY}"
+            report.add("mask", f"{where}: {told}", where)
+            return None
+        return example
+
+    def classes_of(self, truth: MaskFile, facts: Mapping[Path, FileFacts]) -> list[int]:
+        return sorted({truth.coding.label_of(v) for v in facts[truth.path].values})
+
+    def relabelled(self, truth: MaskFile, new_labels: Sequence[int]) -> MaskFile:
+        return replace(truth, coding=truth.coding.renumbered(new_labels))
+
+    def inputs(self, truth: MaskFile, facts: Mapping[Path, FileFacts]) -> Any:
+        return facts[truth.path].sha256, truth.coding.table, truth.coding.colors
+
+    def to_json(self, truth: MaskFile) -> dict[str, Any]:
+        coding = truth.coding
+        return {"path": str(truth.path.absolute()), "table": coding.table, "colors": coding.colors}
+
+    def from_json(self, value: Mapping[str, Any]) -> MaskFile:
+        colors = value["colors"] and {int(color): label for color, label in value["colors"].items()}
+        return MaskFile(
+            path=Path(value["path"]), coding=MaskCoding(table=tuple(value["table"]), colors=colors)
+        )
+
+    def stored(self, truth: MaskFile, picture: StoredPicture) -> Stored:
+        data = truth.path.read_bytes()
+        values = mask_values(data, colored=truth.coding.colors is not None)
+        labels = truth.coding.labels_of(values)
+        if labels.min(initial=0) < 0:
+            strange = np.unique(values[labels < 0]).tolist()
+            raise ValueError(
+                f"{truth.path}: the value(s) {strange} are no class; write class ids, and 255 for ignore"
+            )
+        labels = labels.astype(np.uint8)
+        if picture.size not in (None, labels.shape):
+            labels = cv2.resize(labels, picture.size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+        unchanged = labels.shape == values.shape and (labels == values).all() and is_plain_mask(data)
+        found, counts = np.unique(labels[labels != IGNORE_INDEX], return_counts=True)
+        target = data if unchanged else encode_mask(labels)
+        return Stored(target=target, labels=found.tolist(), counts=counts.tolist())
+
+    def truth(self, annotation: Mapping[str, Any], target: bytes) -> np.ndarray:
+        return decode_labels(target)
+
+    def load(self, raw: RawSample, window: Window) -> dict[str, Tensor]:
+        return {"mask": window_of_map(raw, window, decode_labels, "mask")}
+
+    def collate(
+        self, targets: Sequence[Mapping[str, Tensor]], sizes: Any, canvas: tuple[int, int]
+    ) -> MaskTargets:
+        return MaskTargets(masks_BHW=padded([t["mask"] for t in targets], canvas, IGNORE_INDEX))
+
+    def merged(self, source: SampleInfo, parts: Sequence[MaskPrediction]) -> MaskPrediction:
+        return MaskPrediction(sample=source, mask_HW=pasted(source, [(p.sample, p.mask_HW) for p in parts]))
+
+    def metric(self, info: TaskInfo, protocol: Protocol) -> MeanIoU:
+        if protocol.background not in (IGNORE_INDEX, *info.class_ids):
+            raise ValueError(
+                f"{info.name}: protocol {protocol.name!r} takes what no ring covers for class "
+                f"{protocol.background}, which this data set has not; use --protocol standard"
+            )
+        return MeanIoU(info.class_names, empty=protocol.empty_classes)
+
+    def said(self, prediction: MaskPrediction) -> np.ndarray:
+        return prediction.mask_HW.cpu().numpy()
+
+    def count(self, metric: MeanIoU, image: int, said: np.ndarray, truth: np.ndarray) -> None:
+        metric.update(said, truth)
+
+    def baselines(self, train: Any) -> dict[str, Callable[[SampleInfo], np.ndarray]]:
+        """Everywhere the class most frequent in training; at every position the one most frequent there."""
+        overall = int(np.argmax(train.class_histogram))
+        by_position_HW = most_frequent_by_position(train, overall)
+        return {
+            "most_frequent_class": lambda s: np.full((s.height, s.width), overall, np.uint8),
+            "most_frequent_class_per_position": lambda s: cv2.resize(
+                by_position_HW, (s.width, s.height), interpolation=cv2.INTER_NEAREST
+            ),
+        }
+
+    def answer_name(self, file_name: str) -> str:
+        return PurePosixPath(file_name).with_suffix(".png").as_posix()
+
+    def entries(self, prediction: MaskPrediction, info: TaskInfo) -> list[dict[str, Any]]:
+        rings = mask_to_rings(self.said(prediction))
+        lists = {
+            str(number): [ring.tolist() for ring in rings.get(label, [])]
+            for label, number in enumerate(info.class_ids)
+        }
+        return [{self.answer_name(prediction.sample.file_name): lists}]
+
+    def answers(
+        self, raw: Any, info: TaskInfo, file_names: Sequence[str], report: Callable[[str], None]
+    ) -> list[Rings | None]:
+        names = [self.answer_name(name) for name in file_names]
+        known = set(info.class_ids)
+        parse = lambda name, value, tell: _rings(name, value, known, tell)
+        return named_answers(raw, names, self.form, parse, report)
+
+    def answered(self, answer: Rings, info: TaskInfo, truth: np.ndarray, protocol: Protocol) -> np.ndarray:
+        labels = np.full(256, IGNORE_INDEX, np.uint8)
+        labels[list(info.class_ids)] = np.arange(info.num_classes)
+        return labels[protocol.paint(answer, *truth.shape)]
+
+    def draw(self, examples: Sequence[PredictionExample]) -> Iterator[tuple[Card, np.ndarray]]:
+        for example in examples:
+            yield _drawn(example)
+
+    def overlay(self, example: PredictionExample) -> dict[str, Any]:
+        names = dict(enumerate(example.info.class_names)) | {IGNORE_INDEX: "ignored"}
+        layers = {"predictions": self.said(example.prediction)}
+        layers |= {} if example.truth is None else {"truth": example.truth}
+        return {
+            "masks": {layer: {"mask_data": mask, "class_labels": names} for layer, mask in layers.items()}
+        }
+
+
+def most_frequent_by_position(train: Any, overall: int) -> np.ndarray:
+    """Return the most frequent class at every position, uint8 [H, W]; `overall` where none was ever seen.
+
+    Counted on up to 1,000 evenly spread masks, scaled to the commonest size or, if that is longer, to 512.
+    """
+    sizes = Counter(zip(train.heights.tolist(), train.widths.tolist(), strict=True))
+    (height, width), _ = sizes.most_common(1)[0]
+    scale = min(1.0, MAX_GRID / max(height, width))
+    height, width = max(1, round(height * scale)), max(1, round(width * scale))
+    counts_KHW = np.zeros((train.info.num_classes, height, width), np.int32)
+    spread = np.linspace(0, len(train) - 1, min(len(train), MAX_MASKS)).round().astype(int)
+    for row in np.unique(spread).tolist():
+        mask_HW = decode_labels(train.read(row).target)
+        mask_HW = cv2.resize(mask_HW, (width, height), interpolation=cv2.INTER_NEAREST)
+        for label in np.unique(mask_HW[mask_HW != IGNORE_INDEX]).tolist():
+            counts_KHW[label] += mask_HW == label
+    frequent_HW = counts_KHW.argmax(axis=0).astype(np.uint8)
+    frequent_HW[counts_KHW.sum(axis=0) == 0] = overall
+    return frequent_HW
+
+
+def _show(value: int, coding: MaskCoding) -> str:
+    return str(value) if coding.colors is None else f"#{value:06x}"
+
+
+def _rings(name: str, value: Any, known: set[int], report: Callable[[str], None]) -> Rings | None:
+    if not isinstance(value, dict) or isinstance(value, Repeated):
+        report(f"{name!r} is {short(value)}; write an object with one list of rings a class id")
+        return None
+    rings: Rings = {}
+    for key, of_class in value.items():
+        number = int(key) if key.isascii() and key.isdigit() else None
+        if number not in known:
+            listed = ", ".join(map(str, sorted(known)))
+            report(f"{name!r} names the class {key!r}; the data set has {listed}")
+            continue
+        parsed = _rings_of_class(of_class)
+        if parsed is None:
+            rings_of = of_class if isinstance(of_class, list) else [of_class]
+            bad = next(ring for ring in rings_of if _rings_of_class([ring]) is None)
+            report(f"{name!r}, class {key}: {short(bad)} is no ring; write a list of [x, y] pixels")
+            continue
+        rings[number] = parsed
+    return rings
+
+
+def _rings_of_class(raw: Any) -> list[np.ndarray] | None:
+    """Return rings, int32 [P, 2], fractions cut off; None where one is no ring."""
+    if not isinstance(raw, list) or not all(isinstance(ring, list) for ring in raw):
+        return None
+    try:
+        points_P2 = np.array([point for ring in raw for point in ring], np.float64)
+    except (TypeError, ValueError):
+        return None
+    if not points_P2.size:
+        points_P2 = points_P2.reshape(-1, 2)
+    if points_P2.ndim != 2 or points_P2.shape[1] != 2 or not (np.abs(points_P2) < MAX_COORDINATE).all():
+        return None
+    points_P2 = points_P2.astype(np.int32)
+    ends = list(itertools.accumulate(len(ring) for ring in raw))
+    return [points_P2[end - len(ring) : end] for ring, end in zip(raw, ends, strict=True)]
+
+
+def _drawn(example: PredictionExample) -> tuple[Card, np.ndarray]:
+    """Prediction left, truth right (or alone)."""
+    mask, truth, names = example.prediction.mask_HW.numpy(), example.truth, example.info.class_names
+    image, _ = fit(example.image_HW3, 480)
+    masks = [mask] if truth is None else [mask, np.asarray(truth)]
+    gap = np.full((image.shape[0], 6, 3), 255, np.uint8)
+    pictures = [draw_mask(image, m) for m in masks]
+    picture = pictures[0] if truth is None else np.concatenate([pictures[0], gap, pictures[1]], axis=1)
+    headline = "predicted"
+    if truth is not None:
+        counted = masks[1] != IGNORE_INDEX
+        right = float((mask == masks[1])[counted].mean()) if counted.any() else float("nan")
+        headline = f"{100 * right:.1f} % of pixels right"
+    shown = sorted(set(np.unique(np.concatenate([m.ravel() for m in masks])).tolist()) - {IGNORE_INDEX})
+    legend = tuple((names[k], hex_color(class_color(k))) for k in shown)
+    details = ("left: predicted, right: truth",) if truth is not None else ()
+    return example.card(headline, legend=legend, details=details), picture

@@ -1,0 +1,1 @@
+"""What a run is, and what lies where in its folder."""
