@@ -11,18 +11,18 @@ from ufo_large.distributed.engine import PlainEngine
 from ufo_large.models.checkpointing import CHECKPOINTING
 from ufo_large.runs.optimizer import OptimizerConfig
 from ufo_large.tasks import HEADS
-from ufo_large.testing.models import ROUTED, TINY_TASKS, tiny_batch, tiny_model, tiny_model_with
+from ufo_large.testing.models import ROUTED, TINY_INFOS, TINY_TASKS, tiny_batch, tiny_model, tiny_model_with
 from ufo_large.testing.pretend_gpu import GPU, PretendGpu
 from ufo_large.train.steps import Feed, StepRunner
 
-INFOS = {info.kind: info for info in TINY_TASKS}
-WAITS = {"linear": 0, "grid": 0, "arcface": 0, "dense": 0, "fcos": 20, "detr": 245, "mask2former": 85}
+WAITS = dict.fromkeys(("linear", "grid", "arcface", "dense", "dense_depth", "dpt"), 0)
+WAITS |= {"fcos": 20, "detr": 245, "mask2former": 85}
 """In a forward and backward pass on two images: boxes and matching of each image, most in transformers."""
 
 
 def filled(config, gpu: PretendGpu):
     torch.manual_seed(0)
-    model = config.build(TINY_TASKS)
+    model = config.build([info for kind, info in TINY_INFOS.items() if kind in config.heads])
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.02)
     return gpu.place(model)
@@ -33,7 +33,7 @@ def gradients(config, kind: str) -> tuple[dict, PretendGpu]:
     gpu = PretendGpu()
     model = filled(config, gpu).train()
     with gpu:
-        batch = tiny_batch(INFOS[kind], 2, 48).to(GPU)
+        batch = tiny_batch(TINY_INFOS[kind], 2, 48).to(GPU)
         for _ in range(2):
             gpu.waits.clear()
             model.zero_grad()
@@ -50,7 +50,7 @@ def test_a_head_trains_and_predicts_on_one_device(kind, head):
     assert gpu.waits.total() <= WAITS[head], gpu.waits
     model = filled(config, gpu).eval()
     with gpu, torch.no_grad():
-        predictions = model.predict(tiny_batch(INFOS[kind], 2, 48).to(GPU))
+        predictions = model.predict(tiny_batch(TINY_INFOS[kind], 2, 48).to(GPU))
         assert len(predictions) == 2
 
 

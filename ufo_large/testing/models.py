@@ -1,10 +1,11 @@
-"""Small models and batches of the contest's three kinds of task, for tests of whatever uses a model."""
+"""Small models and batches of every kind of task, for tests of whatever uses a model."""
 
 import dataclasses
 from typing import Any
 
 import torch
 
+from ufo_large.kinds.depth import DepthTargets
 from ufo_large.models import MultitaskModel, Trunk
 from ufo_large.routing import PARTS, ROUTERS, Router
 from ufo_large.structures import (
@@ -29,6 +30,8 @@ TINY_TASKS = (
     task_info("dec", "detection", 3),
     task_info("seg", "segmentation", 4),
 )
+TINY_INFOS = {info.kind: info for info in (*TINY_TASKS, task_info("dep", "depth", 0))}
+"""One task of every kind."""
 
 
 ROUTED: dict[str, Router.Config] = {
@@ -58,7 +61,7 @@ def tiny_model(router: str | Router.Config = "task", **trunk: Any) -> MultitaskM
 
 def tiny_model_with(kind: str, head: str) -> MultitaskModel.Config:
     """Return the tiny model with that head for that kind of task."""
-    strides = {"fcos": (4, 8), "dense": (4, 8), "mask2former": (4, 8, 16)}
+    strides = {"fcos": (4, 8), "dense": (4, 8), "dense_depth": (4, 8), "mask2former": (4, 8, 16)}
     options = {"strides": strides[head]} if head in strides else {}
     base = tiny_model("task")
     return dataclasses.replace(base, heads={**base.heads, kind: HEADS[kind][head].Config(**options)})
@@ -89,6 +92,8 @@ def _targets(info: TaskInfo, num_images: int, size: int, generator: torch.Genera
         return ClassTargets(labels_B=labels(num_images))
     if info.kind == "segmentation":
         return MaskTargets(masks_BHW=labels(num_images, size, size).to(torch.uint8))
+    if info.kind == "depth":
+        return DepthTargets(depth_BHW=5 * torch.rand(num_images, size, size, generator=generator))
     corner_N2 = torch.rand(num_images, 2, generator=generator) * size / 2
     boxes_N4 = torch.cat([corner_N2, corner_N2 + size / 4], dim=1)
     return BoxTargets(
