@@ -2,10 +2,11 @@
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from ufo_large.config.whole import write_text_whole
 
 FILE_NAME = "metrics.jsonl"
 
@@ -59,9 +60,7 @@ def drop_lines_after(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = [json.dumps(entry) + "\n" for entry in _parse_lines(path) if entry["step"] <= step]
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    os.replace(temporary, path)
+    write_text_whole(path, "".join(kept))
 
 
 def _parse_lines(path: Path) -> list[dict[str, Any]]:
