@@ -232,6 +232,28 @@ def test_fairgrad_is_torchjds(gradients_MN, alpha):
     assert relative(weights_of("fairgrad", gradients_MN, alpha=alpha), theirs_M) < 1e-5
 
 
+@pytest.mark.parametrize("alpha", [1.0, 2.0])
+def test_fairgrad_with_shares_meets_the_condition_of_pivrg(gradients_MN, alpha):
+    """G w = (s / w)^(1 / alpha) on whole vectors of mean norm 1; measured 1e-6, the term on the diagonal."""
+    scaled_MN = gradients_MN / gradients_MN.norm(dim=1).mean()
+    weights_M = weights_of("fairgrad", gradients_MN, alpha=alpha, shares={"b": 3.0})
+    shares_M = torch.ones(len(weights_M), dtype=torch.float64)
+    shares_M[1] = 3.0
+    wanted_M = (shares_M / shares_M.mean() / weights_M) ** (1 / alpha)
+    assert relative(scaled_MN @ (weights_M @ scaled_MN), wanted_M) < 1e-5
+
+
+def test_ntkmtl_balances_the_largest_eigenvalues_of_the_kernels(gradients_MN):
+    """One sample per task: each kernel is the 1 x 1 matrix J J^T. The total squared length stays."""
+    kernels = [gradient_N[None] @ gradient_N[:, None] for gradient_N in gradients_MN]
+    eigenvalues_M = torch.stack([torch.linalg.eigvalsh(kernel_11)[-1] for kernel_11 in kernels])
+    published_M = (eigenvalues_M.sum() / eigenvalues_M).sqrt()
+    weights_M = weights_of("ntkmtl", gradients_MN)
+    assert relative(weights_M * len(weights_M) ** 0.5, published_M) < 1e-12
+    lengths_M = weights_M * gradients_MN.norm(dim=1)
+    assert lengths_M.square().sum().item() == pytest.approx(gradients_MN.square().sum().item(), rel=1e-12)
+
+
 def test_tbgn_gives_every_task_its_share(gradients_MN):
     names = NAMES[: len(gradients_MN)]
     shares = {"a": 3.0}

@@ -72,7 +72,12 @@ def test_bad_options_of_a_method_are_refused(name, options, message):
 
 
 def test_names_of_tasks_in_options_are_checked():
-    for name, field in (("fixed", "by_task"), ("tbgn", "shares"), ("autoscale", "shares"), ("fairgrad", "shares")):
+    for name, field in (
+        ("fixed", "by_task"),
+        ("tbgn", "shares"),
+        ("autoscale", "shares"),
+        ("fairgrad", "shares"),
+    ):
         with pytest.raises(ValueError, match="unknown task 'sge'. Did you mean 'seg'"):
             METHODS[name].Config(**{field: {"sge": 1.0}}).build(TASKS, 0)
 

@@ -20,6 +20,7 @@ from ufo_large.balancing.imtl_g import IMTLG
 from ufo_large.balancing.imtl_l import IMTLL
 from ufo_large.balancing.mgda import MGDA
 from ufo_large.balancing.nash_mtl import NashMTL
+from ufo_large.balancing.ntkmtl import NTKMTL
 from ufo_large.balancing.pcgrad import PCGrad
 from ufo_large.balancing.rlw import RLW
 from ufo_large.balancing.stch import STCH
@@ -41,6 +42,7 @@ METHODS: dict[str, type[Balancer]] = {
     "go4align": GO4Align,
     "gradnorm": GradNorm,
     "tbgc": TBGC,
+    "ntkmtl": NTKMTL,
     "db_mtl": DBMTL,
     "autoscale": Autoscale,
     "mgda": MGDA,

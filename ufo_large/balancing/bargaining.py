@@ -1,4 +1,4 @@
-"""Solve G a = a^(-1/alpha): the fair agreement that Nash-MTL and FairGrad look for.
+"""Solve G a = (s / a)^(1/alpha): the fair agreement that Nash-MTL and FairGrad look for.
 
 Legend: M tasks.
 """
@@ -14,12 +14,13 @@ MOST_STEPS = 1000  # measured: 45 for lengths alike, 400 for alpha = 10 and leng
 CONVERGED = 1e-6  # relative change of a step; the error left is its square
 
 
-def fair_weights(norms_M: Tensor, cosines_MM: Tensor, alpha: float) -> Tensor:
-    """Return the positive weights a with G a = a^(-1/alpha), G the Gram matrix of these norms and cosines.
+def fair_weights(norms_M: Tensor, cosines_MM: Tensor, alpha: float, shares_M: Tensor | float = 1.0) -> Tensor:
+    """Return the positive weights a with G a = (shares / a)^(1/alpha).
 
-    They minimise the convex 1/2 a G a - sum_k integral of a_k^(-1/alpha); found by Newton's method in terms
-    of unit gradients (b_k = a_k |g_k|), which takes the scales out. A step changes no b_k by more than itself
-    (damped by the largest relative change) and is halved while the slope along it would turn steeply upward.
+    G is the Gram matrix of these norms and cosines. They minimise the convex 1/2 a G a - sum_k integral of
+    (shares_k / a_k)^(1/alpha); found by Newton's method in terms of unit gradients (b_k = a_k |g_k|), which
+    takes the scales out. A step changes no b_k by more than itself (damped by the largest relative change)
+    and is halved while the slope along it would turn steeply upward.
     The small term of `definite` keeps the weights finite where gradients exactly oppose each other.
 
     Raises LinAlgError, a ValueError, where the steps neither come to rest nor leave only rounding errors.
@@ -27,7 +28,7 @@ def fair_weights(norms_M: Tensor, cosines_MM: Tensor, alpha: float) -> Tensor:
     p = 1 / alpha
     norms = norms_M.numpy()
     cosines = definite(cosines_MM)
-    pull = norms ** (p - 1)
+    pull = np.asarray(shares_M) ** p * norms ** (p - 1)
 
     def slope(b: np.ndarray) -> np.ndarray:
         return cosines @ b - pull * b**-p
