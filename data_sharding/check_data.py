@@ -6,9 +6,6 @@ import sys
 from pathlib import Path
 
 from ufo_large.config import add_plugin_option, load_plugins, require_writable
-from ufo_large.data.doctor import diagnose, write_fix, write_json
-from ufo_large.data.doctor_report import print_tables, write_html
-from ufo_large.data.sharding import parse_class_counts
 
 
 def main() -> int:
@@ -26,6 +23,10 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes")
     add_plugin_option(parser)
     args = parser.parse_args()
+    from ufo_large.data.doctor import diagnose, write_fix, write_json
+    from ufo_large.data.doctor_report import print_tables, write_html
+    from ufo_large.data.sharding import parse_class_counts
+
     load_plugins(args.plugin)
     require_writable(args.report, "--report")
     if args.fix:
@@ -35,7 +36,7 @@ def main() -> int:
     report = Path(args.report)
     write_json(diagnosis, report / "report.json")
     write_html(diagnosis, report / "report.html")
-    print(f"{report / 'report.html'}: thumbnails of the worst; {report / 'report.json'}: everything")
+    print(f"{report / 'report.html'}: samples as read, and the worst; {report / 'report.json'}: everything")
     if args.fix:
         done = write_fix(diagnosis, Path(args.fix))
         print("\n".join(done[:20] + ([f"and {len(done) - 20} more"] if len(done) > 20 else [])))

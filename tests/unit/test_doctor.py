@@ -14,7 +14,8 @@ from PIL import ExifTags, Image
 
 from ufo_large.data.datasets.sources import read_sources
 from ufo_large.data.doctor import diagnose, write_fix, write_json
-from ufo_large.data.doctor_report import _as_colours, print_tables, write_html
+from ufo_large.data.doctor_pictures import as_colours
+from ufo_large.data.doctor_report import print_tables, write_html
 from ufo_large.data.duplicates import near_pairs
 from ufo_large.data.scenes import render_street
 from ufo_large.data.shard_index import read_shard_index
@@ -123,6 +124,22 @@ def test_imbalance_is_told(tmp_path):
     warnings = {f.kind: f.message for f in diagnose([tmp_path / "set"]).warnings}
     assert warnings["imbalance"] == "cls: cat has 60, dog has 1; consider class-balanced sampling"
     assert warnings["rare class"].endswith("dog (1)")
+
+
+def test_of_the_contests_classes_the_absent_ones_are_not_listed(tmp_path):
+    """Masks with the values 0, 3 and 11 have a gap and reach sky, so they are taken for the contest's."""
+    for split, count in (("train", 8), ("val", 2)):
+        for kind in ("images", "label"):
+            (tmp_path / f"train_data/seg/{kind}/{split}").mkdir(parents=True)
+        for i in range(count):
+            noise = np.random.default_rng([count, i]).integers(0, 255, (12, 12, 3), np.uint8)
+            cv2.imwrite(str(tmp_path / f"train_data/seg/images/{split}/{i}.png"), noise)
+            mask = np.repeat(np.array([0, 3, 11], np.uint8), 48).reshape(12, 12)
+            cv2.imwrite(str(tmp_path / f"train_data/seg/label/{split}/{i}.png"), mask)
+    warnings = {f.kind: f.message for f in diagnose([tmp_path]).warnings}
+    assert "train shows 3 of the contest's 19 classes" in warnings["assumed classes"]
+    assert "--classes seg=12 for the values up to 11" in warnings["assumed classes"]
+    assert "rare class" not in warnings
 
 
 def test_fix_shards_without_touching_the_source(sick, tmp_path):
@@ -267,13 +284,13 @@ def test_reports_show_the_worst(sick, tmp_path, capsys):
     write_html(diagnosis, tmp_path / "r/report.html")
     page = (tmp_path / "r/report.html").read_text()
     assert "error: box" in page and "data:image/jpeg;base64," in page and "no picture" in page
-    assert "http" not in page.replace("http://www.w3.org", "")
+    assert "://" not in page.replace("http://www.w3.org", "")
 
 
 def test_masks_are_shown_in_colours(tmp_path):
     """The classes of a street are numbers below 20: as grey they would all look black."""
     cv2.imwrite(str(tmp_path / "mask.png"), np.repeat(np.arange(9, dtype=np.uint8)[None], 4, axis=0))
-    shown = _as_colours(tmp_path / "mask.png")[0].astype(int)
+    shown = as_colours(tmp_path / "mask.png")[0].astype(int)
     apart = np.abs(shown[:, None] - shown[None]).sum(-1) + 999 * np.eye(9, dtype=int)
     assert apart.min() > 60  # of 765
 

@@ -48,10 +48,13 @@ def test_masks_that_use_255_as_ignore_pass(values, tmp_path):
 
 
 def test_255_is_no_class_of_masks(tmp_path):
-    """Scoring takes 255 for what nobody labelled or painted."""
+    """Scoring in the contest's layout takes 255 for what nobody labelled or painted."""
     root = write_set(tmp_path / "set", 0, 255)
+    (tmp_path / "track1_train_data").mkdir()
+    root = root.rename(tmp_path / "track1_train_data/seg")
+    (root / "masks").rename(root / "label")
     (root / "classes.txt").write_text("0 background\n255 road\n")
     with pytest.raises(
         ValueError, match="task 'seg': class 'road' has the id 255, which means ignore in masks"
     ):
-        make_shards([root], tmp_path / "out", ShardingOptions())
+        make_shards([tmp_path], tmp_path / "out", ShardingOptions())

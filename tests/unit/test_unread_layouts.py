@@ -45,11 +45,6 @@ def yolo(root: Path, split: str = "train") -> None:
     text(root / split / "labels/b.txt", "0 0.5 0.5 0.2 0.2\n")
 
 
-def yolo_with_yaml(root: Path) -> None:
-    yolo(root)
-    text(root / "data.yaml", "train: train/images\nnames: [car]\n")
-
-
 def yolo_by_kind(root: Path) -> None:
     photo(root / "images/test/a.jpg")
     text(root / "labels/test/a.txt", "0 0.5 0.5 0.2 0.2\n")
@@ -60,33 +55,6 @@ def yolo_beside_pictures(root: Path) -> None:
     for part in ("part1", "part2"):
         photo(root / part / "a.jpg")
         text(root / part / "a.txt", "0 0.5 0.5 0.2 0.2\n1 0.1 0.1 0.1 0.1\n")
-
-
-def table(root: Path) -> None:
-    photo(root / "images/a.jpg")
-    text(root / "labels.csv", "file,label\na.jpg,cat\n")
-
-
-def table_of_parts(root: Path) -> None:
-    for part in ("set_part_1", "set_part_2"):
-        photo(root / part / f"{part}.jpg")
-    text(root / "lesions.csv", "id,dx\nset_part_2,nv\n")
-
-
-def table_beside_loose_pictures(root: Path) -> None:
-    photo(root / "train/a.jpg")
-    text(root / "train.csv", "id,dx\na,nv\n")
-
-
-def hugging_face(root: Path) -> None:
-    for part in ("one", "two"):
-        photo(root / "train" / part / "a.jpg")
-    text(root / "train/metadata.jsonl", '{"file_name": "one/a.jpg", "label": "cat"}\n')
-
-
-def roboflow_coco(root: Path) -> None:
-    photo(root / "train/a.jpg")
-    text(root / "train/_annotations.coco.json", COCO)
 
 
 def coco_of_another_name(root: Path) -> None:
@@ -137,15 +105,9 @@ def pairs_of_translation(root: Path) -> None:
 
 
 UNREAD: dict[Callable[[Path], None], str] = {
-    yolo: r"labels/b\.txt: boxes as YOLO writes them are not read yet; write them as COCO",
-    yolo_with_yaml: r"data\.yaml: the boxes of a YOLO data set are not read yet; write them as COCO",
-    yolo_by_kind: r"labels/test/a\.txt: boxes as YOLO writes them",
-    yolo_beside_pictures: r"part1/a\.txt: boxes as YOLO writes them",
-    table: r"labels\.csv: a table that names the pictures .* not read yet; put them into a folder per class",
-    table_of_parts: r"lesions\.csv: a table that names the pictures of set_part_2",
-    table_beside_loose_pictures: r"train\.csv: a table that names the pictures of train",
-    hugging_face: r"metadata\.jsonl: annotations of Hugging Face's imagefolder, which are not read yet",
-    roboflow_coco: r"_annotations\.coco\.json: COCO is read from annotations/instances_<split>\.json",
+    yolo: r"labels/b\.txt: YOLO is read where a data\.yaml names .*; write one into the folder, with train:",
+    yolo_by_kind: r"labels/test/a\.txt: YOLO is read where",
+    yolo_beside_pictures: r"part1/a\.txt: YOLO is read where",
     coco_of_another_name: r"instances_default\.json: COCO is read from annotations/instances_<split>\.json",
     coco_beside_pictures: r"result\.json: COCO is read from annotations/instances_<split>\.json",
     voc_of_other_names: r"a\.xml: VOC is read from Annotations/ and JPEGImages/",

@@ -30,7 +30,8 @@ class Diagnosis:
     """`tasks`: as the folders have it; `healthy`: after dropping and clipping.
 
     `unread`: errors that readers reported, who left the entry out themselves; `unfit`: the other errors.
-    `classes`: by task and class name, how many images, boxes, or images showing it train has.
+    `classes`: by task and class name, how many images, boxes, or images showing it train has. `facts`: what
+    the files hold.
     """
 
     tasks: list[SourceTask]
@@ -39,6 +40,7 @@ class Diagnosis:
     unfit: list[Finding]
     warnings: list[Finding]
     classes: dict[str, dict[str, int]]
+    facts: dict[Path, FileFacts]
 
     @property
     def errors(self) -> list[Finding]:
@@ -68,7 +70,7 @@ def diagnose(data: Sequence[str | Path], counts: Mapping[str, int] | None = None
         _warn_of_files(task, facts, warnings)
         warnings.items += find_duplicates(task, facts)
         classes[name] = count_classes(task, "train", facts)
-        _warn_of_imbalance(name, classes[name], warnings)
+        _warn_of_imbalance(name, _warn_of_assumed_classes(task.info, classes[name], warnings), warnings)
         healthy[i] = _without_leaks(task, facts)
     return Diagnosis(
         tasks=tasks,
@@ -77,6 +79,7 @@ def diagnose(data: Sequence[str | Path], counts: Mapping[str, int] | None = None
         unfit=unfit.items,
         warnings=warnings.items,
         classes=classes,
+        facts=facts,
     )
 
 
@@ -98,6 +101,23 @@ def count_classes(task: SourceTask, split: str, facts: Mapping[Path, FileFacts])
     for example in task.splits.get(split, ()):
         counted.update(kind.classes_of(example.truth, facts) if example.labeled else ())
     return {name: counted[label] for label, name in enumerate(task.info.class_names)}
+
+
+def _warn_of_assumed_classes(info: TaskInfo, classes: dict[str, int], warnings: Findings) -> dict[str, int]:
+    """Return the classes to judge: without those that only the contest's list has, where it was assumed.
+
+    Most of that list never occurring, the user's masks have classes of their own.
+    """
+    labels = [label for label, n in enumerate(classes.values()) if n]
+    if not labels or not kind_of(info).has_contest_classes(info) or 2 * len(labels) >= len(classes):
+        return classes
+    told = (
+        f"{info.name}: train shows {len(labels)} of the contest's {len(classes)} classes, which the folder "
+        "does not name; if they are not these, list yours in classes.txt, or give --classes "
+        f"{info.name}={labels[-1] + 1} for the values up to {labels[-1]}"
+    )
+    warnings.at(info.name, "train").add("assumed classes", told, "")
+    return {name: n for name, n in classes.items() if n}
 
 
 def _warn_of_imbalance(task: str, classes: dict[str, int], warnings: Findings) -> None:

@@ -26,6 +26,9 @@ def report_ignored_class(
     unseen = ", ".join(name for label, name in enumerate(info.class_names) if label not in shown)
     told = f"{len(masks)} masks hold {' and '.join(map(str, sorted(values)))} alone"
     remedy = f"write {_first_unseen(info, shown)} for 255 if it is that class, or add masks that show it"
+    if info.num_classes == 2 and values.keys() == {0, IGNORE_INDEX}:
+        lines = " and ".join(f'"{v} {name}"' for v, name in zip((0, 255), info.class_names, strict=True))
+        remedy += f"; beside images/ and masks/, a classes.txt with the lines {lines} says it too"
     first = next(mask.path for mask in masks if IGNORE_INDEX in facts[mask.path].values)
     why = f"255 means ignore, so no pixel is of {unseen}"
     report.add("classes", f"{info.name}/{report.split}: {told}; {why}; {remedy}", first)

@@ -1,4 +1,4 @@
-"""Annotations in forms that are not read (YOLO, LabelMe), or in places they are not read from (COCO, VOC).
+"""Annotations in forms that are not read (LabelMe), or in places they are not read from (YOLO, COCO, VOC).
 
 Their pictures often lie in folders that look like classes, or like images beside masks, so that a reader of
 folders would take them for something else.
@@ -15,6 +15,7 @@ LABEL_FOLDERS = ("labels", "label", "annotations", "annotation")
 SUFFIXES = (".txt", ".xml", ".json")
 LOOKED_AT = 10  # of the files of one folder: the first may be a list of classes
 AS_COCO = "write them as COCO, in annotations/instances_<split>.json"
+AS_YOLO = "write one into the folder, with train: images/train, val: images/val and names: [car, bus]"
 YOLO_NUMBERS = 5  # class, centre x, centre y, width, height; polygons and key points have more
 
 
@@ -27,7 +28,7 @@ def unread_annotations(root: Path) -> str:
 def _candidates(root: Path) -> Iterator[Path]:
     """Yield files of the root and its split folders, some of each label folder, some named as pictures."""
     for place in (root, *split_folders(root).values()):
-        yield from _files(place, ".yaml", ".yml", ".json")
+        yield from _files(place, ".json")
         for folder in (place / name for name in LABEL_FOLDERS):
             for kept in (folder, *split_folders(folder).values()):
                 yield from islice(_files(kept, *SUFFIXES), LOOKED_AT)
@@ -45,10 +46,8 @@ def _files(folder: Path, *suffixes: str) -> Iterator[Path]:
 
 def _told(file: Path) -> str:
     content, suffix = file.read_bytes(), file.suffix.lower()
-    if suffix in (".yaml", ".yml") and any(line.startswith(b"names:") for line in content.splitlines()):
-        return f"{file}: the boxes of a YOLO data set are not read yet; {AS_COCO}"
     if suffix == ".txt" and _is_yolo(content):
-        return f"{file}: boxes as YOLO writes them are not read yet; {AS_COCO}"
+        return f"{file}: YOLO is read where a data.yaml names its pictures and classes; {AS_YOLO}"
     if suffix == ".xml" and b"<annotation" in content:
         return f"{file}: VOC is read from Annotations/ and JPEGImages/; name the folders so"
     if suffix == ".json" and b'"shapes"' in content:

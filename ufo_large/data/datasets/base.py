@@ -5,7 +5,7 @@ from itertools import count
 from pathlib import Path
 
 from ufo_large.config import Problems
-from ufo_large.structures import Example, Findings, Reporter
+from ufo_large.structures import IGNORE_INDEX, Example, Findings, Reporter
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 
@@ -62,3 +62,25 @@ def read_class_names(file: Path, report: Reporter) -> dict[int, str]:
     if len(names) != len(lines) or len(set(names.values())) != len(lines) or not lines:
         report.add("classes", f"{file}: empty, or an id or name stands twice; write each class once", file)
     return names
+
+
+def read_class_colors(file: Path, report: Reporter) -> tuple[dict[int, str], dict[int, int]]:
+    """Return (class names by label, label by 0xRRGGBB); the class Void is ignored.
+
+    A name that stands twice is one class of two colours.
+    """
+    names: dict[int, str] = {}
+    colors: dict[int, int] = {}
+    for line, text in numbered_lines(file, report):
+        parts = text.split(maxsplit=3)
+        if len(parts) != 4 or not all(p.isdecimal() and int(p) < 256 for p in parts[:3]):
+            report.add("classes", f'{file}:{line}: cannot read {text!r}; write "red green blue name"', file)
+            continue
+        red, green, blue = map(int, parts[:3])
+        void = parts[3].lower() in ("void", "unlabelled", "unlabeled")
+        known = next((label for label, name in names.items() if name == parts[3]), len(names))
+        label = IGNORE_INDEX if void else known
+        colors[red << 16 | green << 8 | blue] = label
+        if not void:
+            names[label] = parts[3]
+    return names, colors

@@ -7,11 +7,11 @@ colours in label_colors.txt as "r g b name", and the splits in <split>.txt; with
 
 from pathlib import Path
 
-from ufo_large.data.datasets.base import numbered_lines, read_class_names
+from ufo_large.data.datasets.base import numbered_lines, read_class_colors, read_class_names
 from ufo_large.data.datasets.pairs import Files, by_stem, masked_source
 from ufo_large.data.shard_index import SPLITS
 from ufo_large.kinds.masks import MaskCoding
-from ufo_large.structures import IGNORE_INDEX, Findings, Reporter, SourceTask
+from ufo_large.structures import IGNORE_INDEX, Findings, SourceTask
 
 NAMES = (
     "sky",
@@ -33,11 +33,16 @@ MASK_FOLDERS = ("labels", "LabeledApproved_full")
 
 
 def is_camvid_folder(root: Path) -> bool:
-    return (root / COLORS_FILE).is_file() or any((root / f"{split}annot").is_dir() for split in SPLITS)
+    return _is_coloured(root) or any((root / f"{split}annot").is_dir() for split in SPLITS)
+
+
+def _is_coloured(root: Path) -> bool:
+    named = (file for name in MASK_FOLDERS for file in (root / name).glob("*_L.*"))
+    return (root / COLORS_FILE).is_file() and any(named)
 
 
 def read_camvid_folder(root: Path, task: str, findings: Findings) -> SourceTask:
-    if (root / COLORS_FILE).is_file():
+    if _is_coloured(root):
         return _read_coloured(root, task, findings)
     pairs = {}
     for split in SPLITS:
@@ -54,7 +59,7 @@ def read_camvid_folder(root: Path, task: str, findings: Findings) -> SourceTask:
 
 def _read_coloured(root: Path, task: str, findings: Findings) -> SourceTask:
     report = findings.at(task)
-    names, colors = _read_colors(root / COLORS_FILE, report)
+    names, colors = read_class_colors(root / COLORS_FILE, report)
     images = by_stem(_first_folder(root, PICTURE_FOLDERS), report)
     masks = by_stem(_first_folder(root, MASK_FOLDERS), report, ending="_L")
     coding = MaskCoding(table=MaskCoding.identity(0).table, colors=colors)
@@ -71,25 +76,3 @@ def _read_coloured(root: Path, task: str, findings: Findings) -> SourceTask:
 
 def _first_folder(root: Path, names: tuple[str, ...]) -> Path:
     return next((root / name for name in names if (root / name).is_dir()), root / names[0])
-
-
-def _read_colors(file: Path, report: Reporter) -> tuple[dict[int, str], dict[int, int]]:
-    """Return (class names by label, label by 0xRRGGBB); the class Void is ignored.
-
-    A name that stands twice is one class of two colours.
-    """
-    names: dict[int, str] = {}
-    colors: dict[int, int] = {}
-    for line, text in numbered_lines(file, report):
-        parts = text.split(maxsplit=3)
-        if len(parts) != 4 or not all(p.isdecimal() and int(p) < 256 for p in parts[:3]):
-            report.add("classes", f'{file}:{line}: cannot read {text!r}; write "red green blue name"', file)
-            continue
-        red, green, blue = map(int, parts[:3])
-        void = parts[3].lower() in ("void", "unlabelled", "unlabeled")
-        known = next((label for label, name in names.items() if name == parts[3]), len(names))
-        label = IGNORE_INDEX if void else known
-        colors[red << 16 | green << 8 | blue] = label
-        if not void:
-            names[label] = parts[3]
-    return names, colors

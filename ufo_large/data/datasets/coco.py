@@ -115,7 +115,7 @@ class CocoReader:
             return f"is of image_id {annotation.get('image_id')}, which is not in `images`"
         if annotation.get("category_id") not in self.labels:
             return f"has category_id {annotation.get('category_id')}, which is not in `categories`"
-        if not _is_box(annotation.get("bbox")):
+        if not is_box(annotation.get("bbox")):
             return f"has bbox {annotation.get('bbox')}, not [x, y, width, height] in pixels"
         return ""
 
@@ -169,7 +169,7 @@ def _size_of(image: dict[str, Any]) -> tuple[int, int] | None:
     return size if all(isinstance(v, int) and v > 0 for v in size) else None
 
 
-def _is_box(values: Any) -> bool:
+def is_box(values: Any) -> bool:
     if not isinstance(values, list) or len(values) != 4:
         return False
     return all(isinstance(v, int | float) and math.isfinite(v) for v in values)

@@ -6,6 +6,7 @@ from pathlib import Path
 from ufo_large.data.datasets.base import joined
 from ufo_large.data.datasets.pairs import Files, by_stem, pair_masks
 from ufo_large.data.shard_index import SPLITS
+from ufo_large.kinds.contest_classes import SEGMENTATION_NAMES
 from ufo_large.kinds.masks import MaskCoding
 from ufo_large.media.pictures import inspect_file, mask_facts
 from ufo_large.structures import (
@@ -18,10 +19,6 @@ from ufo_large.structures import (
     numbered_info,
 )
 
-SEGMENTATION_NAMES = (
-    *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation"),
-    *("terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
-)
 SKY = SEGMENTATION_NAMES.index("sky")
 CONTEST_CLASSES = numbered_info("seg", "segmentation", dict(enumerate(SEGMENTATION_NAMES)))
 

@@ -2,18 +2,17 @@
 
 BDD100K: images/10k/<split>/*.jpg with labels/sem_seg/masks/<split>/*.png, or (older) seg/images/<split>/ with
 seg/labels/<split>/*_train_id.png. Plain: images/<split>/ with masks/<split>/ (also label/, labels/,
-annotations/), or both without split folders, which is train alone.
+annotations/), or both without split folders, which is train alone. What mask values mean: see `mask_classes`.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from ufo_large.data.datasets.annotation_files import unread_annotations
-from ufo_large.data.datasets.base import list_images, read_class_names
-from ufo_large.data.datasets.contest_seg import SEGMENTATION_NAMES
+from ufo_large.data.datasets.base import list_images
+from ufo_large.data.datasets.mask_classes import mask_classes
 from ufo_large.data.datasets.pairs import Files, by_stem, masked_source
 from ufo_large.data.datasets.split_names import report_unread, splits_among, subfolders
-from ufo_large.kinds.masks import MaskCoding
 from ufo_large.structures import Findings, Reporter, SourceTask
 
 TRAIN_ID = "_train_id"
@@ -49,13 +48,9 @@ def unread_instead_of_masks(root: Path) -> str:
 
 
 def read_mask_folder(root: Path, task: str, findings: Findings, count: int | None = None) -> SourceTask:
-    """Read pictures with masks of values 0..K-1 and 255 = ignore.
-
-    K is `count`, or comes from classes.txt in ROOT, or is BDD100K's 19.
-    """
+    """Read pictures with masks; `count` classes where no file says more."""
     place = _find(root)
     report = findings.at(task)
-    names = _names(root, place, report, count)
     folders = subfolders(place.images)
     splits = splits_among((folder.name, folder) for folder in folders)
     if splits:
@@ -64,19 +59,9 @@ def read_mask_folder(root: Path, task: str, findings: Findings, count: int | Non
              for split, folder in splits.items()}  # fmt: skip
     if not splits:
         pairs = {"train": _pair(place.images, place.masks, "train", findings.at(task, "train"))}
-    coding = MaskCoding.from_values({number: label for label, number in enumerate(sorted(names))})
+    masks = [list((files or {}).values()) for _, files in pairs.values()]
+    names, coding = mask_classes(root, masks, place.bdd, count, report)
     return masked_source(task, names, coding, pairs, findings)
-
-
-def _names(root: Path, place: _Place, report: Reporter, count: int | None) -> dict[int, str]:
-    if count is not None:
-        return {i: str(i) for i in range(count)}
-    if (root / "classes.txt").is_file():
-        return read_class_names(root / "classes.txt", report)
-    if not place.bdd:
-        remedy = f"write {root / 'classes.txt'}, one class a line, or give --classes {report.task}=N"
-        report.add("classes", f"{root}: nothing says how many classes its masks have; {remedy}", root)
-    return dict(enumerate(SEGMENTATION_NAMES))
 
 
 def _pair(images: Path, masks: Path, split: str, report: Reporter) -> tuple[Files, Files | None]:

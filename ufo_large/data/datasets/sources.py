@@ -8,18 +8,32 @@ from pathlib import Path
 from typing import Any
 
 from ufo_large.data.datasets.annotation_files import unread_annotations
+from ufo_large.data.datasets.bdd_boxes import (
+    is_bdd_boxes_folder,
+    masks_beside_boxes,
+    read_bdd_boxes_folder,
+)
 from ufo_large.data.datasets.camvid import is_camvid_folder, read_camvid_folder
 from ufo_large.data.datasets.cityscapes import is_cityscapes_folder, read_cityscapes_folder
 from ufo_large.data.datasets.coco import is_coco_folder, read_coco_folder
 from ufo_large.data.datasets.contest import contest_roots, read_contest
 from ufo_large.data.datasets.depth_folders import is_depth_folder, read_depth_folder
 from ufo_large.data.datasets.fixed import is_fixed_folder, read_fixed_folder
+from ufo_large.data.datasets.hugging_face import (
+    has_hugging_face_boxes,
+    is_hugging_face_folder,
+    read_hugging_face_folder,
+)
 from ufo_large.data.datasets.image_folder import is_image_folder, read_image_folder
 from ufo_large.data.datasets.label_tables import unread_tables
 from ufo_large.data.datasets.mask_folders import is_mask_folder, read_mask_folder, unread_instead_of_masks
 from ufo_large.data.datasets.merge import keep_to, merge_tasks, renamed
 from ufo_large.data.datasets.no_classes import no_class_folders
+from ufo_large.data.datasets.roboflow_coco import is_roboflow_coco_folder, read_roboflow_coco_folder
+from ufo_large.data.datasets.table_folder import is_table_folder, read_table_folder
+from ufo_large.data.datasets.tt100k import is_tt100k_folder, read_tt100k_folder
 from ufo_large.data.datasets.voc import is_voc_folder, read_voc_folder
+from ufo_large.data.datasets.yolo import is_yolo_folder, read_yolo_folder
 from ufo_large.kinds import kind_of, require_kind
 from ufo_large.structures import Findings, SourceTask, TaskInfo
 
@@ -52,7 +66,22 @@ BY_CLASS = (unread_annotations, unread_tables, no_class_folders)
 # the first that fits is taken
 LAYOUTS = [
     _layout("COCO (annotations/instances_<split>.json)", is_coco_folder, "dec", read_coco_folder),
+    _layout(
+        "Roboflow COCO (<split>/_annotations.coco.json)",
+        is_roboflow_coco_folder,
+        "dec",
+        read_roboflow_coco_folder,
+    ),
     _layout("VOC (Annotations/, JPEGImages/)", is_voc_folder, "dec", read_voc_folder),
+    _layout("YOLO (data.yaml, images/, labels/)", is_yolo_folder, "dec", read_yolo_folder),
+    _layout("TT100K (annotations.json, train/, test/)", is_tt100k_folder, "dec", read_tt100k_folder),
+    _layout(
+        "BDD100K's boxes (images/100k/, labels/det_20/)",
+        is_bdd_boxes_folder,
+        "dec",
+        read_bdd_boxes_folder,
+        other_tools=(masks_beside_boxes,),
+    ),
     _layout("depth maps (images/, depth/, depth.json)", is_depth_folder, "depth", read_depth_folder),
     _layout("Cityscapes (leftImg8bit/, gtFine/)", is_cityscapes_folder, "seg", read_cityscapes_folder),
     _layout("CamVid (<split>annot/, or label_colors.txt)", is_camvid_folder, "seg", read_camvid_folder),
@@ -63,6 +92,25 @@ LAYOUTS = [
         read_mask_folder,
         other_tools=(unread_instead_of_masks,),
         takes_count=True,
+    ),
+    _layout(
+        "Hugging Face's imagefolder (metadata.jsonl with objects)",
+        has_hugging_face_boxes,
+        "dec",
+        read_hugging_face_folder,
+    ),
+    _layout(
+        "Hugging Face's imagefolder (metadata.jsonl or .csv)",
+        is_hugging_face_folder,
+        "cls",
+        read_hugging_face_folder,
+    ),
+    _layout(
+        "a table of names and classes (CSV)",
+        is_table_folder,
+        "cls",
+        read_table_folder,
+        other_tools=(unread_annotations,),
     ),
     _layout(
         "class folders ([<split>/]<class>/*.jpg)",

@@ -1,5 +1,6 @@
 """The names under which people keep their train, val and test data."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,6 +17,14 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
+
+BEGINS_WITH_SPLIT = re.compile(rf"({'|'.join(sorted(SPLIT_NAMES, key=len, reverse=True))})(?![a-z0-9])")
+
+
+def split_said_by(name: str) -> str:
+    """Return the split that a name begins with, as train_images and test.csv do; empty where none."""
+    found = BEGINS_WITH_SPLIT.match(name.lower())
+    return SPLIT_NAMES[found[1]] if found else ""
 
 
 def splits_among(places: Iterable[tuple[str, Path]]) -> dict[str, Path]:

@@ -1,0 +1,63 @@
+"""Detection from entries that name a picture, and each of its boxes by corners and the name of a class."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ufo_large.config import outside
+from ufo_large.kinds.boxes import Box
+from ufo_large.structures import FIX_REMEDY, Example, Findings, Reporter, SourceTask, numbered_info
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NamedBoxes:
+    """One picture: `name` below `folder`, the class of each box, and its x0, y0, x1, y1 in pixels."""
+
+    where: str
+    folder: Path
+    name: Any
+    boxes: Sequence[tuple[Any, Sequence[Any]]]
+
+
+def named_boxes_source(
+    task: str, names: Iterable[str], entries: dict[str, list[NamedBoxes]], findings: Findings
+) -> SourceTask:
+    """Return a source of boxes, classes in the order of `names`; wrong entries are reported and left out."""
+    info = numbered_info(task, "detection", dict(enumerate(dict.fromkeys(names))))
+    splits = {}
+    for split, found in entries.items():
+        report, examples = findings.at(task, split), {}
+        for entry in found:
+            example = _example(entry, len(examples) + 1, info.class_names, report)
+            if example is not None and example.file_name in examples:
+                told = f"{entry.where}: {entry.name} stands twice; {FIX_REMEDY}"
+                report.add("duplicate", told, example.image)
+            elif example is not None:
+                examples[example.file_name] = example
+        splits[split] = list(examples.values())
+    return SourceTask(info, splits)
+
+
+def _example(entry: NamedBoxes, number: int, names: Sequence[str], report: Reporter) -> Example | None:
+    if told := outside(entry.name):
+        report.add("annotation", f"{entry.where}: {entry.name!r} {told}; or {FIX_REMEDY}", entry.folder)
+        return None
+    path = entry.folder / entry.name
+    if not path.is_file():
+        told = f"{entry.where}: {entry.name} is not in {entry.folder}; copy it or {FIX_REMEDY}"
+        report.add("missing", told, path)
+        return None
+    boxes = []
+    for name, corners in entry.boxes:
+        if name not in names or not all(_is_finite(v) for v in corners):
+            told = f"{entry.where}: a box of {name!r} at {list(corners)} is no class and four numbers"
+            report.add("annotation", f"{told}; {FIX_REMEDY}", path, keeps_images=True)
+        else:
+            boxes.append(Box(xyxy=tuple(map(float, corners)), label=names.index(name)))
+    return Example(image=path, file_name=entry.name, image_id=number, where=entry.where, truth=tuple(boxes))
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
