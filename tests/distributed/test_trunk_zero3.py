@@ -10,6 +10,7 @@ from ufo_large.testing.models import ROUTED, tiny_trunk
 RATE, TASKS = 0.1, ("a", "b")
 TRUNKS = {
     "vit": {},
+    "without antialias": {"antialias": False},
     "eva": {"name": "eva_giant_patch14_224", "patch_size": 14, "img_size": 42},
     "rope": {"name": "vit_base_patch16_rope_mixed_224"},
     "siglip": {"name": "vit_so400m_patch14_siglip_224", "patch_size": 14, "img_size": 42},
@@ -85,6 +86,7 @@ def train_all(cases: list, stage: int) -> list[dict]:
 
 CASES = [
     *(("vit", mode, "task") for mode in CHECKPOINTING),
+    ("without antialias", "full", "task"),
     ("eva", "selective", "task"),
     ("rope", "full", "task"),
     ("siglip", "none", "task"),

@@ -11,6 +11,7 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
+from ufo_large.config import apply_overrides
 from ufo_large.distributed.checkpoint import save_weights
 from ufo_large.distributed.engine import PlainEngine
 from ufo_large.models.weights import fill, initial_state
@@ -24,8 +25,11 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     """A run of the demo recipe that has been given its weights without training."""
-    root = tmp_path_factory.mktemp("run")
-    config = load_recipe("demo")
+    return write_run(tmp_path_factory.mktemp("run"))
+
+
+def write_run(root: Path, *overrides: str) -> Path:
+    config = apply_overrides(load_recipe("demo"), overrides)
     folder = RunFolder(root)
     folder.write(config, TINY_TASKS, "0" * 64, "nowhere", None)
     model = config.model.build(TINY_TASKS)
@@ -65,6 +69,14 @@ def test_each_form_is_written(run, export):
     folders = {file.parent for file in (run / "export").rglob("model.safetensors")}
     assert folders == {run / "export", run / "export/cls-timm", run / "export/dec-timm"}
     assert any(".experts." in name for name in load_file(run / "export" / "model.safetensors"))
+
+
+def test_a_residual_run_becomes_a_wider_dense_model(export, tmp_path):
+    """Half as many hidden units again; the demo's MLPs have four times the width."""
+    run = write_run(tmp_path, "model.trunk.router=residual", "model.trunk.router.fraction=0.5")
+    dense = eval(export(run, "--task", "cls", "--to", "timm").splitlines()[-1], {"timm": timm})
+    assert {block.mlp.fc2.in_features for block in dense.blocks} == {6 * dense.embed_dim}
+    assert dense(torch.zeros(1, 3, 96, 96)).shape == (1, 5)
 
 
 def test_files_are_as_readable_as_any_other(run, export, tmp_path):

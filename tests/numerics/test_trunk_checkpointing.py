@@ -28,16 +28,19 @@ class MatmulCount(TorchDispatchMode):
 
 
 def run(
-    family: str, mode: str, device: str = "cpu", autocast: bool = False, frozen: str = "nothing"
+    family: str,
+    mode: str,
+    device: str = "cpu",
+    autocast: bool = False,
+    frozen: str = "nothing",
+    router: str = "task, all parts",
 ) -> tuple[dict, int]:
     """Return the gradients of one step with random block drops, and the matrix products done.
 
     `autocast` to bfloat16; `frozen`: the first part of the names of parameters that need no gradient.
     """
     torch.manual_seed(0)
-    trunk = tiny_trunk("task, all parts", checkpointing=mode, drop_path=0.3, **FAMILIES[family]).build(
-        ("a", "b")
-    )
+    trunk = tiny_trunk(router, checkpointing=mode, drop_path=0.3, **FAMILIES[family]).build(("a", "b"))
     for parameter in trunk.parameters():
         torch.nn.init.normal_(parameter, std=0.1)  # biases too
     for name, parameter in trunk.named_parameters():
@@ -52,13 +55,14 @@ def run(
     return {n: p.grad for n, p in trunk.named_parameters()}, matmuls.count
 
 
+@pytest.mark.parametrize("router", ["task, all parts", "learned, all parts", "residual"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_mode_gives_the_same_gradients(family):
+def test_every_mode_gives_the_same_gradients(family, router):
     """Measured difference: 0."""
-    expected, kept = run(family, "none")
+    expected, kept = run(family, "none", router=router)
     counts = {}
     for mode in CHECKPOINTING:
-        gradients, counts[mode] = run(family, mode)
+        gradients, counts[mode] = run(family, mode, router=router)
         assert list(gradients) == list(expected)
         for name, gradient in gradients.items():
             assert (gradient is None) == (expected[name] is None), name

@@ -44,7 +44,7 @@ def pooled(trunk: Trunk) -> torch.Tensor:
     return trunk(images, torch.tensor([[size, size]]), "a").pooled_BD
 
 
-@pytest.mark.parametrize("router", ["shared", "learned", "task"])
+@pytest.mark.parametrize("router", ["shared", "learned", "task", "residual"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_nothing_changes_before_the_first_step(family, router):
     """Allowed 1e-5: Eva adds the bias of its attention apart, which rounds otherwise."""
@@ -52,13 +52,16 @@ def test_nothing_changes_before_the_first_step(family, router):
     torch.testing.assert_close(pooled(adapted), pooled(plain), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("router", "place"), [("learned, all parts", ".attn.shared."), ("residual", ".mlp.shared.")]
+)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_adapter_of_a_routed_trunk_has_an_effect(family):
-    """Also of the shared attention that a bank holds beside the tasks' own."""
-    _, adapted, _ = pair("learned, all parts", **FAMILIES[family])
+def test_every_adapter_of_a_routed_trunk_has_an_effect(family, router, place):
+    """Also of the shared module that a bank holds beside the tasks' own."""
+    _, adapted, _ = pair(router, **FAMILIES[family])
     pooled(adapted).square().sum().backward()
     found = {n: p.grad for n, p in adapted.named_parameters() if "lora_B" in n}
-    assert any(".attn.shared." in n for n in found)
+    assert any(place in n for n in found)
     assert not [n for n, grad in found.items() if grad is None or not grad.abs().max() > 0]
 
 
@@ -79,6 +82,19 @@ def test_every_adapter_has_an_effect_and_merging_keeps_it(family):
     torch.testing.assert_close(pooled(adapted), before, atol=1e-4, rtol=0)
     assert not any(is_adapter(n) for n, _ in adapted.named_parameters())
     vit.load_state_dict(dense_trunk_state(adapted, "a"))
+
+
+def test_merged_adapters_and_an_expert_are_one_dense_mlp():
+    """Adapters on the shared MLP, an expert beside it. Allowed 1e-4."""
+    _, adapted, _ = pair("residual")
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name or ".experts." in name:
+            torch.nn.init.normal_(parameter.data, std=0.02)
+    before = pooled(adapted)
+    merge_lora(adapted)
+    for place, bank in adapted.banks().items():
+        adapted.vit.set_submodule(place, bank.path("a"))
+    torch.testing.assert_close(pooled(adapted), before, atol=1e-4, rtol=0)
 
 
 def test_pretrained_names_are_those_of_the_dense_model():
@@ -129,7 +145,7 @@ def test_senseless_combinations_are_refused():
 def test_random_weights_are_not_frozen(tiny_shards, tmp_path):
     config = load_recipe("demo")
     config = replace(config, ds="none", model=replace(config.model, trunk=tiny_trunk(lora=LoraConfig())))
-    with pytest.raises(ValueError, match="would be random here: give --set pretrained=FILE"):
+    with pytest.raises(ValueError, match="would be random here: give --set pretrained=hub"):
         prepare(config, str(tiny_shards), RunFolder(tmp_path), None, "none")
     given = replace(config, pretrained="vit.safetensors")
     assert len(prepare(given, str(tiny_shards), RunFolder(tmp_path), None, "none")[1]) == 3

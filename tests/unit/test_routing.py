@@ -1,15 +1,19 @@
 """Every routing scheme, and what each of them promises."""
 
 import math
+from functools import partial
 
 import pytest
 import timm
 import torch
+from timm.layers import GluMlp, Mlp, SwiGLU, SwiGLUPacked
 
+from ufo_large.models.extract import dense_trunk_state
 from ufo_large.routing import ROUTERS, Route
 from ufo_large.routing.base import routed_blocks
 from ufo_large.routing.clone import clone_module
 from ufo_large.routing.learned import OWN_PATH
+from ufo_large.routing.mlps import hidden_size, resized, side_by_side, widened
 from ufo_large.routing.token_topk import balance_loss, mutual_information
 from ufo_large.structures import role_of
 from ufo_large.testing.models import tiny_trunk
@@ -24,6 +28,9 @@ SCHEMES = {
     "learned": {},
     "learned in every block": {"blocks": (0, 1, 2, 3)},
     "learned, all parts": {"blocks": (0, 2, 3), "parts": ("norms", "attention", "mlp")},
+    "residual": {},
+    "residual in every block": {"blocks": (0, 1, 2, 3)},
+    "residual, as wide": {"fraction": 1.0},
     "token_topk": {},
     "token_topk, all experts": {"num_experts": 3, "k": 3},
     "token_topk without losses": {"balance": 0.0, "mutual_information": 0.0},
@@ -50,7 +57,7 @@ def test_default_blocks_are_every_second_of_the_later_half():
 @pytest.mark.parametrize(
     ("scheme", "options", "message"),
     [
-        ("task", {"blocks": (1, 4)}, r"router.blocks names \[4\].*blocks 0 to 3"),
+        ("task", {"blocks": (1, 4)}, r"\[4\].*blocks 0 to 3.*router.blocks=none .*half: 3\), .*blocks=2,3$"),
         ("shared", {"blocks": (1,)}, "have no effect"),
         ("shared", {"parts": ("attention",)}, "have no effect"),
         ("task", {"parts": ("mpl",)}, "Did you mean 'mlp'"),
@@ -62,6 +69,9 @@ def test_default_blocks_are_every_second_of_the_later_half():
         ("token_topk", {"k": 1}, "no gradient"),
         ("token_topk", {"k": 5}, "2 to num_experts=4"),
         ("token_topk", {"balance": -1.0}, "must be 0"),
+        ("residual", {"parts": ("mlp", "norms")}, "use parts=mlp, or the scheme task or learned"),
+        ("residual", {"fraction": 0.0}, "fraction=0.0"),
+        ("residual", {"fraction": 1.5}, "fraction=1.5"),
     ],
 )
 def test_options_that_cannot_work_are_refused(scheme, options, message):
@@ -146,6 +156,98 @@ class TestLearned:
         other = disturb(build(config("learned", blocks=(3,))))
         other.route.load_state_dict(state)
         assert all(torch.equal(run(other, "a")[0], e) for e in expected)
+
+
+class TestResidual:
+    def test_before_training_it_is_the_shared_model_bitwise(self):
+        shared, trunk = build(config("shared")), build(config("residual in every block"))
+        for training in (True, False):
+            for task in TASKS:
+                pairs = zip(run(shared.train(training), task), run(trunk.train(training), task), strict=True)
+                assert all(torch.equal(a, b) for a, b in pairs)
+
+    def test_the_shared_parameters_learn_from_every_task_as_without_experts(self):
+        shared, trunk = build(config("shared")), build(config("residual in every block"))
+        for task in TASKS:
+            for model in (shared, trunk):
+                model.zero_grad()
+                sum(x.square().mean() for x in run(model, task)).backward()
+            found = {n.replace(".shared.", "."): p.grad for n, p in trunk.named_parameters()}
+            for name, parameter in shared.named_parameters():
+                assert torch.equal(found[name], parameter.grad), name
+            own = [p.grad for n, p in trunk.named_parameters() if f".experts.{task}.fc2" in n]
+            assert len(own) == 8 and all(grad.abs().sum() > 0 for grad in own)
+
+    def test_an_expert_is_a_fraction_of_the_shared_mlp(self):
+        """Width 48, 192 hidden units; at least one is left."""
+        for fraction, hidden in ((0.25, 48), (0.1, 19), (1.0, 192), (0.001, 1)):
+            bank = build(config("residual", fraction=fraction)).banks()["blocks.3.mlp"]
+            assert bank.experts["a"].fc1.weight.shape == (hidden, 48)
+            assert bank.shared.fc1.weight.shape == (192, 48)
+
+    def test_the_log_tells_how_much_of_the_output_is_the_experts(self):
+        trunk = build(config("residual"))
+        run(trunk, "a")
+        assert trunk.route.statistics["own_part"] == 0
+        for bank in trunk.banks().values():
+            bank.experts["a"] = bank.shared
+        run(trunk, "a")
+        assert trunk.route.statistics["own_part"] == 0.5
+
+    @pytest.mark.parametrize("drawn", ["fc1.weight", "fc2.weight", "fc1.bias", "fc2.bias"])
+    def test_streamed_values_are_those_of_a_new_expert(self, drawn):
+        """Zero where the constructor gives zero, else of one standard deviation (within 5 %)."""
+        bank = build(config("residual", fraction=1.0)).banks()["blocks.3.mlp"]
+        made = bank.experts["a"].get_parameter(drawn)
+        value = bank.fresh(f"experts.a.{drawn}", made.shape, torch.Generator().manual_seed(0))
+        assert value.shape == made.shape
+        assert value.std().item() == pytest.approx(made.std().item(), rel=0.05)
+        assert bool(value.any()) == (drawn == "fc1.weight")
+
+    def test_an_mlp_that_it_cannot_narrow_is_refused(self):
+        router = config("residual").build(TASKS, Route(), depth=4)
+        with pytest.raises(ValueError, match="blocks.3.mlp is a Linear; use router=task or learned"):
+            router.bank("blocks.3.mlp", torch.nn.Linear(2, 2))
+
+
+MLPS = {
+    "plain": partial(Mlp, 6, 10),
+    "without biases": partial(Mlp, 6, 10, bias=False),
+    "another output width": partial(Mlp, 6, 10, out_features=4, act_layer=torch.nn.ReLU),
+    "GLU": partial(GluMlp, 6, 20),
+    "packed SwiGLU": partial(SwiGLUPacked, 6, 20),
+    "SwiGLU": partial(SwiGLU, 6, 10, bias=(False, True)),
+}
+
+
+@pytest.mark.parametrize("kind", MLPS)
+def test_two_mlps_side_by_side_are_one(kind):
+    """In float64; measured 2e-15."""
+    mlp = MLPS[kind]().double()
+    other = resized(mlp, 3)
+    assert (hidden_size(mlp), hidden_size(other), type(other)) == (10, 3, type(mlp))
+    x = torch.randn(2, 5, 6, dtype=torch.float64)
+    both = side_by_side(mlp, other)
+    assert hidden_size(both) == 13
+    torch.testing.assert_close(both(x), mlp(x) + other(x), atol=1e-14, rtol=0)
+    wide = widened(mlp, 12)
+    assert hidden_size(wide) == 12
+    torch.testing.assert_close(wide(x), mlp(x), atol=1e-14, rtol=0)
+
+
+def test_mlps_that_normalise_their_units_are_not_one():
+    mlp = SwiGLU(6, 10, norm_layer=partial(torch.nn.LayerNorm, eps=0.1))
+    other = resized(mlp, 3)
+    assert other.norm.normalized_shape == (3,) and other.norm.eps == 0.1
+    with pytest.raises(ValueError, match="normalise their hidden units together"):
+        side_by_side(mlp, other)
+
+
+def test_a_network_of_normalised_mlps_is_not_cut_out():
+    options = {"name": "eva02_large_patch14_224", "patch_size": 14, "img_size": 42}
+    trunk = tiny_trunk("residual", **options).build(TASKS)
+    with pytest.raises(ValueError, match="task 'a', blocks.3.mlp: .*normalise.*save the whole model"):
+        dense_trunk_state(trunk, "a")
 
 
 class TestTokenTopK:

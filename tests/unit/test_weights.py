@@ -3,22 +3,27 @@
 import json
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from timm.layers import resample_patch_embed
 
 from ufo_large.distributed.checkpoint import load_weights
-from ufo_large.evaluation.run import load_model
+from ufo_large.evaluation.loading import load_model
 from ufo_large.models import Trunk
+from ufo_large.models.dense_values import PretrainedValues, keep_stored_grid
 from ufo_large.models.extract import dense_trunk_state, single_task_state
 from ufo_large.models.lora import LoraConfig
 from ufo_large.models.weights import dense_names, fill, initial_state
 from ufo_large.routing import ROUTERS
 from ufo_large.structures import role_of
-from ufo_large.testing.models import ROUTED, TINY_TASKS, task_info, tiny_batch, tiny_model
+from ufo_large.testing.models import ROUTED, TINY_TASKS, task_info, tiny_batch, tiny_model, tiny_trunk
 
+REAL = Path(os.environ.get("UFO_WEIGHTS", Path(__file__).resolve().parents[2] / "../shared/weights"))
+REAL /= "vit_small_patch14_dinov2.safetensors"
 SMALL = {"depth": 4, "embed_dim": 48, "num_heads": 3, "patch_size": 8}
 FAMILIES = {
     "vit": ("vit_tiny_patch16_224", {}),
@@ -106,14 +111,107 @@ def test_a_file_that_is_no_weights_is_named(tmp_path):
 
 
 def test_a_file_of_something_else_is_named(tmp_path):
-    """Whole modules, lists, and a model whose positions timm cannot resample to ours: its width differs."""
-    other = theirs("vit_giant_patch14_reg4_dinov2", patch_size=14, img_size=98, embed_dim=60)
+    """Whole modules, lists, and a model that timm cannot convert: its class token has no position."""
+    other = theirs("vit_giant_patch14_reg4_dinov2", img_size=32)
     held = {"model.pth": theirs(), "list.pth": [torch.zeros(3)], "dinov2.pth": other.state_dict()}
     said = (r"model\.pth: holds other obj", r"list\.pth: holds a list", r"dinov2\.pth .* cannot convert it")
     for (name, content), message in zip(held.items(), said, strict=True):
         torch.save(content, tmp_path / name)
         with pytest.raises(ValueError, match=message):
             next(initial_state(ours(), seed=0, pretrained=tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("held", "name", "said"),
+    [
+        ({}, "vit_small_patch16_224", "width 192.*but the trunk's is of width 384.*{fits}"),
+        ({"depth": 5}, "vit_tiny_patch16_224", "depth 5,.*but.*depth 12.*embed_dim, depth and patch_size"),
+        ({"patch_size": 32}, "vit_tiny_patch16_224", "of 32.*but.*of 16.*or model.trunk.patch_size=16 to"),
+    ],
+    ids=["width", "depth", "patch"],
+)
+def test_a_vit_of_another_shape_is_named_with_what_it_fits(held, name, said, tmp_path):
+    with torch.device("meta"):
+        shapes = timm.create_model("vit_tiny_patch16_224", **held).state_dict()
+    torch.save({n: torch.zeros(1).expand(v.shape) for n, v in shapes.items()}, tmp_path / "vit.pth")
+    fits = r"set model\.trunk\.name=vit_tiny_patch16_224 or vit_tiny_patch16_384"
+    with pytest.raises(ValueError, match=f"vit.pth does not hold.*{said.format(fits=fits)}"):
+        PretrainedValues(Trunk.Config(name=name), tmp_path / "vit.pth")
+
+
+def test_a_file_of_another_family_is_named_with_what_it_fits(tmp_path):
+    """CLIP's ViT has the shape of a plain one, and a norm before its blocks."""
+    with torch.device("meta"):
+        shapes = timm.create_model("vit_base_patch16_224").state_dict()
+    torch.save({n: torch.zeros(1).expand(v.shape) for n, v in shapes.items()}, tmp_path / "vit.pth")
+    said = r"\(set model.trunk.name=vit_base_patch16_224 or .*norm_pre.weight: missing"
+    with pytest.raises(ValueError, match=f"(?s){said}"):
+        PretrainedValues(Trunk.Config(name="vit_base_patch16_clip_224"), tmp_path / "vit.pth")
+
+
+def test_a_named_patch_size_has_the_patch_embedding_resampled(tmp_path):
+    """Positions stay: the grid is the same, of smaller patches."""
+    source = theirs(img_size=64, patch_size=16)
+    save_file(source.state_dict(), tmp_path / "m.safetensors")
+    values = PretrainedValues(tiny_trunk(), tmp_path / "m.safetensors")
+    wanted = resample_patch_embed(source.patch_embed.proj.weight, [8, 8])
+    assert torch.equal(values("patch_embed.proj.weight"), wanted)
+    assert torch.equal(values("pos_embed"), source.pos_embed)
+
+
+@pytest.mark.parametrize("wrapper", [None, "model"])
+def test_a_files_own_grid_is_kept_unless_one_is_named(wrapper, tmp_path):
+    state = theirs(img_size=72).state_dict()
+    torch.save(state if wrapper is None else {wrapper: state}, tmp_path / "m.pth")
+    free = tiny_trunk(img_size=None)
+    kept = keep_stored_grid(free, tmp_path / "m.pth")
+    assert kept == replace(free, img_size=72)
+    assert torch.equal(PretrainedValues(kept, tmp_path / "m.pth")("pos_embed"), state["pos_embed"])
+    assert keep_stored_grid(tiny_trunk(img_size=32), tmp_path / "m.pth") == tiny_trunk(img_size=32)
+    torch.save(theirs(img_size=(72, 40)).state_dict(), tmp_path / "m.pth")
+    assert keep_stored_grid(free, tmp_path / "m.pth") == free  # 9 x 5: which sides, no file says
+
+
+def test_the_grid_of_a_run_is_kept_by_a_run_that_starts_from_it(tmp_path):
+    save_file(ours(img_size=72).state_dict(), tmp_path / "model.safetensors")
+    assert keep_stored_grid(tiny_trunk(img_size=None), tmp_path).img_size == 72
+
+
+@pytest.mark.skipif(not REAL.exists(), reason=f"{REAL} is missing")
+def test_real_weights_need_no_image_size():
+    """DINOv2's positions lie on 37 x 37 patches, and stay as they are."""
+    config = Trunk.Config(name="vit_small_patch14_dinov2")
+    values = PretrainedValues(keep_stored_grid(config, REAL), REAL)
+    assert torch.equal(values("pos_embed"), load_file(REAL)["pos_embed"])
+    with pytest.raises(ValueError, match="trunk.name=vit_small_patch14_dinov2$"):
+        PretrainedValues(Trunk.Config(name="vit_base_patch14_dinov2"), REAL)
+
+
+def test_an_index_names_the_files_that_belong_together(tmp_path):
+    """What lies beside them in the folder belongs to another model."""
+    state = theirs().state_dict()
+    parts = [dict(list(state.items())[i::2]) for i in range(2)]
+    for i, part in enumerate(parts):
+        save_file(part, tmp_path / f"part-{i}.safetensors")
+    save_file({"other": torch.zeros(1)}, tmp_path / "other.safetensors")
+    index = {"weight_map": {name: f"part-{i}.safetensors" for i, part in enumerate(parts) for name in part}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    values = PretrainedValues(tiny_trunk(), tmp_path / "model.safetensors.index.json")
+    assert torch.equal(values("norm.weight"), state["norm.weight"])
+
+
+def test_half_a_file_is_refused(tmp_path):
+    for name, save in (("m.safetensors", save_file), ("m.pth", torch.save)):
+        save(theirs().state_dict(), tmp_path / name)
+        os.truncate(tmp_path / name, (tmp_path / name).stat().st_size // 2)
+        with pytest.raises(ValueError, match=f"{name}: cannot be read as weights"):
+            PretrainedValues(tiny_trunk(), tmp_path / name)
+
+
+def test_antialias_without_positions_is_refused():
+    config = Trunk.Config(name="vit_small_patch16_dinov3", antialias=False, depth=1)
+    with pytest.raises(ValueError, match="antialias=False has no effect: vit_small_patch16_dinov3"):
+        config.build(("a",))
 
 
 def test_fill_lists_what_is_missing_unknown_or_of_another_shape():
@@ -245,6 +343,8 @@ def test_the_weights_of_a_run_start_a_run_with_one_more_task(router, tmp_path):
     found, wanted = grown.state_dict(), trained.state_dict()
     assert found.keys() == wanted.keys()
     experts = [n for n in wanted if ".experts.more." in n or ".choices.more." in n]
+    if router == "residual":  # its features are random, drawn by the run's seed
+        experts = [n for n in experts if not n.endswith("fc1.weight")]
     assert bool(experts) == (router not in ("shared", "token_topk"))
     assert all(torch.equal(found[n], wanted[n]) for n in experts)
     fewer = tiny_model(router).build(TINY_TASKS[:1])

@@ -1,26 +1,26 @@
 """Where the values of a dense timm ViT come from: a file, or timm's own random initialisation."""
 
-import importlib
+import json
 import math
 import pickle
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from timm.models import model_entrypoint
 from timm.models.eva import Eva
 from torch import Tensor
 
 from ufo_large.config import Problems
-from ufo_large.models.transformers_names import (
-    Joined,
-    check_card,
-    from_transformers,
-    is_from_transformers,
-)
+from ufo_large.models.fitting import CANNOT_CONVERT, bare, check_shape, convert, what_fits
+from ufo_large.models.positions import move_to_grid, resampled, stored_grid
+from ufo_large.models.transformers_names import Joined, check_card, is_from_transformers
 from ufo_large.models.trunk import Trunk
 
 _CLASSIFIER = ("head.", "head_dist.", "lm_head.", "mask_token")
+INDEX = ".index.json"
 
 
 class RandomValues:
@@ -60,31 +60,34 @@ class RandomValues:
 class PretrainedValues:
     """Values from a file on disk: timm's names, transformers' or a layout that timm's own loader converts.
 
-    `path`: a .safetensors file, a torch file (.pt, .pth, .bin) or a folder as Hugging Face lays it out.
-    Tensors are mapped into memory and read when asked for. Position embeddings are resampled to the model's
-    grid, patch embeddings to its patch size, a classifier is left out. Raises ValueError listing every name
-    that is missing, unknown or of another shape.
+    `path`: a .safetensors file, a torch file (.pt, .pth, .bin), a folder as Hugging Face lays it out, or the
+    index of a file in parts. Tensors are mapped into memory and read when asked for. Position embeddings are
+    resampled to the model's grid, patch embeddings to its patch size where `patch_size` names one, a
+    classifier is left out. Raises ValueError for a ViT of another shape, saying what the file would fit, else
+    listing every name that is missing, unknown or of another shape.
     """
 
     def __init__(self, config: Trunk.Config, path: str | Path):
         with torch.device("meta"):
             vit = config.build_vit()
-        convert = importlib.import_module(model_entrypoint(config.name).__module__).checkpoint_filter_fn
         tensors = read_tensors(Path(path))
         if is_from_transformers(tensors):
             check_card(_folder(Path(path)) / "config.json", vit)
-            tensors = from_transformers(tensors, vit)
+        wanted = dict(vit.named_parameters())
+        subject = f"{path} does not hold the weights of {config.name}"
+        check_shape(tensors, wanted, subject, may_resample=config.patch_size is not None)
+        own_grid = vit.patch_embed.grid_size
+        if grid := stored_grid(bare(tensors), vit.num_prefix_tokens):
+            move_to_grid(vit, (grid, grid), antialias=True)  # so that timm leaves the file's positions alone
         try:
-            converted = convert(tensors, vit)
-        except (RuntimeError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"{path} does not hold the weights of {config.name}: timm cannot convert it ({error}); "
-                "name the model that the file was saved from"
-            ) from error
+            converted = convert(tensors, config.name, vit)
+        except CANNOT_CONVERT as error:
+            raise ValueError(f"{subject}: timm cannot convert it ({error}); {what_fits(tensors)}") from error
         self._values = {n: v for n, v in converted.items() if not n.startswith(_CLASSIFIER)}
-        _check(
-            self._values, dict(vit.named_parameters()), f"{path} does not hold the weights of {config.name}"
-        )
+        if grid and "pos_embed" in self._values:
+            positions_1LD = self._values["pos_embed"]
+            self._values["pos_embed"] = resampled(vit, positions_1LD, own_grid, config.is_antialiased)
+        _check_names(self._values, wanted, subject, tensors)
 
     def __call__(self, name: str) -> Tensor:
         value = self._values[name]
@@ -95,7 +98,9 @@ def _folder(path: Path) -> Path:
     return path if path.is_dir() else path.parent
 
 
-def _check(values: dict[str, Tensor | Joined], wanted: dict[str, Tensor], subject: str) -> None:
+def _check_names(
+    values: dict[str, Tensor | Joined], wanted: dict[str, Tensor], subject: str, tensors: Mapping[str, Any]
+) -> None:
     problems = Problems(subject)
     for name in sorted(wanted.keys() | values.keys()):
         if name not in values:
@@ -105,7 +110,23 @@ def _check(values: dict[str, Tensor | Joined], wanted: dict[str, Tensor], subjec
         elif values[name].shape != wanted[name].shape:
             shapes = f"{list(values[name].shape)}, but the model's is {list(wanted[name].shape)}"
             problems.add(f"{name}: shape {shapes}; set the trunk's shape to the file's")
+    if problems.messages:
+        problems.subject = f"{subject} ({what_fits(tensors)})"
     problems.raise_if_any(show=1000)
+
+
+def keep_stored_grid(config: Trunk.Config, path: str | Path) -> Trunk.Config:
+    """Return `config` with positions on the grid that the file stores them for, where it names no `img_size`.
+
+    Inputs of any size are resampled from there, as the weights' authors do it; positions resampled twice
+    would be others.
+    """
+    with torch.device("meta"):
+        vit = config.build_vit()
+    grid = stored_grid(bare(read_tensors(Path(path))), vit.num_prefix_tokens)
+    if config.img_size is not None or vit.pos_embed is None or grid in (None, vit.patch_embed.grid_size[0]):
+        return config
+    return replace(config, img_size=grid * vit.patch_embed.feat_ratio())
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -115,6 +136,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if not files:
             raise ValueError(f"{path}: no .safetensors or .bin file in this folder")
         return {name: tensor for file in files for name, tensor in read_tensors(file).items()}
+    if path.name.endswith(INDEX) and path.is_file():
+        files = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
+        return {name: tensor for file in files for name, tensor in read_tensors(path.parent / file).items()}
     if not path.is_file():
         raise ValueError(f"{path}: no such file; give a .safetensors, .pt, .pth or .bin file, or a folder")
     try:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ufo_large.models.multitask import MultitaskModel
+from ufo_large.models.positions import move_to_grid
 from ufo_large.structures import TaskBatch
 from ufo_large.tasks import TaskHead
 from ufo_large.tasks.classification_linear import LinearClassifier
@@ -65,7 +66,8 @@ class OnnxNetwork(nn.Module):
         vit = self.model.trunk.vit
         for place, bank in self.model.trunk.banks().items():
             vit.set_submodule(place, bank.path(task))
-        vit.set_input_size(tuple(-(-side // stride) * stride for side in size))  # resample positions now
+        grid = tuple(-(-side // stride) for side in size)
+        move_to_grid(vit, grid, self.model.trunk.config.is_antialiased)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         height, width = self.size
@@ -84,7 +86,7 @@ def _output(head: TaskHead) -> str:
     if isinstance(head, DenseSegmenter):
         return "labels"
     raise ValueError(
-        f"task {head.info.name!r}: a {type(head).__name__} cannot become ONNX, only LinearClassifier and "
+        f"task {head.info.name!r}: {type(head).__name__} cannot become ONNX, only LinearClassifier and "
         "DenseSegmenter can; use --to timm for its trunk or --to safetensors for everything"
     )
 

@@ -18,6 +18,7 @@ from ufo_large.config import choice, did_you_mean
 from ufo_large.models.checkpointing import CHECKPOINTING, Checkpointing, checkpoint_block
 from ufo_large.models.expert_banks import banks_of, graft_banks, units_of
 from ufo_large.models.lora import LoraConfig, has_adapters
+from ufo_large.models.positions import OnGrid, is_antialiased
 from ufo_large.models.stem import GradientPatchEmbed
 from ufo_large.models.windows import Grid, default_global_blocks, window_attention
 from ufo_large.routing import ROUTERS, ExpertBank, Route, Router
@@ -42,12 +43,14 @@ class Trunk(nn.Module):
     class Config:
         """`name`: a timm model; `img_size` to `init_values` override its shape, None keeps timm's.
 
-        `img_size`: the size whose grid the position embeddings are stored for; inputs may have any other.
+        `img_size`: the size whose grid the position embeddings are stored for; inputs may have any other, and
+        positions are resampled to it bicubically, with `antialias` or without (None: see `is_antialiased`).
         `stem`: timm's patch embedding, or a `GradientPatchEmbed`, for training from scratch. `drop_path`:
         drop rate of the last block, rising linearly from 0. `checkpointing`: see `checkpoint_block`.
         `window`: side, in patches, of the windows that blocks attend within (0: the whole
         image); `global_blocks` still see the whole image (None: the last block of each quarter).
-        `lora`: freeze what the tasks share and train adapters on it.
+        `lora`: freeze what the tasks share and train adapters on it. `frozen`: train nothing of the trunk,
+        experts included, so that only heads and pyramids learn.
         """
 
         name: str = "vit_base_patch16_224"
@@ -58,6 +61,7 @@ class Trunk(nn.Module):
         num_heads: int | None = None
         mlp_ratio: float | None = None
         init_values: float | None = None
+        antialias: bool | None = None
         stem: Literal["patch", "gradients"] = "patch"
         drop_path: float = 0.0
         checkpointing: Checkpointing = "none"
@@ -65,12 +69,13 @@ class Trunk(nn.Module):
         global_blocks: tuple[int, ...] | None = None
         router: Router.Config = choice(ROUTERS, "shared")
         lora: LoraConfig | None = None
+        frozen: bool = False
 
         def __post_init__(self):
             if not timm.is_model(self.name.split(".")[0]):
                 known = timm.list_models(module="vision_transformer") + timm.list_models(module="eva")
                 raise ValueError(
-                    f"trunk.name={self.name!r} is no timm model.{did_you_mean(self.name, known)[:400]}"
+                    f"trunk.name={self.name!r} is no timm model.{did_you_mean(self.name, known)}"
                 )
             if not 0.0 <= self.drop_path < 1.0:
                 raise ValueError(f"trunk.drop_path={self.drop_path}: must be at least 0 and below 1")
@@ -84,11 +89,22 @@ class Trunk(nn.Module):
             if self.checkpointing not in CHECKPOINTING:
                 hint = did_you_mean(self.checkpointing, CHECKPOINTING)
                 raise ValueError(f"trunk.checkpointing={self.checkpointing!r}.{hint}")
+            if self.frozen and (self.lora is not None or self.drop_path):
+                raise ValueError(
+                    f"trunk.frozen trains nothing of the trunk: set trunk.lora=none (is {self.lora}) and "
+                    f"trunk.drop_path=0 (is {self.drop_path})"
+                )
             if self.lora is not None and isinstance(self.router, ROUTERS["token_topk"].Config):
                 raise ValueError(
                     "trunk.lora freezes what tasks share, and router=token_topk shares its experts: they "
-                    "would stay the copies of one MLP that they are; use router=shared, task or learned"
+                    "would stay the copies of one MLP that they are; use router=shared, task, learned or "
+                    "residual"
                 )
+
+        @property
+        def is_antialiased(self) -> bool:
+            """Whether positions are resampled with antialias."""
+            return is_antialiased(self.name) if self.antialias is None else self.antialias
 
         def shape(self) -> dict[str, int | float | None]:
             """Return the fields that override timm's shape, under timm's names."""
@@ -135,6 +151,10 @@ class Trunk(nn.Module):
         self.tasks = tasks
         self.route = Route()
         self.vit = config.build_vit()
+        if config.antialias is not None and self.vit.pos_embed is None:
+            raise ValueError(
+                f"trunk.antialias={config.antialias} has no effect: {config.name} has no positions; leave it"
+            )
         depth = len(self.vit.blocks)
         self.router = config.router.build(tasks, self.route, depth)
         if config.checkpointing == "offload" and not self.router.keeps_outputs_only:
@@ -148,9 +168,11 @@ class Trunk(nn.Module):
         graft_banks(self.vit, self.router, config.name)
         if config.lora is not None:
             config.lora.adapt(self.vit)
+        if config.frozen:
+            self.vit.requires_grad_(False)
         for block in self.vit.blocks:
             checkpoint_block(block, config.checkpointing)
-        self.vit.__class__ = _with_trunk_forward(type(self.vit))
+        self.vit.__class__ = _with_trunk_forward(type(self.vit), config.is_antialiased)
         self._pixels: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def _restrict_attention(self) -> None:
@@ -218,6 +240,10 @@ class Trunk(nn.Module):
             bank.add_task(task)
         self.tasks = (*self.tasks, task)
 
+    def train(self, mode: bool = True) -> "Trunk":
+        """Set the mode; a frozen trunk computes what it will compute when predicting."""
+        return super().train(mode and not self.config.frozen)
+
     def forward(self, images_BCHW: Tensor, sizes_B2: Tensor, task: str) -> Features:
         """Return the features of uint8 RGB images for `task`.
 
@@ -233,7 +259,10 @@ class Trunk(nn.Module):
             # ZeRO-3 frees a module's weights too early in the backward pass if no input has a gradient
             images_BCHW.requires_grad_()
         self.route.begin(task, self.training)
-        tokens_BLD, pooled_BD = self.vit(images_BCHW)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.frozen):
+            tokens_BLD, pooled_BD = self.vit(images_BCHW)
+        if self.config.frozen and torch.is_grad_enabled():  # for the same reason, of heads and pyramids
+            tokens_BLD, pooled_BD = (x.detach().requires_grad_() for x in (tokens_BLD, pooled_BD))
         self.route.end()
         map_BDhw = tokens_BLD.transpose(1, 2).unflatten(2, (self.grid.height, self.grid.width))
         return Features(pooled_BD, map_BDhw, self.stride, (height, width), pyramid={})
@@ -259,8 +288,13 @@ class Trunk(nn.Module):
 
 
 @functools.cache
-def _with_trunk_forward(vit_class: type[nn.Module]) -> type[nn.Module]:
+def _with_trunk_forward(vit_class: type[nn.Module], antialias: bool) -> type[nn.Module]:
+    def pos_embed(vit: VisionTransformer | Eva, x_BhwD: Tensor) -> Tensor | tuple[Tensor, Tensor | None]:
+        return vit_class._pos_embed(OnGrid(vit, tuple(x_BhwD.shape[1:3]), antialias), x_BhwD)
+
     members = {"forward": _trunk_forward, "__module__": vit_class.__module__}
+    if not antialias:  # timm's own way is with it
+        members["_pos_embed"] = pos_embed
     return type(vit_class.__name__, (vit_class,), members)
 
 

@@ -5,8 +5,9 @@ values depend on seed and file alone: not on ZeRO stage, world size or the order
 """
 
 import contextlib
+import functools
 import zlib
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -18,22 +19,31 @@ from ufo_large.models.grown import check_kinship, is_trained, new_expert, new_ta
 from ufo_large.models.lora import dense_name, fresh_adapter, is_adapter
 from ufo_large.models.multitask import MultitaskModel, build_head
 from ufo_large.models.trunk import Trunk
+from ufo_large.models.warm_start import fitting_tensors
+from ufo_large.structures import TaskInfo
 
 Whole = Callable[[list[nn.Parameter]], contextlib.AbstractContextManager]
 
 
 def initial_state(
-    model: MultitaskModel, seed: int, pretrained: str | Path | None = None
+    model: MultitaskModel,
+    seed: int,
+    pretrained: str | Path | None = None,
+    trained: Sequence[TaskInfo] = (),
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield (name, value) for every parameter of `model`.
 
     The trunk comes from `pretrained` (see `PretrainedValues`) or is drawn as timm draws it; experts are
     copies of the module they replace; heads are drawn as they draw themselves. Where `pretrained` is a run's
-    `weights/`, all of it comes from there, and only what new tasks or new adapters add is new. Raises
+    `weights/`, all of it comes from there, and only what new tasks or new adapters add is new; with that
+    run's tasks as `trained`, tasks and classes may be others: what fits is taken (`warm_start`). Raises
     ValueError, before the first value, with all names that a ViT's file lacks or has too many, or where a
     run's model was routed or adapted otherwise.
     """
     if pretrained is not None and is_trained(tensors := read_tensors(Path(pretrained))):
+        if trained:
+            drawn = functools.partial(head_values, model, seed=seed)
+            tensors = fitting_tensors(tensors, trained, model, drawn, pretrained)
         yield from grown_state(model, seed, tensors, pretrained)
         return
     config = model.config.trunk
@@ -56,14 +66,14 @@ def grown_state(
     banks = model.trunk.banks()
     for name, parameter in model.trunk.named_parameters():
         place, inner = _split(name, banks)
-        part, _, of_task = inner.partition(".")
-        task, _, rest = of_task.partition(".")
+        task = inner.split(".")[1] if place else ""
         if is_adapter(name) and f"trunk.{name}" not in tensors:
             yield f"trunk.{name}", _fresh(fresh_adapter, f"trunk.{name}", inner, parameter, seed)
         if f"trunk.{name}" in tensors or task not in new:
             continue
-        if part == "experts":
-            yield f"trunk.{name}", new_expert(tensors, f"trunk.vit.{place}", rest)
+        source = banks[place].source_of(inner)
+        if source is not None:
+            yield f"trunk.{name}", new_expert(tensors, f"trunk.vit.{place}", source)
         else:
             yield f"trunk.{name}", _fresh(banks[place].fresh, name, inner, parameter, seed)
 
@@ -89,7 +99,7 @@ def _fresh(draw: Callable, name: str, inner: str, parameter: nn.Parameter, seed:
 def dense_names(trunk: Trunk) -> dict[str, str | None]:
     """Map each of the trunk's parameters to the parameter of timm's dense model it starts from.
 
-    None where it starts from none: gates and choices of the routing, adapters.
+    None where it starts from none: gates, choices and narrow experts of the routing, adapters.
     """
     banks = trunk.banks()
     names: dict[str, str | None] = {}

@@ -2,6 +2,7 @@
 
 from ufo_large.routing.base import PARTS, ExpertBank, Part, Route, Router
 from ufo_large.routing.learned import LearnedRouter
+from ufo_large.routing.residual import ResidualRouter
 from ufo_large.routing.shared import SharedRouter
 from ufo_large.routing.task import TaskRouter
 from ufo_large.routing.token_topk import TokenTopKRouter
@@ -11,6 +12,7 @@ ROUTERS: dict[str, type[Router]] = {
     "task": TaskRouter,
     "learned": LearnedRouter,
     "token_topk": TokenTopKRouter,
+    "residual": ResidualRouter,
 }
 
 __all__ = ["PARTS", "ROUTERS", "ExpertBank", "Part", "Route", "Router"]

@@ -89,9 +89,10 @@ class Route:
 class ExpertBank(nn.Module, ABC):
     """Stands where a block's MLP, attention or norm stood; holds the shared one and / or one expert a task.
 
-    Copies of the module it replaces live in `shared` and in `experts`, by name; they start equal to it, so
-    that the trunk's output at step 0 is the pretrained one. Experts carry the role `expert` of their task,
-    set here when they are made. `place`: the module's path in the ViT, as `blocks.3.mlp`.
+    The module it replaces and what is like it live in `shared` and in `experts`, by name. They start equal to
+    it, or add nothing to it, so that the trunk's output at step 0 is the pretrained one. Experts carry the
+    role `expert` of their task, set here when they are made. `place`: the module's path in the ViT, as
+    `blocks.3.mlp`.
     """
 
     def __init__(self, place: str, route: Route):
@@ -108,14 +109,14 @@ class ExpertBank(nn.Module, ABC):
 
     @abstractmethod
     def path(self, task: str) -> nn.Module:
-        """Return the one module that `task` uses; ValueError where the scheme has no such thing."""
+        """Return one module that computes what `task` gets; ValueError where there is none."""
 
     @abstractmethod
     def add_task(self, task: str) -> None:
         """Add what a new task needs, starting from what is there; the others' outputs stay as they are."""
 
     def units(self) -> list[nn.Module]:
-        """Return the copies, each of which is used whole or not at all."""
+        """Return the modules that are each used whole or not at all."""
         return [m for n, m in self.named_modules() if n == "shared" or n.rpartition(".")[0] == "experts"]
 
     def source_of(self, name: str) -> str | None:
@@ -171,5 +172,11 @@ def routed_blocks(blocks: tuple[int, ...] | None, depth: int) -> tuple[int, ...]
         return tuple(i for i in range(depth // 2, depth) if (depth - 1 - i) % 2 == 0)
     wrong = [i for i in blocks if not 0 <= i < depth]
     if wrong:
-        raise ValueError(f"router.blocks names {wrong}, but the trunk has blocks 0 to {depth - 1}")
+        later = ",".join(map(str, routed_blocks(None, depth)))
+        raise ValueError(
+            f"router.blocks names {wrong}, but the trunk has blocks 0 to {depth - 1}; set "
+            f"model.trunk.router.blocks=none (every second block of the later half: {later}), or the blocks "
+            "of your own, such as "
+            f"model.trunk.router.blocks={','.join(map(str, range(depth // 2, depth)))}"
+        )
     return tuple(sorted(set(blocks)))

@@ -8,12 +8,15 @@ from ufo_large.structures import role_of
 from ufo_large.testing.models import tiny_trunk
 
 TASKS = ("a", "b", "c")
+ROUNDING = 1e-5
+"""What a sum in another order may change of outputs up to 3 (measured: 1.1e-6)."""
 
 
 def check_router(config: Router.Config) -> None:
     """Dense at step 0, same route wherever it is drawn, gradients reach what the running task owns.
 
-    Where the scheme names a dense path for a task, the network of these paths predicts the same bitwise.
+    Where the scheme names a dense path for a task, the network of these paths predicts the same: bitwise
+    where the paths are the banks' own modules, but for rounding where they are joined from several.
     """
     _check_dense_at_start(config)
     _check_dense_path(config)
@@ -58,15 +61,18 @@ def _check_dense_at_start(config: Router.Config) -> None:
 def _check_dense_path(config: Router.Config) -> None:
     for task in TASKS:
         trunk = disturb(build(config)).eval()
-        expected = run(trunk, task)
+        expected, allowed = run(trunk, task), 0.0
         for place, bank in trunk.banks().items():
             try:
                 path = bank.path(task)
             except ValueError:
                 return
+            if path not in bank.modules():
+                allowed = ROUNDING
             trunk.vit.set_submodule(place, path)
         assert not trunk.banks()
-        assert all(map(torch.equal, run(trunk, task), expected))
+        for found, wanted in zip(run(trunk, task), expected, strict=True):
+            torch.testing.assert_close(found, wanted, atol=allowed, rtol=0)
 
 
 def _check_same_route_everywhere(config: Router.Config) -> None:

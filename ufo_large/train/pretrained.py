@@ -1,0 +1,67 @@
+"""Bring the weights that a run starts from to every machine, and store positions as these weights do."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from ufo_large.distributed import comm
+from ufo_large.models.dense_values import keep_stored_grid
+from ufo_large.models.hub import Fetched, fetch, locate
+from ufo_large.models.hub_names import HubName, hub_name, trunk_of
+from ufo_large.runs.config import RunConfig
+
+
+def settled(config: RunConfig) -> RunConfig:
+    """Return `config` with what its weights decide: their exact revision, the trunk's tag and grid.
+
+    Weights on the hub are downloaded first, by one rank of each machine. On all ranks. Raises ValueError
+    where they cannot be had.
+    """
+    if config.pretrained is None:
+        return config
+    trunk = config.model.trunk
+    name = comm.agreed(lambda: hub_name(config.pretrained, trunk))
+    path, pretrained = Path(config.pretrained), config.pretrained
+    if name is not None:
+        if comm.is_main():
+            print(f"pretrained={config.pretrained}: {name}, from the hub or its cache", flush=True)
+        fetched = _fetch_on_each_machine(name)
+        if comm.is_main():
+            print(f"pretrained={config.pretrained}: {fetched}", flush=True)
+        path, pretrained = fetched.path, str(replace(name, revision=fetched.revision))
+        trunk = trunk_of(name, trunk)
+    trunk = comm.agreed(lambda: keep_stored_grid(trunk, path))
+    return replace(config, pretrained=pretrained, model=replace(config.model, trunk=trunk))
+
+
+def settled_as(config: RunConfig, saved: RunConfig) -> RunConfig:
+    """Return `config` with what its weights decided when the run began, without looking at them again."""
+    if saved.pretrained is None:
+        return config
+    trunk, before = config.model.trunk, saved.model.trunk
+    if before.name.partition(".")[0] == trunk.name:
+        trunk = replace(trunk, name=before.name)
+    if trunk.img_size is None:
+        trunk = replace(trunk, img_size=before.img_size)
+    is_elsewhere = config.pretrained is not None and hub_name(config.pretrained, trunk) is None
+    pretrained = config.pretrained if is_elsewhere else saved.pretrained
+    return replace(config, pretrained=pretrained, model=replace(config.model, trunk=trunk))
+
+
+def weights_file(config: RunConfig) -> Path | None:
+    """Return the file or folder that `pretrained` of a settled config names."""
+    if config.pretrained is None:
+        return None
+    name = hub_name(config.pretrained, config.model.trunk)
+    return Path(config.pretrained) if name is None else locate(name)
+
+
+def _fetch_on_each_machine(name: HubName) -> Fetched:
+    found = comm.agreed(lambda: fetch(name) if comm.local_rank() == 0 else None)
+    everywhere = comm.all_gather_objects(found)
+    revisions = {fetched.revision for fetched in everywhere if fetched is not None}
+    if len(revisions) > 1:
+        raise ValueError(
+            f"pretrained={name}: the machines have different revisions ({', '.join(sorted(revisions))}); "
+            f"give one: --set pretrained={name.repo}@{min(revisions)}"
+        )
+    return everywhere[comm.rank() - comm.local_rank()]
