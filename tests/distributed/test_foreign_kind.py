@@ -147,3 +147,17 @@ def test_without_the_plugin_the_run_says_which_it_wants(run, script, command):
     done = script(command, "--workdir", run, *rest)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "--plugin" in done.stderr and "brightness" in done.stderr
+
+
+def test_it_is_predicted_by_the_command(run, data, tmp_path, script):
+    """With the answer that `Kind.described` has for any kind."""
+    command = ("launchers/predict.py", "--workdir", run, data[1], "--out", tmp_path / "out")
+    refused = script(*command)
+    assert refused.returncode == 2 and f"--plugin {PLUGIN}" in refused.stderr
+    done = script(*command, "--plugin", PLUGIN)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "out/predictions.jsonl").read_text().splitlines()]
+    assert len(lines) == 19
+    said = [line["tasks"]["brightness"]["said"] for line in lines]
+    assert all(isinstance(number, float) for number in said) and len(set(said)) > 1
+    assert (tmp_path / "out/coco_dec.json").is_file() and not (tmp_path / "out/coco_brightness.json").exists()

@@ -13,7 +13,7 @@ from ufo_large.data.shards import SplitReader
 from ufo_large.data.tiles import Tiling, tiles_of
 from ufo_large.data.transforms.base import View
 from ufo_large.data.transforms.window import fit, load, scaled
-from ufo_large.structures import BadSample, SampleInfo, TaskBatch, TaskInfo, Window
+from ufo_large.structures import BadSample, RawSample, SampleInfo, TaskBatch, TaskInfo, Window
 
 
 def evaluation_batches(
@@ -35,8 +35,8 @@ def evaluation_batches(
     the output. Tiles of an image stay on one rank, carry `TileSample`s and no targets; join their boxes
     with `merge_tiles`. Raises DataError naming the file for an unreadable sample.
     """
-    per_image = 1 if tiles is None else len(tiles_of(reader.sample(0), tiles)) if len(reader) else 1
-    chunks = rank_chunks(len(reader), max(1, micro_batch // per_image), rank, world_size)
+    chunk = images_per_batch(reader.sample(0), micro_batch, tiles) if len(reader) else 1
+    chunks = rank_chunks(len(reader), chunk, rank, world_size)
     found = DataLoader(
         _Batches(reader, info, chunks, image_size, tiles, keep_aspect),
         batch_size=None,
@@ -89,22 +89,36 @@ class _Batches(Dataset):
 
     def _load(self, index: int) -> list[tuple[View, SampleInfo]]:
         raw = self.reader.read(index)
-        views = [raw.sample] if self.tiles is None else tiles_of(raw.sample, self.tiles)
         try:
-            loaded = [(load(raw, self._window(view), self.info), view) for view in views]
+            return evaluation_views(raw, self.info, self.canvas, self.tiles, self.keep_aspect)
         except BadSample as error:
             raise DataError(
                 f"{raw.sample.file_name} in {self.reader.shard_of(index)}: {error}; "
                 "evaluation skips nothing: repair the file and make the shards again"
             ) from None
-        if self.tiles is None:
-            return loaded
-        return [(View(image=shown.image), view) for shown, view in loaded]
 
-    def _window(self, view: SampleInfo) -> Window:
-        factor_y, factor_x = fit(view.height, view.width, self.canvas, self.keep_aspect)
-        out = scaled(view.height, factor_y, self.canvas[0]), scaled(view.width, factor_x, self.canvas[1])
-        return Window(getattr(view, "top", 0), getattr(view, "left", 0), view.height, view.width, *out)
+
+def evaluation_views(
+    raw: RawSample, info: TaskInfo, canvas: tuple[int, int], tiles: Tiling | None, keep_aspect: bool
+) -> list[tuple[View, SampleInfo]]:
+    """Return the image, or its tiles, as the network sees them at test time.
+
+    Raises BadSample where the bytes cannot be read.
+    """
+    parts = [raw.sample] if tiles is None else tiles_of(raw.sample, tiles)
+    loaded = [(load(raw, _window(part, canvas, keep_aspect), info), part) for part in parts]
+    return loaded if tiles is None else [(View(image=shown.image), part) for shown, part in loaded]
+
+
+def images_per_batch(sample: SampleInfo, micro_batch: int, tiles: Tiling | None) -> int:
+    """Return how many images make a batch of `micro_batch` inputs, judged by the tiles of one of them."""
+    return max(1, micro_batch // (1 if tiles is None else len(tiles_of(sample, tiles))))
+
+
+def _window(part: SampleInfo, canvas: tuple[int, int], keep_aspect: bool) -> Window:
+    factor_y, factor_x = fit(part.height, part.width, canvas, keep_aspect)
+    out = scaled(part.height, factor_y, canvas[0]), scaled(part.width, factor_x, canvas[1])
+    return Window(getattr(part, "top", 0), getattr(part, "left", 0), part.height, part.width, *out)
 
 
 def _filler(info: TaskInfo, canvas: tuple[int, int]) -> TaskBatch:

@@ -43,7 +43,7 @@ class StoredSample:
 
 def store(example: Example, kind: Kind, facts: FileFacts, transcode: Transcode) -> StoredSample:
     """Read an example's files and return what goes into the shard: the user's bytes where possible."""
-    sample = _encode_picture(example.image.read_bytes(), facts, transcode)
+    sample = encode_picture(example.image.read_bytes(), facts, transcode)
     if transcode.seekable:
         sample.image = make_seekable(sample.image)
     if example.labeled:
@@ -51,7 +51,8 @@ def store(example: Example, kind: Kind, facts: FileFacts, transcode: Transcode) 
     return sample
 
 
-def _encode_picture(data: bytes, facts: FileFacts, transcode: Transcode) -> StoredSample:
+def encode_picture(data: bytes, facts: FileFacts, transcode: Transcode) -> StoredSample:
+    """Return a picture file as a shard holds it, without a truth."""
     height, width = facts.height, facts.width
     scale = 1.0 if transcode.short_side is None else min(1.0, transcode.short_side / min(height, width))
     whole = StoredPicture(size=(height, width))

@@ -56,16 +56,16 @@ def save_checkpoint(root: Path, step: int, engine: Engine, state: dict[str, Any]
 
 def finished_steps(folder: Path) -> int:
     """Return after how many steps the checkpoint was saved."""
-    return _read_complete(folder)["step"]
+    return read_complete(folder)["step"]
 
 
 def is_sharded_alike(folder: Path, kind: str) -> bool:
     """Whether the checkpoint comes from this number of ranks and this kind of engine."""
-    written = _read_complete(folder)
+    written = read_complete(folder)
     return (written["world_size"], written["engine"]) == (comm.world_size(), kind)
 
 
-def _read_complete(folder: Path) -> dict[str, Any]:
+def read_complete(folder: Path) -> dict[str, Any]:
     """Return what was written last. ValueError names the file where it is not whole, and the remedy."""
     file, remedy = folder / COMPLETE, _remedy(folder)
     match read_json(file, remedy):
@@ -78,7 +78,7 @@ def is_laid_out_alike(folder: Path, engine: Engine) -> bool:
     """Whether moreover every rank's shards hold the same pieces: other parameter groups move them."""
     if not is_sharded_alike(folder, engine.kind):
         return False
-    own = _agreed_reading(folder, lambda: _read_rank(folder, comm.rank()))
+    own = _agreed_reading(folder, lambda: read_rank(folder, comm.rank()))
     return all(comm.all_gather_objects(own["layout"] == engine.layout()))
 
 
@@ -96,7 +96,7 @@ def load_checkpoint(folder: Path, engine: Engine) -> tuple[int, dict[str, Any]]:
     _agreed_reading(folder, lambda: engine.check_files(folder))
     with naming_an_earlier(folder):
         engine.load(folder)
-    saved = _agreed_reading(folder, lambda: _read_rank(folder, comm.rank(), mmap=False))
+    saved = _agreed_reading(folder, lambda: read_rank(folder, comm.rank(), mmap=False))
     set_rng_state(saved["rng"])
     return saved["step"], saved["state"]
 
@@ -113,8 +113,8 @@ def _load_resharded(folder: Path, engine: Engine) -> tuple[int, dict[str, Any]]:
 
 def _reshard(folder: Path, engine: Engine) -> tuple[list[dict[str, Any]], dict[str, list[Tensor]] | None]:
     """Fill this rank's shards; return what every rank saved, and this rank's part of the average."""
-    written = _read_complete(folder)
-    ranks = [_read_rank(folder, r) for r in range(written["world_size"])]
+    written = read_complete(folder)
+    ranks = [read_rank(folder, r) for r in range(written["world_size"])]
     layouts = [rank["layout"] for rank in ranks]
     reshard(engine, [read_saved(folder, written["engine"], r, layout) for r, layout in enumerate(layouts)])
     return ranks, _resharded_average(ranks, layouts, engine)
@@ -124,7 +124,8 @@ def _rank_file(folder: Path, rank: int) -> Path:
     return folder / f"rank-{rank}.pt"
 
 
-def _read_rank(folder: Path, rank: int, mmap: bool = True) -> dict[str, Any]:
+def read_rank(folder: Path, rank: int, mmap: bool = True) -> dict[str, Any]:
+    """Return what a rank saved beside the engine's files: `step`, `state`, `rng`, `layout`, `buffers`."""
     saved = read_plain(_rank_file(folder, rank), mmap=mmap)
     layout = tuple(tuple(Piece(*piece) for piece in pieces) for pieces in saved["layout"])
     return saved | {"layout": layout}

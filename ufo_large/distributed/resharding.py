@@ -38,6 +38,11 @@ class Spread:
                     part = shard.view(-1)[piece.offset : piece.offset + piece.count]
                     self._parts[piece.name].append((piece.start, part))
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The parameters of which there are values."""
+        return frozenset(self._parts)
+
     @torch.no_grad()
     def copy_into(self, layout: Layout, shards: Sequence[Tensor]) -> None:
         """Fill `shards`, laid out by `layout`. ValueError names a parameter that is not there in full."""

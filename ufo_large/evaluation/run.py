@@ -5,23 +5,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ufo_large.config import Problems, require_writable, write_json
 from ufo_large.data.shard_index import SPLITS
 from ufo_large.data.shards import ShardSet
 from ufo_large.distributed import comm, zero
-from ufo_large.distributed.checkpoint import load_weights
 from ufo_large.evaluation.baselines import trivial_baselines
 from ufo_large.evaluation.evaluator import Evaluator, Predictor
 from ufo_large.evaluation.examples import predict_examples
+from ufo_large.evaluation.loading import find_checkpoint, load_run
+from ufo_large.evaluation.protocol_choice import protocol_for
 from ufo_large.evaluation.score import answers_metric, score_metrics
 from ufo_large.evaluation.submission import write_submission
 from ufo_large.evaluation.submission_reader import read_submission
 from ufo_large.kinds.protocols import Protocol, get_protocol
 from ufo_large.metrics import Metric
-from ufo_large.models.multitask import MultitaskModel
-from ufo_large.models.weights import fill
 from ufo_large.runs.folder import RunFolder
 from ufo_large.structures import TaskInfo
 from ufo_large.tracking import write_report
@@ -60,19 +57,6 @@ def evaluate_run(
         return result
 
     return comm.agreed(written)
-
-
-def load_model(
-    config: MultitaskModel.Config, tasks: tuple[TaskInfo, ...], weights: Path, device: torch.device
-) -> MultitaskModel:
-    """Build the model and fill it with consolidated weights; ValueError lists whatever does not fit."""
-    model, tensors = config.build(tasks), {}
-    load_weights(weights, tensors.__setitem__)
-    try:
-        fill(model, tensors.items())
-    except ValueError as error:
-        raise ValueError(f"{weights} belongs to another model than config.json beside it: {error}") from None
-    return model.to(device)
 
 
 def known_tasks(trained: tuple[TaskInfo, ...], fingerprint: str, shards: ShardSet) -> tuple[str, ...]:
@@ -128,21 +112,34 @@ class Evaluation:
 
 
 def evaluate(
-    workdir: Path, data: str, *, split: str, protocol: str, assignments: Sequence[str] = ()
+    workdir: Path,
+    data: str,
+    *,
+    split: str,
+    protocol: str | None,
+    assignments: Sequence[str] = (),
+    checkpoint: str | None = None,
 ) -> Evaluation:
-    """Predict a split with a finished run on all ranks, score it and write the report.
+    """Predict a split with a run on all ranks, score it and write the report.
 
-    `assignments`: changes of a task's feed, as `SavedRun.test_feeds` takes them.
+    `protocol` None: as `protocol_for` chooses. `assignments`: changes of a task's feed, as
+    `SavedRun.test_feeds` takes them. `checkpoint`: instead of the final weights; see `find_checkpoint`. Its
+    results get a folder of their own.
     """
     device = zero.init_distributed()
     run = RunFolder(workdir)
     comm.agreed(lambda: require_writable(workdir, "--workdir"))
     shards, saved = comm.agreed(lambda: (ShardSet.open(data), run.read()))
     known = known_tasks(saved.tasks, saved.fingerprint, shards)
-    model = comm.agreed(lambda: load_model(saved.config.model, saved.tasks, run.weights, device))
+    chosen = comm.agreed(lambda: find_checkpoint(run, checkpoint) if checkpoint else None)
+    model = comm.agreed(lambda: load_run(run, saved, device, chosen))
     loaders = saved.test_feeds(assignments)
     evaluator = Evaluator(shards=shards, loaders=loaders, split=split, only=known, device=device)
     folder = run.results(split, shards, saved.fingerprint)
+    if chosen is not None:
+        name = chosen.name if folder == run.root else f"{folder.name}-{chosen.name}"
+        folder = run.root / "evaluations" / name
+    protocol = protocol or protocol_for(evaluator.tasks)
     result = evaluate_run(evaluator, model, folder, protocol)
     if comm.is_main():
         write_report(workdir, predict_examples(evaluator, model), folder)

@@ -20,6 +20,7 @@ import numpy as np
 from torch import Tensor
 
 from ufo_large.kinds.cards import Card, PredictionExample
+from ufo_large.kinds.plain_values import plain
 from ufo_large.kinds.protocols import Protocol
 from ufo_large.media.pictures import FileFacts, Look
 from ufo_large.metrics import Metric
@@ -86,6 +87,7 @@ class Kind(ABC):
     (height, width) of the row in `launchers/plan.py`. `target_suffix`: ending of the file beside an image in
     a shard. `has_tiles`: large images may be cut into tiles at test time; `whole_tile`: the whole image is
     one more. `in_submission`: the contest's submission has a form for it. `form`: that form, for messages.
+    `in_coco`: COCO's results have one.
     `compares_classes`: a task of one class has nothing to tell apart, so that such data is misread. `empty`:
     what is wrong where the truth of a whole split leaves nothing to count, and the remedy.
     """
@@ -99,12 +101,17 @@ class Kind(ABC):
     has_tiles: ClassVar[bool] = False
     whole_tile: ClassVar[bool] = False
     in_submission: ClassVar[bool] = False
+    in_coco: ClassVar[bool] = False
     compares_classes: ClassVar[bool] = False
     form: ClassVar[str] = ""
     empty: ClassVar[str] = "nothing in the ground truth can be counted; check it"
 
     def check_info(self, info: TaskInfo) -> None:  # noqa: B027
         """Raise ValueError for classes that a task of this kind cannot have."""
+
+    def has_contest_classes(self, info: TaskInfo) -> bool:
+        """Whether the protocols count the task differently, and its classes are the contest's."""
+        return False
 
     # A user's files. `truth` is the annotation of an `Example`, in the user's pixels.
 
@@ -207,6 +214,20 @@ class Kind(ABC):
         `train`: the training split (`SplitReader`).
         """
         return {}
+
+    # Predictions for a user, in pixels of the stored image, with the user's class names and ids.
+
+    def described(self, prediction: Any, info: TaskInfo) -> dict[str, Any]:
+        """Return a prediction as JSON values."""
+        return {"said": plain(self.said(prediction))}
+
+    def encoded(self, prediction: Any, info: TaskInfo) -> bytes:
+        """Return a file, of the ending `target_suffix`, with what JSON is too small for; empty: none."""
+        return b""
+
+    def coco_results(self, prediction: Any, info: TaskInfo) -> list[dict[str, Any]]:
+        """Return a prediction's entries in COCO's results format."""
+        raise NotImplementedError(f"{self.name} has no form in COCO's results")
 
     # The contest's submission.
 

@@ -13,13 +13,15 @@ class PredictionExample:
     """One image with what the model said and, where known, the truth.
 
     `image_HW3`: RGB uint8, the stored image. `truth`: as the kind's `truth` gives it; None when the split has
-    no ground truth.
+    no ground truth. `long_side`: draw all of the image, this many pixels long; None: the part and the size
+    that suit a report.
     """
 
     info: TaskInfo
     image_HW3: np.ndarray
     prediction: Any
     truth: Any = None
+    long_side: int | None = None
 
     def card(self, headline: str, **values: Any) -> "Card":
         """Return a card of this example."""
@@ -33,7 +35,7 @@ class Card:
 
     `good` is None where it cannot be said in one word. `wanted`: the right class, if another was said.
     `bars`: (class, probability) of the best guesses. `legend`: (class, "#rrggbb") of what is drawn. `picture`
-    is the file's name in the folder.
+    is the file's name in the folder. `wide`: it shows several images side by side.
     """
 
     task: str
@@ -41,6 +43,7 @@ class Card:
     name: str
     headline: str
     picture: str = ""
+    wide: bool = False
     good: bool | None = None
     wanted: str = ""
     details: tuple[str, ...] = ()

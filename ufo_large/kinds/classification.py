@@ -21,6 +21,7 @@ from ufo_large.metrics import Accuracy
 from ufo_large.structures import ClassPrediction, ClassTargets, RawSample, SampleInfo, TaskInfo, Window
 
 BARS = 3
+BEST = 5
 
 
 class Classification(Kind):
@@ -68,6 +69,15 @@ class Classification(Kind):
         majority = int(np.argmax(train.class_histogram))
         return {"majority_class": lambda sample: majority}
 
+    def described(self, prediction: ClassPrediction, info: TaskInfo) -> dict[str, Any]:
+        """The best class, and the `BEST` best with their probabilities."""
+        scores_K = self.said(prediction)
+        best = [
+            {"class": info.class_names[k], "class_id": info.class_ids[k], "score": float(scores_K[k])}
+            for k in np.argsort(-scores_K, kind="stable")[:BEST]
+        ]
+        return {**best[0], "best": best}
+
     def entries(self, prediction: ClassPrediction, info: TaskInfo) -> list[dict[str, Any]]:
         return [{prediction.sample.file_name: info.class_ids[prediction.label]}]
 
@@ -98,4 +108,4 @@ def _drawn(example: PredictionExample) -> tuple[Card, np.ndarray]:
     good = None if example.truth is None else int(best[0]) == int(example.truth)
     wanted = "" if good is not False else names[int(example.truth)]
     card = example.card(names[best[0]], good=good, bars=bars, wanted=wanted)
-    return card, fit(example.image_HW3, 400)[0]
+    return card, fit(example.image_HW3, example.long_side or 400)[0]

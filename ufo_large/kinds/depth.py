@@ -35,6 +35,7 @@ from ufo_large.structures import (
     Window,
 )
 
+OPACITY = 0.75
 CITYSCAPES_UNITS = 256
 MAX_MAPS = 200
 LARGEST = 2**16 - 1
@@ -120,18 +121,26 @@ class Depth(Kind):
     def from_json(self, value: Mapping[str, Any]) -> DepthFile:
         return DepthFile(**{**value, "path": Path(value["path"])})
 
+    def mark(self, picture_HW3: np.ndarray, truth: DepthFile, scale: float) -> None:
+        """Lay the depth over the picture, near bright and far dark; what is missing stays plain."""
+        depth_HW = truth.metres(mask_values(truth.path.read_bytes()))
+        known = depth_HW[depth_HW > 0]
+        near, far = np.percentile(known, (2, 98)) if known.size else (0, 1)
+        size = picture_HW3.shape[:2]
+        shown = draw_depth(depth_HW, size, float(near), float(far))
+        measured_HW = cv2.resize(depth_HW, size[::-1], interpolation=cv2.INTER_NEAREST) > 0
+        mixed = cv2.addWeighted(picture_HW3, 1 - OPACITY, shown, OPACITY, 0)
+        picture_HW3[:] = np.where(measured_HW[..., None], mixed, picture_HW3)
+
     def stored(self, truth: DepthFile, picture: StoredPicture) -> Stored:
         values_HW = mask_values(truth.path.read_bytes())
         units = CITYSCAPES_UNITS if truth.focal_baseline else truth.units_per_metre
         scaled_HW = (truth.metres(values_HW) * np.float32(units)).round().clip(0, LARGEST).astype(np.uint16)
         if picture.size not in (None, scaled_HW.shape):
             scaled_HW = cv2.resize(scaled_HW, picture.size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-        done, png = cv2.imencode(".png", scaled_HW)
-        if not done:
-            raise ValueError(f"{truth.path}: cannot be stored as a PNG of 16 bits")
         return Stored(
             annotation={"units_per_metre": units},
-            target=png.tobytes(),
+            target=encode_depth(scaled_HW),
             labels=[0],
             counts=[int(np.count_nonzero(scaled_HW))],
             columns={"units_per_metre": [units]},
@@ -170,6 +179,16 @@ class Depth(Kind):
         median = float(np.median([np.median(d[d > 0]) for d in maps if (d > 0).any()]))
         return {"median_depth": lambda s: np.full((s.height, s.width), median, np.float32)}
 
+    def described(self, prediction: DepthPrediction, info: TaskInfo) -> dict[str, Any]:
+        """Metres, and how many values of the encoded map make one."""
+        near, median, far = (float(v) for v in np.percentile(self.said(prediction), (0, 50, 100)))
+        return {"nearest": near, "median": median, "farthest": far, "units_per_metre": CITYSCAPES_UNITS}
+
+    def encoded(self, prediction: DepthPrediction, info: TaskInfo) -> bytes:
+        """A grey PNG of 16 bits, value / 256 is metres; farther than 255.99 m is stored as that."""
+        values_HW = (self.said(prediction) * CITYSCAPES_UNITS).round().clip(1, LARGEST)
+        return encode_depth(values_HW.astype(np.uint16))
+
     def draw(self, examples: Sequence[PredictionExample]) -> Iterator[tuple[Card, np.ndarray]]:
         for example in examples:
             yield _drawn(example)
@@ -183,10 +202,18 @@ def decode_depth(data: bytes) -> np.ndarray:
     return depth
 
 
+def encode_depth(values_HW: np.ndarray) -> bytes:
+    """Encode uint16 values as a grey PNG of 16 bits."""
+    done, png = cv2.imencode(".png", values_HW)
+    if not done:
+        raise ValueError(f"cannot encode a depth map of shape {values_HW.shape} as PNG")
+    return png.tobytes()
+
+
 def _drawn(example: PredictionExample) -> tuple[Card, np.ndarray]:
     """The picture, the prediction and, where known, the truth side by side; near is bright."""
     said, truth = example.prediction.depth_HW.numpy(), example.truth
-    image, _ = fit(example.image_HW3, 320)
+    image, _ = fit(example.image_HW3, example.long_side or 320)
     known = said if truth is None or not (truth > 0).any() else truth[truth > 0]
     near, far = (float(v) for v in np.percentile(known, (2, 98)))
     maps = [said] if truth is None else [said, truth]
@@ -200,4 +227,5 @@ def _drawn(example: PredictionExample) -> tuple[Card, np.ndarray]:
         within = float((torch.maximum(ratio, 1 / ratio) < 1.25).float().mean())
         headline = f"{100 * within:.1f} % of pixels within a factor of 1.25"
     order = "image, predicted" + ("" if truth is None else ", truth")
-    return example.card(headline, details=(f"{order}; bright: {near:.1f} m, dark: {far:.1f} m",)), picture
+    scale = f"{order}; bright: {near:.1f} m, dark: {far:.1f} m"
+    return example.card(headline, details=(scale,), wide=True), picture

@@ -30,7 +30,7 @@ from ufo_large.kinds.boxes import (
 )
 from ufo_large.kinds.cards import Card, PredictionExample, hex_color
 from ufo_large.kinds.protocols import Protocol
-from ufo_large.media.drawing import class_color, draw_boxes, fit, focus
+from ufo_large.media.drawing import LONG_SIDE, class_color, draw_boxes, fit, focus
 from ufo_large.media.pictures import FileFacts
 from ufo_large.metrics import FoundBoxes, MeanAveragePrecision, TrueBoxes
 from ufo_large.structures import (
@@ -46,7 +46,7 @@ from ufo_large.structures import (
 )
 
 ROUNDING_PX = 1.0
-GOOD_BOX, BAD_BOX = (40, 180, 60), (230, 30, 30)
+CROSS = (230, 30, 30)
 
 Boxes = tuple[Box, ...]
 
@@ -62,6 +62,7 @@ class Detection(Kind):
     has_tiles = True
     whole_tile = True
     in_submission = True
+    in_coco = True
     form = '{"image_id": ..., "category_id": ..., "bbox": [x, y, width, height], "score": ...}'
     empty = "the ground truth holds no box but crowds, so there is no mAP; check its JSON"
 
@@ -95,13 +96,16 @@ class Detection(Kind):
         return f"{clipped} box(es) clipped, {len(before) - len(after)} dropped"
 
     def mark(self, picture_HW3: np.ndarray, truth: Boxes, scale: float) -> None:
-        """Draw the boxes, the empty and outside ones in red."""
+        """Draw the boxes in the colours of their classes, a red cross through empty and outside ones."""
         height, width = picture_HW3.shape[:2]
         for box in truth:
             x0, y0, x1, y1 = np.array(box.xyxy) * scale
             inside = 0 <= x0 < x1 <= width + ROUNDING_PX and 0 <= y0 < y1 <= height + ROUNDING_PX
             corner = np.clip([x0, y0, x1, y1], -10, 2 * max(height, width)).round().astype(int).tolist()
-            cv2.rectangle(picture_HW3, corner[:2], corner[2:], GOOD_BOX if inside else BAD_BOX, 1)
+            cv2.rectangle(picture_HW3, corner[:2], corner[2:], class_color(box.label), 2)
+            if not inside:
+                cv2.line(picture_HW3, corner[:2], corner[2:], CROSS, 2, cv2.LINE_AA)
+                cv2.line(picture_HW3, corner[0::3], corner[2:0:-1], CROSS, 2, cv2.LINE_AA)
 
     def stored(self, truth: Boxes, picture: StoredPicture) -> Stored:
         y, x = picture.ratio
@@ -163,6 +167,25 @@ class Detection(Kind):
     def baselines(self, train: Any) -> dict[str, Callable[[SampleInfo], FoundBoxes]]:
         """No box at all."""
         return {"no_boxes": lambda sample: FoundBoxes()}
+
+    def described(self, prediction: BoxPrediction, info: TaskInfo) -> dict[str, Any]:
+        """Every box with its score, best first."""
+        boxes = prediction.boxes_xyxy_N4.float().numpy()
+        rows = zip(boxes, prediction.scores_N.float().numpy(), prediction.labels_N.tolist(), strict=True)
+        return {
+            "boxes": [
+                {
+                    "class": info.class_names[label],
+                    "class_id": info.class_ids[label],
+                    "score": _shortest(score),
+                    "box_xyxy": [_shortest(value) for value in box],
+                }
+                for box, score, label in rows
+            ]
+        }
+
+    def coco_results(self, prediction: BoxPrediction, info: TaskInfo) -> list[dict[str, Any]]:
+        return self.entries(prediction, info)
 
     def entries(self, prediction: BoxPrediction, info: TaskInfo) -> list[dict[str, Any]]:
         said = self.said(prediction)
@@ -284,14 +307,17 @@ def _drawn(example: PredictionExample, min_score: float) -> tuple[Card, np.ndarr
     boxes, labels = found.boxes_xyxy_N4.numpy()[sure], found.labels_N.numpy()[sure]
     scores = found.scores_N.numpy()[sure]
     true_boxes = np.zeros((0, 4)) if truth is None else corners(truth)
-    left, top, right, bottom = focus(example.image_HW3, np.concatenate([boxes, true_boxes]))
-    picture, scale = fit(example.image_HW3[top:bottom, left:right])
+    height, width = example.image_HW3.shape[:2]
+    left, top, right, bottom = 0, 0, width, height
+    if example.long_side is None:
+        left, top, right, bottom = focus(example.image_HW3, np.concatenate([boxes, true_boxes]))
+    picture, scale = fit(example.image_HW3[top:bottom, left:right], example.long_side or LONG_SIDE)
     origin = np.array([left, top, left, top])
     texts = [f"{names[k]} {100 * s:.0f}%" for k, s in zip(labels, scores, strict=True)]
     picture = draw_boxes(picture, (boxes - origin) * scale, texts, labels, (true_boxes - origin) * scale)
     details = [f"boxes from {100 * min_score:.0f} %"]
     details += ["white dashes: truth"] if len(true_boxes) else []
-    details += ["zoomed in"] if right - left < example.image_HW3.shape[1] else []
+    details += ["zoomed in"] if right - left < width else []
     legend = tuple((names[k], hex_color(class_color(k))) for k in sorted({int(k) for k in labels}))
     headline, good = f"{len(boxes)} found", None
     if truth is not None:

@@ -15,11 +15,13 @@ from typing import Any
 
 import cv2
 import numpy as np
+from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from ufo_large.kinds.answers import Repeated, named_answers, short
 from ufo_large.kinds.base import Headline, Kind, Stored, StoredPicture
 from ufo_large.kinds.cards import Card, PredictionExample, hex_color
+from ufo_large.kinds.contest_classes import SEGMENTATION_NAMES
 from ufo_large.kinds.ignored_class import report_ignored_class
 from ufo_large.kinds.masks import INVALID, MaskCoding, MaskFile, padded, pasted, window_of_map
 from ufo_large.kinds.polygons import Rings, mask_to_rings
@@ -64,6 +66,7 @@ class Segmentation(Kind):
     target_suffix = "mask.png"
     has_tiles = True
     in_submission = True
+    in_coco = True
     compares_classes = True
     form = '{"<stem>.png": {"<class id>": [[[x, y], ...], ...]}}'
     empty = "every pixel of the true masks is 255 (ignore); check the masks"
@@ -73,6 +76,9 @@ class Segmentation(Kind):
             named = info.class_names[info.class_ids.index(IGNORE_INDEX)]
             told = f"class {named!r} has the id {IGNORE_INDEX}, which means ignore in masks"
             raise ValueError(f"task {info.name!r}: {told}; write another id into masks and class list")
+
+    def has_contest_classes(self, info: TaskInfo) -> bool:
+        return info.class_names == SEGMENTATION_NAMES and info.class_ids == tuple(range(info.num_classes))
 
     def check_split(
         self,
@@ -126,6 +132,12 @@ class Segmentation(Kind):
         return MaskFile(
             path=Path(value["path"]), coding=MaskCoding(table=tuple(value["table"]), colors=colors)
         )
+
+    def mark(self, picture_HW3: np.ndarray, truth: MaskFile, scale: float) -> None:
+        """Lay the classes over the picture; what is ignored, or no class, stays plain."""
+        values = mask_values(truth.path.read_bytes(), colored=truth.coding.colors is not None)
+        labels = truth.coding.labels_of(values)
+        picture_HW3[:] = draw_mask(picture_HW3, np.where(labels == INVALID, IGNORE_INDEX, labels))
 
     def stored(self, truth: MaskFile, picture: StoredPicture) -> Stored:
         data = truth.path.read_bytes()
@@ -186,6 +198,37 @@ class Segmentation(Kind):
     def answer_name(self, file_name: str) -> str:
         return PurePosixPath(file_name).with_suffix(".png").as_posix()
 
+    def described(self, prediction: MaskPrediction, info: TaskInfo) -> dict[str, Any]:
+        """The classes there are, the largest first; `value` is what stands for them in the encoded mask."""
+        mask_HW, values = self.said(prediction), mask_file_values(info)
+        pixels = np.bincount(mask_HW.ravel(), minlength=info.num_classes)[: info.num_classes]
+        found = [
+            {
+                "class": info.class_names[k],
+                "class_id": info.class_ids[k],
+                "value": int(values[k]),
+                "pixels": int(pixels[k]),
+                "share": float(pixels[k] / mask_HW.size),
+            }
+            for k in np.argsort(-pixels, kind="stable")
+        ]
+        return {"classes": [one for one in found if one["pixels"]]}
+
+    def encoded(self, prediction: MaskPrediction, info: TaskInfo) -> bytes:
+        """A grey PNG of 8 bits with the user's class ids, or model labels where an id is above 254."""
+        return encode_mask(mask_file_values(info)[self.said(prediction)])
+
+    def coco_results(self, prediction: MaskPrediction, info: TaskInfo) -> list[dict[str, Any]]:
+        """One run-length encoded region per class, as in COCO's stuff task."""
+        mask_HW = self.said(prediction)
+        found = []
+        for label in np.unique(mask_HW[mask_HW < info.num_classes]).tolist():
+            run = coco_mask.encode(np.asfortranarray(mask_HW == label).astype(np.uint8, order="F"))
+            region = {"size": [int(v) for v in run["size"]], "counts": run["counts"].decode("ascii")}
+            number = prediction.sample.order + 1
+            found.append({"image_id": number, "category_id": info.class_ids[label], "segmentation": region})
+        return found
+
     def entries(self, prediction: MaskPrediction, info: TaskInfo) -> list[dict[str, Any]]:
         rings = mask_to_rings(self.said(prediction))
         lists = {
@@ -241,6 +284,14 @@ def most_frequent_by_position(train: Any, overall: int) -> np.ndarray:
     return frequent_HW
 
 
+def mask_file_values(info: TaskInfo) -> np.ndarray:
+    """Return what stands for each label 0..254 in a mask file, uint8 [256]: the class id where all fit."""
+    values = np.arange(256, dtype=np.uint8)
+    if all(0 <= number < IGNORE_INDEX for number in info.class_ids):
+        values[: info.num_classes] = info.class_ids
+    return values
+
+
 def _show(value: int, coding: MaskCoding) -> str:
     return str(value) if coding.colors is None else f"#{value:06x}"
 
@@ -286,7 +337,7 @@ def _rings_of_class(raw: Any) -> list[np.ndarray] | None:
 def _drawn(example: PredictionExample) -> tuple[Card, np.ndarray]:
     """Prediction left, truth right (or alone)."""
     mask, truth, names = example.prediction.mask_HW.numpy(), example.truth, example.info.class_names
-    image, _ = fit(example.image_HW3, 480)
+    image, _ = fit(example.image_HW3, example.long_side or 480)
     masks = [mask] if truth is None else [mask, np.asarray(truth)]
     gap = np.full((image.shape[0], 6, 3), 255, np.uint8)
     pictures = [draw_mask(image, m) for m in masks]
@@ -299,4 +350,4 @@ def _drawn(example: PredictionExample) -> tuple[Card, np.ndarray]:
     shown = sorted(set(np.unique(np.concatenate([m.ravel() for m in masks])).tolist()) - {IGNORE_INDEX})
     legend = tuple((names[k], hex_color(class_color(k))) for k in shown)
     details = ("left: predicted, right: truth",) if truth is not None else ()
-    return example.card(headline, legend=legend, details=details), picture
+    return example.card(headline, legend=legend, details=details, wide=True), picture

@@ -1,0 +1,81 @@
+"""What a user may name to predict, and the lines that predictions are kept in."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ufo_large.kinds import PredictionExample
+from ufo_large.serving.json_lines import append_lines, read_lines
+from ufo_large.serving.overlay import draw_overlay
+from ufo_large.serving.sources import is_video, list_sources
+from ufo_large.structures import ClassPrediction, SampleInfo, TaskInfo
+
+
+def touch(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+def names(*paths) -> list[str]:
+    return [found.name for found in list_sources(paths)]
+
+
+def test_a_folder_gives_pictures_and_videos_below_it(tmp_path):
+    touch(tmp_path, "b.JPG", "a/c.png", "a/d.mp4", ".hidden/e.png", "a/.f.png", "notes.txt")
+    assert names(tmp_path) == ["a/c.png", "a/d.mp4", "b.JPG"]
+    assert all(Path(found.path).is_file() for found in list_sources([tmp_path]))
+    assert names(tmp_path / "a/c.png", tmp_path / "b.JPG") == ["c.png", "b.JPG"]
+
+
+def test_a_list_names_files_beside_it_and_elsewhere(tmp_path):
+    folder = touch(tmp_path / "here", "x/a.png")
+    other = touch(tmp_path / "other", "b.png")
+    (folder / "list.txt").write_text(f"x/a.png\n\n{other / 'b.png'}\n../other/c.png\nrtsp://host/live?x=1\n")
+    assert names(folder / "list.txt") == ["x/a.png", "b.png", "c.png", "live"]
+    found = list_sources([folder / "list.txt"])
+    assert [Path(one.path).exists() for one in found] == [True, True, False, False]  # told one by one later
+    assert [is_video(one.path) for one in found] == [False, False, False, True]
+
+
+def test_two_files_of_one_name_and_missing_ones_are_told_at_once(tmp_path):
+    touch(tmp_path, "a/x.png", "b/x.png")
+    with pytest.raises(ValueError, match=r"(?s)would both be called 'x\.png'.*none: no such file or folder"):
+        list_sources([tmp_path / "a", tmp_path / "b", tmp_path / "none"])
+    assert names(tmp_path / "a", tmp_path / "a/x.png") == ["x.png"]  # the same file twice
+    assert names(tmp_path) == ["a/x.png", "b/x.png"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"empty: no picture \(\.jpg"):
+        list_sources([tmp_path / "empty"])
+
+
+def test_a_line_cut_off_is_dropped_and_a_damaged_one_told(tmp_path):
+    file = tmp_path / "lines.jsonl"
+    assert read_lines(file) == []
+    append_lines(file, [{"a": 1}, {"a": "ü\n"}])
+    whole = file.read_bytes()
+    for cut in range(len(whole)):
+        file.write_bytes(whole[:cut])
+        assert read_lines(file) == [{"a": 1}, {"a": "ü\n"}][: whole[:cut].count(b"\n")]
+    file.write_bytes(b"[1]\n" + whole)
+    with pytest.raises(ValueError, match=r"lines\.jsonl, line 1: no JSON object; delete the line"):
+        read_lines(file)
+
+
+def test_words_that_do_not_fit_leave_the_size_alone():
+    """The frames of a video must have one size, whatever was found in them."""
+
+    sample = SampleInfo(key="0", file_name="a", height=60, width=90, image_id=1, order=0)
+    shapes = set()
+    for word in ("a", "a very long name of a class " * 9):
+        info = TaskInfo(name="t", kind="classification", class_names=(word, f"{word} b"), class_ids=(0, 1))
+        prediction = ClassPrediction(sample, torch.tensor([0.5, 0.5]))
+        example = PredictionExample(
+            info=info, image_HW3=np.zeros((60, 90, 3), np.uint8), prediction=prediction, long_side=180
+        )
+        overlay = draw_overlay([example, example, example])
+        shapes.add(overlay.shape)
+    assert len(shapes) == 1

@@ -1,0 +1,1 @@
+"""Predict with a trained model: from Python, and over folders, lists and videos."""

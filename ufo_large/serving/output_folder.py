@@ -1,0 +1,92 @@
+"""A folder of predictions that grows picture by picture and goes on where it was left.
+
+    predictions.jsonl        one line per picture, with class names
+    overlays/<picture>.jpg   everything drawn
+    files/<task>/<picture>.* masks and depth maps: PNGs of the picture's size
+    coco_<task>.json         all boxes or masks of a task, as COCO's results
+    videos/<video>.jsonl     one line per frame; the frames drawn in .mp4 beside it
+    left_out.jsonl           what could not be read, and why
+    model.json               which weights, which tasks
+
+A picture's line is written after its files: what has a line is whole. A line that a crash cut off is dropped.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ufo_large.config import read_json, require_writable, write_json
+from ufo_large.serving.json_lines import append_lines, read_lines, write_lines
+from ufo_large.serving.result import Result
+
+LINES, ABOUT, LEFT_OUT = "predictions.jsonl", "model.json", "left_out.jsonl"
+OVERLAYS, FILES, VIDEOS = "overlays", "files", "videos"
+OTHER = "give another --out, or remove this folder"
+
+
+class OutputFolder:
+    """`done`: names of pictures that are there; `next_number`: the first image id that none has."""
+
+    def __init__(self, root: Path, about: dict[str, Any], coco_tasks: Sequence[str]):
+        """Open the folder, or make it. ValueError where it holds anything but predictions of this model."""
+        require_writable(root, "--out")
+        self.root = root
+        if (root / ABOUT).exists():
+            if read_json(root / ABOUT, OTHER) != about:
+                raise ValueError(f"{root}: holds predictions of other weights or tasks ({ABOUT}); {OTHER}")
+        elif root.exists() and any(root.iterdir()):
+            raise ValueError(f"{root}: holds other files; {OTHER}")
+        root.mkdir(parents=True, exist_ok=True)
+        write_json(root / ABOUT, about)
+        lines = read_lines(root / LINES)
+        write_lines(root / LINES, lines)
+        self.done = {line["file_name"] for line in lines}
+        self.next_number = max((line["image_id"] for line in lines), default=0) + 1
+        self._coco_tasks = tuple(coco_tasks)
+        for task in self._coco_tasks:
+            self._begin_coco(task)
+
+    def add(self, result: Result) -> None:
+        """Write everything about a picture; its line last."""
+        name = result.file_name
+        result.save(_made(self.root / OVERLAYS / f"{name}.jpg"))
+        for task, (ending, data) in result.files_by_task().items():
+            _made(self.root / FILES / task / f"{name}.{ending}").write_bytes(data)
+        for task, entries in result.coco_by_task().items():
+            append_lines(self._coco_lines(task), entries)
+        append_lines(self.root / LINES, [result.to_dict()])
+        self.done.add(name)
+
+    def video(self, name: str) -> Path:
+        """Return the place of a video's results, without their endings."""
+        return self.root / VIDEOS / name
+
+    def has_video(self, name: str) -> bool:
+        return self.video(name).with_name(f"{Path(name).name}.jsonl").exists()
+
+    def finish(self, left_out: Sequence[Result]) -> None:
+        """Write COCO's results of all pictures, and the list of those left out."""
+        for task in self._coco_tasks:
+            write_json(self._coco(task), read_lines(self._coco_lines(task)), allow_nan=False)
+            self._coco_lines(task).unlink()
+        (self.root / LEFT_OUT).unlink(missing_ok=True)
+        if left_out:
+            write_lines(self.root / LEFT_OUT, [result.to_dict() for result in left_out])
+
+    def _coco(self, task: str) -> Path:
+        return self.root / f"coco_{task}.json"
+
+    def _coco_lines(self, task: str) -> Path:
+        return self.root / f"coco_{task}.part.jsonl"
+
+    def _begin_coco(self, task: str) -> None:
+        """Take up the entries of the pictures that are done, from the finished file or the unfinished one."""
+        whole, lines = self._coco(task), self._coco_lines(task)
+        entries = read_json(whole, OTHER) if whole.exists() else read_lines(lines)
+        write_lines(lines, [entry for entry in entries if entry["file_name"] in self.done])
+        whole.unlink(missing_ok=True)
+
+
+def _made(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path

@@ -1,0 +1,86 @@
+"""Predict all that a user names into a folder: what `launchers/predict.py` does."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.progress import Progress
+
+from ufo_large.data.progress import progress_bar
+from ufo_large.kinds import kind_of
+from ufo_large.serving.output_folder import OutputFolder
+from ufo_large.serving.pictures import Named
+from ufo_large.serving.predictor import UFO
+from ufo_large.serving.result import Result
+from ufo_large.serving.sources import Found, is_video, list_sources
+from ufo_large.serving.video import predict_video
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    """How many pictures and frames were predicted now, what was there already, and what was left out."""
+
+    pictures: int
+    frames: int
+    there: int
+    turned: int
+    left_out: tuple[Result, ...]
+
+
+def predict_paths(model: UFO, paths: Sequence[str], out: Path, tasks: Sequence[str] | None = None) -> Summary:
+    """Predict pictures, folders, lists and videos into `out`; what it has already is not done again.
+
+    What cannot be read is left out and listed. Raises ValueError for paths that are not there, and an `out`
+    that lies in the model's folder or holds something else.
+    """
+    sources = list_sources(paths)
+    if out.resolve().is_relative_to(model.folder.resolve()):
+        raise ValueError(f"--out {out} lies in {model.folder}, which is only read; give another --out")
+    chosen = model.choose(tasks)
+    about = {**model.identity, "tasks": list(chosen)}
+    folder = OutputFolder(out, about, [name for name, info in chosen.items() if kind_of(info).in_coco])
+    videos = [one for one in sources if is_video(one.path)]
+    pictures = [one for one in sources if not is_video(one.path)]
+    new_pictures = [one for one in pictures if one.name not in folder.done]
+    new_videos = [one for one in videos if not folder.has_video(one.name)]
+    left_out: list[Result] = []
+    predicted = turned = frames = 0
+    with progress_bar() as bar:
+        for result in _streamed(model, new_pictures, folder.next_number, tasks, bar):
+            if result.error:
+                left_out.append(result)
+            else:
+                folder.add(result)
+                predicted += 1
+                turned += result.picture.turned
+        for one in new_videos:
+            try:
+                show = _frames_shown(bar, one)
+                frames += predict_video(model, one.path, folder.video(one.name), tasks, show)
+            except ValueError as error:
+                left_out.append(Result(file_name=one.name, error=str(error)))
+    folder.finish(left_out)
+    return Summary(
+        pictures=predicted,
+        frames=frames,
+        there=len(sources) - len(new_pictures) - len(new_videos),
+        turned=turned,
+        left_out=tuple(left_out),
+    )
+
+
+def _streamed(
+    model: UFO, pictures: Sequence[Found], first: int, tasks: Sequence[str] | None, bar: Progress
+) -> Iterator[Result]:
+    if not pictures:
+        return
+    line = bar.add_task("pictures", total=len(pictures))
+    given = (Named(source=one.path, name=one.name, number=n) for n, one in enumerate(pictures, first))
+    for result in model.stream(given, tasks):
+        yield result
+        bar.advance(line)
+
+
+def _frames_shown(bar: Progress, video: Found) -> Callable[[int, int], None]:
+    line = bar.add_task(video.name, total=None)
+    return lambda done, count: bar.update(line, completed=done, total=count or None)
