@@ -3,11 +3,9 @@
 import argparse
 import os
 import sys
+from pathlib import Path
 
 from ufo_large.config import add_plugin_option, load_plugins
-from ufo_large.data.shard_index import read_dataset
-from ufo_large.data.sharding import ShardingOptions, make_shards, parse_class_counts
-from ufo_large.data.stored_sample import Transcode
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -45,6 +43,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="TASK=N",
         help="number of classes of a task whose files do not say it",
     )
+    parser.add_argument(
+        "--val-share",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="hold out this share of train for validation in tasks without a val split (0: none)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="which images --val-share holds out")
     parser.add_argument("--like", metavar="SHARDS", help="keep to the class lists of these shards")
     add_plugin_option(parser)
     return parser.parse_args(arguments)
@@ -52,6 +58,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
+    from ufo_large.data.shard_index import read_dataset
+    from ufo_large.data.sharding import ShardingOptions, make_shards, parse_class_counts
+    from ufo_large.data.stored_sample import Transcode
+    from ufo_large.data.val_split import read_held_out
+
     load_plugins(args.plugin)
     options = ShardingOptions(
         jobs=args.jobs,
@@ -59,8 +70,12 @@ def main() -> None:
         transcode=Transcode(short_side=args.short_side, quality=args.quality, seekable=args.seekable),
         counts=parse_class_counts(args.classes),
         known=read_dataset(args.like).tasks if args.like else {},
+        val_share=args.val_share,
+        seed=args.seed,
     )
     dataset = make_shards(args.data, args.out, options)
+    for held in read_held_out(Path(args.out)):
+        print(held)
     for task, by_split in dataset.splits.items():
         counts = ", ".join(f"{split} {index.count}" for split, index in by_split.items())
         print(

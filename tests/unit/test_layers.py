@@ -14,8 +14,9 @@ LAYERS = (
     ("tracking", "planning"),
     ("runs",),
     ("evaluation",),
-    ("train",),
+    ("train", "serving"),
     ("recipes", "testing"),
+    ("finetuning",),
 )
 LEVEL = {package: level for level, packages in enumerate(LAYERS) for package in packages}
 

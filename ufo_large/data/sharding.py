@@ -23,6 +23,7 @@ from ufo_large.data.shard_index import (
 )
 from ufo_large.data.shard_writer import ShardJob, write_shard
 from ufo_large.data.stored_sample import Transcode
+from ufo_large.data.val_split import HELD_OUT_FILE, hold_out, write_held_out
 from ufo_large.kinds import Kind, kind_of
 from ufo_large.media.pictures import FileFacts
 from ufo_large.structures import Example, Findings, SourceTask, TaskInfo
@@ -34,15 +35,23 @@ MB = 1_000_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardingOptions:
-    """`counts`: classes of a task where the files do not say; `known`: class lists to keep to."""
+    """`counts`: classes of a task where the files do not say; `known`: class lists to keep to.
+
+    `val_share`: share of the train split held out for validation in tasks without a val split, drawn by
+    `seed`; 0 leaves them without.
+    """
 
     jobs: int = 1
     shard_megabytes: float = 256
     transcode: Transcode = field(default_factory=Transcode)
     counts: Mapping[str, int] = field(default_factory=dict)
     known: Mapping[str, TaskInfo] = field(default_factory=dict)
+    val_share: float = 0.0
+    seed: int = 0
 
     def __post_init__(self):
+        if not 0 <= self.val_share < 1:
+            raise ValueError(f"--val-share {self.val_share}: give a share from 0 (no val split) to below 1")
         if self.shard_megabytes <= 0:
             raise ValueError(f"--shard-size {self.shard_megabytes}: give megabytes above 0")
         if self.jobs < 1:
@@ -75,6 +84,7 @@ def make_shards(data: Sequence[str | Path], out: str | Path, options: ShardingOp
     tasks = check_tasks(tasks, facts, findings)
     raise_findings(findings, f"data of {', '.join(map(str, data))}")
     _refuse_empty(tasks, data)
+    tasks = _with_val(tasks, facts, out, options)
     jobs = plan_shards(tasks, facts, out, options)
     written = _disk_errors(out, lambda: _write_missing(jobs, out, options.jobs))
     return _disk_errors(out, lambda: _finish(tasks, written, out))
@@ -91,6 +101,19 @@ def _prepare(out: Path) -> Path:
     except OSError as error:
         raise ValueError(f"{out}: {error.strerror}; choose another --out") from None
     return out
+
+
+def _with_val(
+    tasks: list[SourceTask], facts: Mapping[Path, FileFacts], out: Path, options: ShardingOptions
+) -> list[SourceTask]:
+    """Hold images out for validation where that is wanted; OUT/held_out.json says which."""
+    (out / HELD_OUT_FILE).unlink(missing_ok=True)
+    if not options.val_share:
+        return tasks
+    tasks, held = hold_out(tasks, facts, options.val_share, options.seed)
+    if held:
+        write_held_out(out, held)
+    return tasks
 
 
 def _refuse_empty(tasks: list[SourceTask], data: Sequence[str | Path]) -> None:

@@ -78,7 +78,7 @@ class TaskGradients:
 
     def __init__(self, store: GradientStore, num_tasks: int):
         self.store = store
-        padded = -(-store.shared_numel // CHUNK) * CHUNK
+        padded = max(1, -(-store.shared_numel // CHUNK)) * CHUNK  # a frozen trunk shares nothing that learns
         self._rows = torch.zeros(num_tasks, padded, dtype=torch.float32, device=store.device)
         self._tasks: list[str] = []
 

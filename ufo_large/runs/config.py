@@ -52,10 +52,14 @@ class RunConfig:
     """One run. Which tasks exist and their classes come from the data, never from here.
 
     `tasks` maps a kind (classification, detection, segmentation), or the name of one task where it needs its
-    own settings, to its feed. `seed` decides initial weights, data order and augmentation. `pretrained`: a
-    file with weights for the trunk (timm, safetensors or Hugging Face). `ds`: the DeepSpeed JSON. `ema`:
-    average the weights; validation and the final `weights/` are the average's. Every `evaluate_every` steps
+    own settings, to its feed. `seed` decides initial weights, data order and augmentation. `pretrained`:
+    weights to start from: a file or folder (timm, safetensors or Hugging Face), a run's `weights/`, `hub` for
+    what timm publishes for the trunk's name, or a name on the hub as `timm/vit_base_patch16_224.dino`.
+    `ds`: the DeepSpeed JSON. `ema`: average the weights; validation and the final `weights/` are the average's. Every `evaluate_every` steps
     and after the last, `evaluate_split` is evaluated and logged as `val/<task>/<metric>`; 0 turns that off.
+    `take_what_fits`: where `pretrained` is a run's weights, tasks and classes may be others than that run's.
+    `keep_best`: `weights/` are those of the validation with the best score, not the last. `patience` (which
+    implies it): stop after so many validations without a better score; 0 never does.
     """
 
     name: str
@@ -64,6 +68,7 @@ class RunConfig:
     model: MultitaskModel.Config
     tasks: Mapping[str, TaskConfig]
     pretrained: str | None = None
+    take_what_fits: bool = False
     optimizer: OptimizerConfig
     schedule: Schedule = field(default_factory=Schedule)
     balancer: Balancer.Config = choice(METHODS, "tbgn")
@@ -72,6 +77,8 @@ class RunConfig:
     log_every: int = 1
     evaluate_every: int = 0
     evaluate_split: str = "val"
+    keep_best: bool = False
+    patience: int = 0
     save_every: int = 500
     keep_checkpoints: int = 2
     ds: str = "zero3_fp32"
@@ -80,6 +87,8 @@ class RunConfig:
         for name in ("steps", "log_every", "save_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        if self.patience < 0:
+            raise ValueError(f"patience={self.patience}: must be 0 (off) or positive")
         if self.evaluate_every < 0:
             raise ValueError(f"evaluate_every={self.evaluate_every}: must be 0 (off) or positive")
         if self.evaluate_split not in EVALUATED:

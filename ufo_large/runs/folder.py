@@ -27,8 +27,9 @@ class RunFolder:
     """`config.json` (recipe, tasks, data fingerprint), `checkpoints/`, `weights/`, and what tracking writes.
 
     `weights/` holds the whole model as safetensors, written when the run ends; where it then goes on, the
-    earlier ones are in `left-<n>-weights/`. What evaluation writes (submission, metrics, examples, report)
-    lies in the folder itself for the test split of the run's own shards, else in `evaluations/`.
+    earlier ones are in `left-<n>-weights/`. `best/` has those of the best validation, where the run keeps
+    them. What evaluation writes (submission, metrics, examples, report) lies in the folder itself for the
+    test split of the run's own shards, else in `evaluations/`.
     """
 
     root: Path
@@ -44,6 +45,11 @@ class RunFolder:
     @property
     def weights(self) -> Path:
         return self.root / "weights"
+
+    @property
+    def best(self) -> Path:
+        """The weights of the best validation, while a run that keeps them goes on and after it."""
+        return self.root / "best"
 
     def write(
         self, config: RunConfig, tasks: tuple[TaskInfo, ...], fingerprint: str, data: str, ds: Any

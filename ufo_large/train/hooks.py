@@ -7,6 +7,7 @@ from ufo_large.evaluation.evaluator import Evaluator
 from ufo_large.evaluation.examples import predict_examples
 from ufo_large.kinds import PredictionExample
 from ufo_large.tracking import Tracker
+from ufo_large.train.best import Best
 from ufo_large.train.trainer import Trainer
 
 
@@ -28,14 +29,23 @@ class EvaluationHook:
 
     Logs `val/<task>/<metric>` and `val/score`, whichever split it is, and `pictures` drawn predictions a
     task: the same images each time. The model stays sharded; training goes on as if nothing had been
-    evaluated. An interrupted run has no time for it.
+    evaluated. An interrupted run has no time for it. `best` keeps the weights with the best score and says
+    when there is nothing more to wait for.
     """
 
-    def __init__(self, trainer: Trainer, evaluator: Evaluator, tracker: Tracker, pictures: int = 0):
+    def __init__(
+        self,
+        trainer: Trainer,
+        evaluator: Evaluator,
+        tracker: Tracker,
+        pictures: int = 0,
+        best: Best | None = None,
+    ):
         self.trainer = trainer
         self.evaluator = evaluator
         self.tracker = tracker
         self.pictures = pictures
+        self.best = best
 
     def after_step(self, finished: int, values: dict[str, float]) -> None:
         config = self.trainer.config
@@ -45,6 +55,10 @@ class EvaluationHook:
             with self.trainer.averaged(), self.trainer.runner.engine.predicting():
                 found = self.evaluator.validate(self.trainer.model)
                 examples = self._examples()
+            if self.best is not None:
+                with self.trainer.averaged():
+                    self.best.offer(finished, found.get("score"), self.trainer.runner.engine)
+                self.trainer.is_stopped = self.best.is_over(finished)
             self.tracker.log(finished, {f"val/{name}": value for name, value in found.items()})
             self.tracker.examples(finished, examples)
 
@@ -56,7 +70,7 @@ class EvaluationHook:
 
 
 class CheckpointHook:
-    """Save every `save_every` steps, after the last and after the one in which the run is interrupted."""
+    """Save every `save_every` steps, after the last and after the one in which the run stops or must stop."""
 
     def __init__(self, trainer: Trainer, root: Path):
         self.trainer = trainer
@@ -64,7 +78,7 @@ class CheckpointHook:
 
     def after_step(self, finished: int, values: dict[str, float]) -> None:
         config = self.trainer.config
-        due = finished % config.save_every == 0 or finished == config.steps
+        due = finished % config.save_every == 0 or finished == config.steps or self.trainer.is_stopped
         if due or self.trainer.is_interrupted:
             state = self.trainer.state_dict()
             save_checkpoint(self.root, finished, self.trainer.runner.engine, state, config.keep_checkpoints)

@@ -35,18 +35,20 @@ class Trainer:
         self.rate_scales = rate_scales
         self.ema = ema
         self.finished = 0
+        self.is_stopped = False
+        """Set by a hook, on all ranks, where no later step would make anything better."""
         self.interruption = Interruption()
 
     @property
     def is_interrupted(self) -> bool:
         """Whether the run was told to stop, and steps are left."""
-        return self.interruption.is_agreed and self.finished < self.config.steps
+        return self.interruption.is_agreed and self.finished < self.config.steps and not self.is_stopped
 
     def fit(self, hooks: Sequence[Hook]) -> None:
         """Run the steps that are left, or up to the end of the one in which SIGTERM comes."""
         self.model.train()
         with self.interruption.noting():
-            while self.finished < self.config.steps and not self.is_interrupted:
+            while self.finished < self.config.steps and not (self.is_interrupted or self.is_stopped):
                 values = self._timed_step(self.finished)
                 self.finished += 1
                 self.interruption.agree()

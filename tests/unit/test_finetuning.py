@@ -1,0 +1,229 @@
+"""What one-command finetuning chooses for data, machine and time, and where it starts."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from ufo_large.config import to_dict
+from ufo_large.data.sharding import ShardingOptions, make_shards
+from ufo_large.data.shards import ShardSet
+from ufo_large.finetuning.choosing import (
+    EPOCHS,
+    LEAST_STEPS,
+    LEVELS,
+    VALIDATIONS,
+    Pace,
+    Size,
+    fitted,
+    input_size,
+    require_memory,
+    steps_per_epoch,
+    with_steps,
+)
+from ufo_large.finetuning.command import notes
+from ufo_large.finetuning.machine import GB, Machine, this_machine
+from ufo_large.finetuning.options import Options
+from ufo_large.finetuning.settings import narrowed, smaller_size
+from ufo_large.finetuning.start import start_from
+from ufo_large.models.weights import fill, initial_state
+from ufo_large.recipes import load_recipe
+from ufo_large.runs.folder import RunFolder
+from ufo_large.structures import TaskInfo
+from ufo_large.tasks import HEADS
+from ufo_large.testing.models import TINY_TASKS, task_info, tiny_model
+from ufo_large.testing.tiny_shards import write_tiny_data
+
+PROCESSOR = Machine(gpus=0, cores=2, memory=8 * GB, bf16=False)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory) -> ShardSet:
+    """Twelve images a task, three of them for validation."""
+    folder = tmp_path_factory.mktemp("finetuning")
+    data = write_tiny_data(folder / "train_data")
+    make_shards([data], folder / "shards", ShardingOptions(val_share=0.25))
+    return ShardSet.open(folder / "shards")
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("aspect", [0.1, 0.5, 1.0, 1.7, 9.0])
+def test_inputs_have_the_area_of_the_recipe_and_the_aspect_of_the_data(level, aspect):
+    height, width = input_size((448, 672), aspect, 14, level)
+    assert height % 14 == width % 14 == 0
+    assert height * width == pytest.approx(448 * 672 * level**2, rel=0.15)
+    assert height / width == pytest.approx(min(max(aspect, 0.5), 2.0), rel=0.15)
+    assert input_size((8, 8), aspect, 16, level) == (64, 64)
+
+
+def test_feeds_follow_the_data_and_never_ask_for_more_images_than_there_are(shards):
+    config = fitted(load_recipe("small"), shards, shards.tasks, 2, Size(level=0.5))
+    feed = config.tasks["classification"].loader
+    train = len(shards.split("cls", "train"))
+    assert feed.micro_batch == train // 2 < load_recipe("small").tasks["classification"].loader.micro_batch
+    assert feed.image_size[0] * feed.image_size[1] == pytest.approx(112 * 112, rel=0.3)
+    kept = fitted(load_recipe("small"), shards, shards.tasks, 1, Size(level=None))
+    own = load_recipe("small").tasks["detection"].loader.image_size
+    assert kept.tasks["detection"].loader.image_size == own
+
+
+def pace(step_s: float = 1.0, image_s: float = 0.1) -> Pace:
+    return Pace(step_s=step_s, image_s={task.name: image_s for task in TINY_TASKS})
+
+
+def chosen(shards, seconds: float, **changes) -> object:
+    config = fitted(load_recipe("mini"), shards, shards.tasks, 1, Size())
+    return with_steps(config, shards, shards.tasks, 1, pace(**changes), seconds)
+
+
+@pytest.mark.parametrize("seconds", [40, 120, 300])
+def test_steps_and_validations_fit_the_time(shards, seconds):
+    config = chosen(shards, seconds)
+    validations = config.steps // config.evaluate_every
+    images = sum(len(shards.split(t.name, "val")) for t in shards.tasks)
+    assert config.steps >= LEAST_STEPS and 1 <= validations <= VALIDATIONS
+    assert config.steps % config.evaluate_every == 0
+    assert config.steps + validations * images * 0.1 <= seconds
+    assert config.steps > 0.6 * seconds
+    assert config.keep_best and config.patience
+
+
+def test_more_time_than_needed_is_not_used(shards):
+    config = chosen(shards, 1e7)
+    per_epoch = steps_per_epoch(config, shards, shards.tasks, 1)
+    assert config.steps == pytest.approx(max(EPOCHS * per_epoch, 300), abs=VALIDATIONS)
+
+
+def test_too_little_time_is_told_with_what_would_do(shards):
+    with pytest.raises(
+        ValueError, match=r"--hours is too short: 20 steps of 1 s.*give --hours \S+ or"
+    ) as told:
+        chosen(shards, 10)
+    hours = float(str(told.value).split("give --hours ")[1].split()[0])
+    assert chosen(shards, 3600 * hours).steps >= LEAST_STEPS
+    with pytest.raises(ValueError, match="one validation of 9"):
+        chosen(shards, 60, image_s=10.0)
+
+
+def test_a_machine_that_is_too_small_is_told_before_anything_runs(shards):
+    config = load_recipe("small")
+    with pytest.raises(ValueError, match=r"take 0\.\d GB, and there are 0\.1 GB\. Give --freeze"):
+        require_memory(config, shards.tasks, replace(PROCESSOR, memory=GB // 10))
+    require_memory(config, shards.tasks, PROCESSOR)
+
+
+def test_what_runs_out_of_memory_gets_smaller_batches_then_inputs_then_an_error(shards):
+    size, seen = Size(), []
+    config = load_recipe("small")
+    with pytest.raises(ValueError, match="one image of the smallest inputs is too much"):
+        for _ in range(20):
+            size = smaller_size(size, fitted(config, shards, shards.tasks, 1, size), PROCESSOR)
+            seen.append(size)
+    assert [s.batch for s in seen[:4]] == [0.5, 0.25, 0.125, 0.0625]
+    assert seen[-1].level == min(LEVELS)
+
+
+def test_the_data_is_described_with_what_is_weak(shards):
+    told = "\n".join(notes(shards, shards.tasks))
+    assert "dec: detection, 4 classes; images: train" in told
+    assert "dec: one example or none to train sign2, sign3 on: add some, or drop the class" in told
+    assert "cls: 9 images to train on are few" in told
+
+
+def test_from_scratch_every_kind_has_a_feed_and_a_head():
+    start = start_from("none", TINY_TASKS)
+    assert start.config.pretrained is None and start.config.name == "mini"
+    assert start.config.tasks.keys() == start.config.model.heads.keys() == HEADS.keys()
+
+
+def test_a_file_says_which_trunk_it_is_of(tmp_path):
+    vit = timm.create_model("vit_tiny_patch16_224", num_classes=0)
+    save_file(vit.state_dict(), tmp_path / "tiny.safetensors")
+    start = start_from(str(tmp_path / "tiny.safetensors"), TINY_TASKS)
+    assert start.config.model.trunk.name == "vit_tiny_patch16_224"
+    model = start.config.model.build(TINY_TASKS)
+    fill(model, initial_state(model, 0, start.config.pretrained))
+    assert torch.equal(model.trunk.vit.cls_token, vit.cls_token)
+
+
+def test_a_file_that_fits_no_trunk_is_named_with_its_shape(tmp_path):
+    vit = timm.create_model("vit_tiny_patch16_224", num_classes=0, embed_dim=60, depth=2)
+    save_file(vit.state_dict(), tmp_path / "odd.safetensors")
+    wrong = r"odd\.safetensors: holds a ViT of width 60, depth 2.*is of width 384"
+    with pytest.raises(ValueError, match=wrong):
+        start_from(str(tmp_path / "odd.safetensors"), TINY_TASKS)
+    save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=r"other\.safetensors: holds no ViT that is known"):
+        start_from(str(tmp_path / "other.safetensors"), TINY_TASKS)
+    with pytest.raises(ValueError, match=r"--init nowhere: no such run or file"):
+        start_from("nowhere", TINY_TASKS)
+
+
+@pytest.fixture
+def run(tmp_path) -> RunFolder:
+    """A finished run of three tasks, `dec` with a head and a feed of its own."""
+    folder, base = RunFolder(tmp_path / "run"), load_recipe("demo")
+    model = tiny_model("task")
+    heads = {**model.heads, "dec": HEADS["detection"]["fcos"].Config(strides=(8, 16))}
+    tasks = {**base.tasks, "dec": base.tasks["detection"]}
+    config = replace(base, model=replace(model, heads=heads), tasks=tasks)
+    folder.write(config, TINY_TASKS, "0" * 64, "shards", None)
+    built = config.model.build(TINY_TASKS)
+    fill(built, initial_state(built, 1))
+    folder.weights.mkdir()
+    save_file(built.state_dict(), folder.weights / "model-00001.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize("place", ["root", "weights"])
+def test_a_run_gives_its_model_and_feeds_to_other_tasks(run, place):
+    tasks = (task_info("lamps", "detection", 2), TaskInfo(name="far", kind="depth"))
+    start = start_from(str(getattr(run, place)), tasks)
+    config = start.config
+    assert config.model.trunk == tiny_model("task").trunk and not start.resize
+    assert config.model.head_of(tasks[0]).strides == (8, 16)
+    assert "dec" not in config.model.heads and "dec" not in config.tasks
+    assert config.take_what_fits and config.pretrained == str(run.weights.absolute())
+    told = "\n".join(start.told)
+    assert "lamps: from the trained task dec; 2 of 2 classes known" in told
+    assert "far: new" in told and "left behind: cls, seg" in told
+    model = config.model.build(tasks)
+    fill(model, initial_state(model, 0, config.pretrained, trained=run.read_tasks()))
+
+
+def test_a_run_without_weights_is_told(run):
+    run.weights.rename(run.root / "elsewhere")
+    with pytest.raises(ValueError, match=r"has no weights/ yet; let it finish"):
+        start_from(str(run.root), TINY_TASKS)
+
+
+def test_frozen_and_adapted_trunks_need_something_that_was_trained(tmp_path, run):
+    for option in ("freeze", "lora"):
+        options = Options(data=["d"], workdir=tmp_path, **{option: True})
+        with pytest.raises(ValueError, match="keep what was trained before: give --init"):
+            narrowed(load_recipe("mini"), options)
+        trunk = narrowed(start_from(str(run.root), TINY_TASKS).config, options).model.trunk
+        assert trunk.frozen is (option == "freeze") and (trunk.lora is not None) is (option == "lora")
+    with pytest.raises(ValueError, match="give one of them"):
+        Options(data=["d"], workdir=tmp_path, lora=True, freeze=True)
+    with pytest.raises(ValueError, match="--hours 0: give more than 0"):
+        Options(data=["d"], workdir=tmp_path, hours=0)
+
+
+def test_the_machine_is_looked_at():
+    machine = this_machine(0)
+    assert machine.gpus == 0 and machine.ranks == 1 and machine.cores >= 1 and machine.memory > 0
+    with pytest.raises(ValueError, match="--gpus 99: this machine has"):
+        this_machine(99)
+
+
+def test_a_runs_config_is_a_recipe(tmp_path):
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"config": to_dict(load_recipe("small"))}))
+    assert load_recipe(str(file)) == load_recipe("small")
+    file.write_text("{}")
+    with pytest.raises(ValueError, match=r"config\.json: holds no 'config'"):
+        load_recipe(str(file))

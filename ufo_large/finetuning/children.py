@@ -1,0 +1,73 @@
+"""Run the project's own commands one after another, as a person would type them."""
+
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ufo_large.finetuning.machine import Machine
+
+OUT_OF_MEMORY = (-signal.SIGKILL, 128 + signal.SIGKILL, 256 - signal.SIGKILL)
+"""How a command ends that the kernel killed: by itself, under a shell, and under DeepSpeed's launcher."""
+
+
+class ChildFailed(Exception):
+    """A command ended with `code`; what was wrong it has said itself."""
+
+    def __init__(self, code: int):
+        super().__init__(f"exit code {code}")
+        self.code = code
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Children:
+    """`root`: the folder of launchers/ and eval/. `plugins`: named again for every command."""
+
+    root: Path
+    machine: Machine
+    plugins: Sequence[str] = ()
+
+    def run(self, script: str, *arguments: str | Path, sharded: bool = False) -> int:
+        """Run a script in one process, or on all ranks under DeepSpeed where it is `sharded`.
+
+        SIGTERM goes on to it. Returns its exit code.
+        """
+        command = [*self._start(sharded), str(self.root / script), *map(str, arguments)]
+        command += [word for plugin in self.plugins for word in ("--plugin", plugin)]
+        print(f"$ {shlex.join(command)}", flush=True)
+        child = subprocess.Popen(command, env=self._environment())
+        before = signal.signal(signal.SIGTERM, lambda number, frame: child.send_signal(number))
+        try:
+            return child.wait()
+        except KeyboardInterrupt:  # the child has it too
+            return child.wait()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def must(self, script: str, *arguments: str | Path, sharded: bool = False) -> None:
+        """Run a script; ChildFailed where it ends with another code than 0."""
+        if code := self.run(script, *arguments, sharded=sharded):
+            raise ChildFailed(code)
+
+    def _start(self, sharded: bool) -> list[str]:
+        if not sharded:
+            return [sys.executable]
+        launcher = str(Path(sys.executable).with_name("deepspeed"))
+        ranks = ["--num_gpus", str(self.machine.ranks), "--master_port", str(_free_port())]
+        return [sys.executable, str(self.root / "launchers/restartable.py"), launcher, *ranks]
+
+    def _environment(self) -> dict[str, str]:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        accelerator = {} if self.machine.gpus else {"DS_ACCELERATOR": "cpu"}
+        return {**os.environ, "PATH": path, **accelerator}
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]

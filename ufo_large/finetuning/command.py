@@ -1,0 +1,123 @@
+"""Finetune on a folder of data: shards, settings, a short measurement, training, evaluation, export."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ufo_large.config import read_json, require_writable, to_dict, write_json
+from ufo_large.data.sharding import ShardingOptions, make_shards, parse_class_counts
+from ufo_large.data.shards import ShardSet
+from ufo_large.data.val_split import read_held_out
+from ufo_large.distributed.checkpoint import complete_checkpoints
+from ufo_large.finetuning.children import Children
+from ufo_large.finetuning.machine import Machine, this_machine
+from ufo_large.finetuning.options import Options
+from ufo_large.finetuning.settings import SETTINGS_FILE, choose_settings
+from ufo_large.recipes import load_recipe
+from ufo_large.runs.folder import RunFolder
+from ufo_large.structures import TaskInfo
+from ufo_large.train.run import trained_tasks
+
+FEW_IMAGES = 20
+
+
+def finetune(options: Options, root: Path, plugins: Sequence[str] = ()) -> None:
+    """Do everything; `root` holds launchers/. Raises ValueError for what will not work, ChildFailed after."""
+    started = time.monotonic()
+    machine = this_machine(options.gpus)
+    print(f"machine: {machine}")
+    children = Children(root=root, machine=machine, plugins=plugins)
+    run = RunFolder(options.workdir)
+    require_writable(run.root, "--workdir")
+    settings = run.root / SETTINGS_FILE
+    _require_same_data(options, settings)
+    shards, tasks = _shards(options, machine)
+    if complete_checkpoints(run.checkpoints):
+        print(f"{run.root} has begun: it goes on with the settings in {settings}")
+        config = load_recipe(str(settings))
+    else:
+        deadline = started + 3600 * options.hours
+        config = choose_settings(options, shards, tasks, machine, children, deadline)
+        write_json(settings, {"data": _places(options), "config": to_dict(config)})
+    arguments = ("--recipe", settings, "--data", shards.root, "--workdir", run.root, "--resume", "auto")
+    children.must("launchers/train.py", *arguments, sharded=config.ds != "none")
+    _finish(run, shards, tasks, children)
+
+
+def _places(options: Options) -> list[str]:
+    """Return what `--data` names, wherever the command is typed."""
+    named = (entry.rpartition("=") for entry in map(str, options.data))
+    return [f"{name}{equals}{Path(path).absolute()}" for name, equals, path in named]
+
+
+def _require_same_data(options: Options, settings: Path) -> None:
+    """Raise ValueError where a run began here with other data, whose shards would be replaced."""
+    if not settings.is_file():
+        return
+    before = read_json(settings, f"remove {settings}").get("data", _places(options))
+    if before != _places(options):
+        raise ValueError(
+            f"{settings.parent} was begun with --data {' '.join(before)}; give another --workdir, with "
+            f"--init {settings.parent} to start from what it learned"
+        )
+
+
+def _shards(options: Options, machine: Machine) -> tuple[ShardSet, tuple[TaskInfo, ...]]:
+    """Check and shard the data, hold images out where there is no val split, and say what there is."""
+    out = options.workdir / "shards"
+    choice = ShardingOptions(
+        jobs=machine.cores,
+        counts=parse_class_counts(options.classes),
+        val_share=options.val_share,
+        seed=options.seed,
+    )
+    make_shards(options.data, out, choice)
+    shards = ShardSet.open(out)
+    tasks = trained_tasks(shards)
+    for told in (*read_held_out(out), *notes(shards, tasks)):
+        print(told)
+    return shards, tasks
+
+
+def notes(shards: ShardSet, tasks: Sequence[TaskInfo]) -> list[str]:
+    """Return what the user should know of the data before training, with the remedy."""
+    told = []
+    for task in tasks:
+        train = shards.split(task.name, "train")
+        splits = ("train", "val", "test")
+        counts = {s: len(shards.split(task.name, s)) for s in splits if shards.has_split(task.name, s)}
+        listed = ", ".join(f"{split} {count}" for split, count in counts.items())
+        told.append(f"{task.name}: {task.kind}, {task.num_classes} classes; images: {listed}")
+        if len(train) < FEW_IMAGES:
+            told.append(
+                f"{task.name}: {len(train)} images to train on are few: figures will differ much from seed "
+                "to seed; a hundred per class are a good start"
+            )
+        seen = np.bincount(train.labels, minlength=task.num_classes)
+        single = [name for name, count in zip(task.class_names, seen, strict=True) if count <= 1]
+        if single:
+            told.append(
+                f"{task.name}: one example or none to train {', '.join(single[:10])} on"
+                f"{' and others' if len(single) > 10 else ''}: add some, or drop the class"
+            )
+    return told
+
+
+def _finish(run: RunFolder, shards: ShardSet, tasks: Sequence[TaskInfo], children: Children) -> None:
+    """Evaluate and export the run; say where everything lies and what to type next."""
+    split = "test" if any(shards.has_split(t.name, "test") for t in tasks) else "val"
+    scoring = ("--workdir", run.root, "--data", shards.root, "--split", split, "--protocol", "standard")
+    children.must("eval/run_all.py", *scoring, sharded=children.machine.ranks > 1)
+    children.must("launchers/export.py", "--workdir", run.root, "--to", "safetensors")
+    results = run.own_results(split)
+    print(
+        f"\n{run.weights}: the weights of the best validation\n"
+        f"{run.root / 'export/model.safetensors'}: the same in one file\n"
+        f"{results / 'submission.json'}: the predictions on {split}\n"
+        f"{results / 'report.html'}: the report, to be opened in a browser\n\nnext:\n"
+        f"  python launchers/predict.py --workdir {run.root} PICTURE_OR_FOLDER\n"
+        f"  python launchers/export.py --workdir {run.root} --to timm --task {tasks[0].name}\n"
+        f"  sh launchers/finetune.sh --data MORE_DATA --init {run.root}"
+    )

@@ -1,0 +1,59 @@
+"""ViT-S/14 from public weights, finetuned: what launchers/finetune.py starts from.
+
+    sh launchers/finetune.sh --data DIR --init FILE
+
+FILE: the weights of timm's `vit_small_patch14_dinov2`, or of any other plain ViT, whose name is then set.
+Steps, micro-batches, input sizes and the DeepSpeed JSON are those of a GPU; finetune sets them for the
+machine, the data and the time there is. By hand:
+
+    deepspeed --num_gpus 1 launchers/train.py --recipe small --data SHARDS --set pretrained=FILE
+
+From published choices: layer-wise decay 0.75 (BEiT, arXiv:2106.08254), a rate for the new heads ten times the
+trunk's, and a narrow expert per task beside every second MLP of the later half, which starts as nothing, so
+that the first step computes what the public weights do. No figure of it has been measured yet.
+"""
+
+from ufo_large.balancing import METHODS
+from ufo_large.data.loader import LoaderConfig
+from ufo_large.data.transforms import TRANSFORMS
+from ufo_large.models.multitask import MultitaskModel
+from ufo_large.models.trunk import Trunk
+from ufo_large.routing import ROUTERS
+from ufo_large.runs.config import RunConfig, TaskConfig
+from ufo_large.runs.optimizer import OptimizerConfig
+from ufo_large.runs.schedule import Schedule
+from ufo_large.tasks import HEADS
+from ufo_large.tracking import Tracker
+
+SIZES = {"classification": (16, (224, 224)), "detection": (4, (518, 686)), "segmentation": (4, (448, 686)),
+         "depth": (4, (448, 686))}  # fmt: skip
+"""Micro-batch and input (height, width) in whole patches of 14 pixels."""
+
+
+def recipe() -> RunConfig:
+    """Return the config for one GPU."""
+    trunk = Trunk.Config(name="vit_small_patch14_dinov2", drop_path=0.1, router=ROUTERS["residual"].Config())
+    heads = {
+        "classification": HEADS["classification"]["linear"].Config(),
+        "detection": HEADS["detection"]["fcos"].Config(strides=(8, 16, 32)),
+        "segmentation": HEADS["segmentation"]["dense"].Config(strides=(8, 16), dice_weight=0.5),
+        "depth": HEADS["depth"]["dense_depth"].Config(strides=(8, 16)),
+    }
+    loaders = {
+        kind: LoaderConfig(micro_batch=images, image_size=size, transform=TRANSFORMS[kind].Config())
+        for kind, (images, size) in SIZES.items()
+    }
+    return RunConfig(
+        name="small",
+        steps=2000,
+        model=MultitaskModel.Config(trunk=trunk, heads=heads, pyramid_width=128),
+        tasks={kind: TaskConfig(loader=loader) for kind, loader in loaders.items()},
+        optimizer=OptimizerConfig(learning_rate=1e-4, layer_decay=0.75, head_rate=10.0),
+        schedule=Schedule(warmup_steps=100),
+        balancer=METHODS["tbgn"].Config(),
+        tracking=Tracker.Config(wandb="offline"),
+        evaluate_every=200,
+        patience=4,
+        keep_checkpoints=1,
+        ds="zero3_bf16",
+    )
