@@ -30,7 +30,7 @@ from ufo_large.data.shards import ShardSet
 from ufo_large.distributed import comm, ds_config, zero
 from ufo_large.distributed.task_gradients import GradientStore, TaskGradients
 from ufo_large.recipes import load_recipe
-from ufo_large.tracking.environment import describe_environment
+from ufo_large.tracking.environment import commit_text, describe_environment
 from ufo_large.train.run import build, train_readers, trained_tasks
 from ufo_large.train.steps import Feed, StepRunner
 
@@ -270,7 +270,7 @@ def report(args, seconds: dict, collectives: dict, parts: dict, gradients: TaskG
         f"`deepspeed --num_gpus {comm.world_size()} benchmarks/balancing.py --recipe {args.recipe} --ds "
         f"{args.ds} --minutes {args.minutes:g}` on {found['hardware']['processor']}, "
         f"{found['hardware']['cores']} cores, {comm.world_size()} ranks, torch {torch.__version__}, commit "
-        f"{found['commit']['hash'][:7]}{' and changes' if found['commit']['dirty'] else ''}, "
+        f"{commit_text(found['commit'])}, "
         f"checkpointing {config.model.trunk.checkpointing}.",
         "",
         f"Warm-up {args.warmup} rounds, then {len(seconds[PLAIN])} rounds in which the variants take turns "

@@ -32,7 +32,7 @@ from ufo_large.evaluation.compare import delta_m
 from ufo_large.recipes import load_recipe
 from ufo_large.runs.config import RunConfig
 from ufo_large.structures import TaskInfo
-from ufo_large.tracking.environment import describe_environment
+from ufo_large.tracking.environment import commit_text, describe_environment
 from ufo_large.tracking.panels import headlines
 from ufo_large.train.run import trained_tasks
 
@@ -245,8 +245,8 @@ def report(comparison: Comparison, summary: list[dict]) -> str:
             f"`python benchmarks/balancing_quality.py --recipe {args.recipe} --steps {steps} --seeds "
             f"{' '.join(map(str, args.seeds))} --ranks {args.ranks}{settings}` "
             f"on {found['hardware']['processor']}, "
-            f"{found['hardware']['cores']} cores, commit {found['commit']['hash'][:7]}"
-            f"{' and changes' if found['commit']['dirty'] else ''}; protocol {PROTOCOL}, test split.",
+            f"{found['hardware']['cores']} cores, commit "
+            f"{commit_text(found['commit'])}; protocol {PROTOCOL}, test split.",
             "",
             f"Per cent, mean and standard deviation over seeds. {steps} optimizer steps. Constants: the best "
             "on the val split of the plain sum, each task three times and a third, and equal gradient "

@@ -29,7 +29,7 @@ from PIL import Image
 
 from ufo_large.data.batching import AspectBuckets, BatchShape, Tokens
 from ufo_large.data.sampler import SampleStream, Shuffle
-from ufo_large.tracking.environment import describe_environment
+from ufo_large.tracking.environment import commit_text, describe_environment
 
 TOKENS = Tokens(patch=14, width=1408)
 RESULTS = Path(__file__).parent / "results"
@@ -166,7 +166,7 @@ def render(report: dict) -> str:
     lines = [
         f"# Batching: padding and balance over {report['ranks']} simulated ranks",
         "",
-        f"Commit: {environment['commit']}. Command: `{environment['command']}`.",
+        f"Commit: {commit_text(environment['commit'])}. Command: `{environment['command']}`.",
         f"{report['steps']} micro-steps; cars and signs have the aspects of the photographs given, drawn to "
         "the size of the full data sets.",
         "",

@@ -23,7 +23,7 @@ import torch
 import workload
 
 from ufo_large.models.checkpointing import CHECKPOINTING
-from ufo_large.tracking.environment import describe_environment
+from ufo_large.tracking.environment import commit_text, describe_environment
 
 
 def main() -> None:
@@ -113,8 +113,7 @@ def render(args: argparse.Namespace, found: dict[str, dict]) -> str:
         "# Activation checkpointing: memory, time, gradients",
         "",
         f"`python {shlex.join(sys.argv)}` on {hardware['processor']}, {hardware['cores']} cores, no GPU; "
-        f"torch {versions['torch']}, timm {versions['timm']}; commit {commit['hash'][:10]}"
-        f"{' and changes' if commit['dirty'] else ''}.",
+        f"torch {versions['torch']}, timm {versions['timm']}; commit {commit_text(commit)}.",
         "",
         f"ViT-g's first {args.depth} blocks, an expert a task ({first['parameters'] / 1e9:.3f} B parameters)"
         f", {args.images} images of {args.side}x{args.side} pixels, float32, plain torch, drop path off. A "

@@ -20,7 +20,6 @@ import argparse
 import json
 import math
 import platform
-import subprocess
 import time
 from pathlib import Path
 
@@ -28,6 +27,7 @@ import torch
 from torch import Tensor
 
 from ufo_large.balancing import METHODS, Balancer, Signals
+from ufo_large.tracking.environment import commit_text, describe_environment
 
 TASKS = ("large", "middle", "small")
 SCALES_M = torch.tensor([100.0, 10.0, 1.0], dtype=torch.float64)
@@ -154,20 +154,14 @@ def proof() -> str:
     )
 
 
-def commit() -> str:
-    found = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return found.stdout.strip() or "no repository"
-
-
 def report(rows: list[dict], steps: int, seeds: int) -> str:
     """Return the result note as Markdown."""
     lines = [
         "# Planted conflict: what each balancing method does with it",
         "",
         f"`python benchmarks/conflict.py --steps {steps} --seeds {seeds} --write` on one CPU core "
-        f"({platform.machine()}), float64, torch {torch.__version__}, commit {commit()}. The problem and the "
+        f"({platform.machine()}), float64, torch {torch.__version__}, commit "
+        f"{commit_text(describe_environment()['commit'])}. The problem and the "
         'meaning of "fails" are in the script\'s first lines.',
         "",
         proof(),

@@ -44,12 +44,13 @@ from ufo_large.data.shard_writer import Transcode
 from ufo_large.data.sharding import ShardingOptions, make_shards
 from ufo_large.data.shards import ShardSet
 from ufo_large.data.transforms import ClassificationTransform, DetectionTransform
-from ufo_large.tracking.environment import describe_environment
+from ufo_large.tracking.environment import commit_text, describe_environment
 
 QUALITY, MIN_AREA = 85, 0.08
 TOKENS = Tokens(patch=14, width=1408)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 RESULTS = Path(__file__).parent / "results"
+WIDE = (380, 280)
 VIT_G_RATE = 346
 
 
@@ -61,6 +62,8 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/loader_*.md")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     options = parser.parse_args()
+    if missing := missing_parts(options.data):
+        parser.error(f"--data {options.data}: {missing}; give a train root in the contest's layout")
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     with tempfile.TemporaryDirectory(prefix="ufo-loader-") as folder:
@@ -73,6 +76,21 @@ def main() -> None:
         (RESULTS / name).write_text(text)
     if options.json:
         print(json.dumps(report))
+
+
+def missing_parts(data: Path) -> str:
+    """Say what the rivals need and the folder does not have; "" where all is there."""
+    if not any((data / "cls/train").glob("*.jpg")):
+        return "no .jpg files in cls/train"
+    if not (data / "dec/train.json").is_file():
+        return "no dec/train.json"
+    return "" if wide_pictures(data) else f"dec/train.json has no picture of {WIDE[0]}x{WIDE[1]} or more"
+
+
+def wide_pictures(data: Path) -> list[dict]:
+    """Return the detection photographs that are large enough for a part of a montage."""
+    images = json.loads((data / "dec/train.json").read_text())["images"]
+    return [image for image in images if image["width"] >= WIDE[0] and image["height"] >= WIDE[1]]
 
 
 def make_files(data: Path, folder: Path) -> Path:
@@ -127,7 +145,7 @@ def write_signs(data: Path, root: Path, count: int = 40) -> None:
     boxes_of = {image["id"]: [] for image in coco["images"]}
     for annotation in coco["annotations"]:
         boxes_of[annotation["image_id"]].append(annotation)
-    wide = [image for image in coco["images"] if image["width"] >= 380 and image["height"] >= 280]
+    wide = wide_pictures(data)
     images, annotations = [], []
     for i in range(count):
         parts = [wide[(16 * i + j) % len(wide)] for j in range(16)]
@@ -357,7 +375,7 @@ def render(report: dict) -> str:
         "# Loader: images a second of one core",
         "",
         f"Hardware: {hardware}. Versions: " + ", ".join(f"{p} {versions.get(p)}" for p in packages) + ".",
-        f"Commit: {environment['commit']}. Command: `{environment['command']}`.",
+        f"Commit: {commit_text(environment['commit'])}. Command: `{environment['command']}`.",
         f"Files: 224 px: {report['files']['cls']}; 1024 px: {report['files']['dec']}. Rates per second of "
         "processor time on one core, median (min, max); the first batch of every turn is not counted.",
     ]

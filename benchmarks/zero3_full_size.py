@@ -26,7 +26,7 @@ import one_rank
 import true_step
 import workload
 
-from ufo_large.tracking.environment import describe_environment
+from ufo_large.tracking.environment import commit_text, describe_environment
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ def render(args: argparse.Namespace, found: dict, true: dict | None, seconds: fl
         f"`python {shlex.join(sys.argv)}` on {hardware['processor']}, {hardware['cores']} cores, "
         f"{hardware['memory_gib']} GiB, no GPU; torch {versions['torch']}, "
         f"deepspeed {versions['deepspeed']}, timm {versions['timm']}; "
-        f"commit {commit['hash'][:10]}{' and changes' if commit['dirty'] else ''}; "
+        f"commit {commit_text(commit)}; "
         f"{seconds / 60:.0f} minutes.",
         "",
         "Rank 0 of 8 (one row: of 16) under torch's fake process group: real parameters, real DeepSpeed, "

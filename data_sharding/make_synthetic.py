@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from ufo_large.config import require_writable
-from ufo_large.data.synthetic import WorldSizes, write_world
+from ufo_large.data.world_sizes import WorldSizes
 
 
 def main() -> None:
@@ -29,6 +29,8 @@ def main() -> None:
             help=f"how many {what} (default %(default)s)",
         )
     args = parser.parse_args()
+    from ufo_large.data.synthetic import write_world
+
     wanted = WorldSizes(**{task: tuple(getattr(args, task)) for task in tasks}).scaled(args.scale)
     require_writable(args.out, "--out")
     for root in write_world(args.out, args.seed, wanted):

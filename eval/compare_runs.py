@@ -10,11 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from ufo_large.config import add_plugin_option, load_plugins
-from ufo_large.evaluation.compare import comparison_table, delta_m, read_results
-from ufo_large.evaluation.table import titles
 
 
 def main() -> None:
@@ -27,9 +23,18 @@ def main() -> None:
     args = parser.parse_args()
     try:
         load_plugins(args.plugin)
-        results = read_results([*args.runs, *(run for run in args.single if run not in args.runs)])
+        compare(args)
     except ValueError as error:
         sys.exit(f"error: {error}")
+
+
+def compare(args: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from ufo_large.evaluation.compare import comparison_table, delta_m, read_results
+    from ufo_large.evaluation.table import titles
+
+    results = read_results([*args.runs, *(run for run in args.single if run not in args.runs)])
     singles = [results[str(run)] for run in args.single]
     gains = {str(run): delta_m(results[str(run)], singles) for run in args.runs} if singles else {}
     Console().print(comparison_table(results, gains))

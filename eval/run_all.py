@@ -17,13 +17,8 @@ import os
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from ufo_large.config import add_plugin_option, load_plugins
 from ufo_large.data.errors import DataError
-from ufo_large.evaluation.score import score_submission
-from ufo_large.evaluation.table import result_line, results_table, warnings_of
-from ufo_large.kinds.protocols import PROTOCOLS
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -39,7 +34,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="with --submission: a root of the split in the contest's layout, or the folder that holds it; "
         "with --workdir: the shards",
     )
-    parser.add_argument("--protocol", default="official", help=" or ".join(PROTOCOLS))
+    parser.add_argument(
+        "--protocol",
+        help="official (as the contest's scorer) or standard; default: official for data with the "
+        "contest's 19 classes of streets, standard for any other",
+    )
     parser.add_argument(
         "--set",
         action="append",
@@ -47,21 +46,31 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="tasks.b=value",
         help="with --workdir: change a task's feed",
     )
+    parser.add_argument(
+        "--checkpoint", metavar="last|DIR", help="with --workdir: a checkpoint's weights, not the final ones"
+    )
     parser.add_argument("--split", default="test", help="the split to score, and with --workdir to predict")
     add_plugin_option(parser)
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
-    if args.submission and args.set:
-        parser.error("--set changes how a model is fed; a submission is scored as it is")
+    if args.submission and (args.set or args.checkpoint):
+        parser.error("--set and --checkpoint are of a model; a submission is scored as it is")
     return args
 
 
 def evaluated(args: argparse.Namespace) -> dict | None:
-    """Predict with a finished run on all ranks; the result is rank 0's."""
+    """Predict with a run on all ranks; the result is rank 0's."""
     from ufo_large.distributed import comm
     from ufo_large.evaluation.run import SUBMISSION_FILE, evaluate
 
-    done = evaluate(args.workdir, args.data, split=args.split, protocol=args.protocol, assignments=args.set)
+    done = evaluate(
+        args.workdir,
+        args.data,
+        split=args.split,
+        protocol=args.protocol,
+        assignments=args.set,
+        checkpoint=args.checkpoint,
+    )
     if comm.is_main():
         if done.not_trained:
             print(f"not evaluated, since it was not trained: {', '.join(done.not_trained)}")
@@ -71,8 +80,16 @@ def evaluated(args: argparse.Namespace) -> dict | None:
     return done.result
 
 
-def show(result: dict) -> None:
+def show(result: dict, is_chosen: bool) -> None:
+    """Print the figures; `is_chosen`: say why they are counted by this protocol."""
+    from rich.console import Console
+
+    from ufo_large.evaluation.protocol_choice import reason
+    from ufo_large.evaluation.table import result_line, results_table, warnings_of
+
     console = Console()
+    if is_chosen:
+        console.print(reason(result["protocol"]), highlight=False)
     console.print(results_table(result))
     for warning in warnings_of(result):
         console.print(warning, highlight=False)
@@ -84,9 +101,13 @@ def main() -> None:
     try:
         load_plugins(args.plugin)
         if args.submission:
-            show(score_submission(args.submission, args.data, args.protocol, args.split))
-        elif result := evaluated(args):
-            show(result)
+            from ufo_large.evaluation.score import score_submission
+
+            result = score_submission(args.submission, args.data, args.protocol, args.split)
+        else:
+            result = evaluated(args)
+        if result is not None:
+            show(result, is_chosen=args.protocol is None)
     except DataError as error:  # perhaps of one rank alone
         sys.exit(f"error: {error}")
     except ValueError as error:

@@ -10,8 +10,6 @@ import json
 import sys
 from pathlib import Path
 
-from ufo_large.tracking.dashboard import build_workspace, keys_of_run, specification
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -24,6 +22,8 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, help="write the workspace's JSON here and send nothing")
     args = parser.parse_args()
+    from ufo_large.tracking.dashboard import build_workspace, keys_of_run, specification
+
     try:
         workspace = build_workspace(keys_of_run(args.workdir), args.entity, args.project)
         if args.out:

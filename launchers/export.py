@@ -11,9 +11,6 @@ import argparse
 import sys
 from pathlib import Path
 
-import torch
-from safetensors.torch import save_file
-
 from ufo_large.config import (
     add_plugin_option,
     did_you_mean,
@@ -21,11 +18,6 @@ from ufo_large.config import (
     load_plugins,
     require_writable,
 )
-from ufo_large.evaluation.run import load_model
-from ufo_large.models.extract import write_timm_folder
-from ufo_large.models.lora import merge_lora
-from ufo_large.models.onnx_export import check_onnx, export_onnx
-from ufo_large.runs.folder import RunFolder
 
 
 def main() -> None:
@@ -50,6 +42,15 @@ def main() -> None:
 
 
 def export(arguments: argparse.Namespace) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    from ufo_large.evaluation.loading import load_model
+    from ufo_large.models.extract import write_timm_folder
+    from ufo_large.models.lora import merge_lora
+    from ufo_large.models.onnx_export import check_onnx, export_onnx
+    from ufo_large.runs.folder import RunFolder
+
     folder = RunFolder(arguments.workdir)
     saved = folder.read()
     tasks = [t.name for t in saved.tasks]

@@ -16,8 +16,9 @@ import psutil
 
 
 def main() -> None:
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
+    if sys.argv[1:2] in ([], ["-h"], ["--help"]):
+        print(__doc__)
+        sys.exit(0 if sys.argv[1:] else 2)
     # a session of its own, for schedulers signal whole process groups
     launcher = subprocess.Popen(sys.argv[1:], start_new_session=True)
     told = []

@@ -1,4 +1,22 @@
-"""Train a recipe: deepspeed --num_gpus 8 launchers/train.py --data SHARDS [--recipe NAME] [--workdir RUN]."""
+"""Train a recipe: deepspeed --num_gpus 8 launchers/train.py --data SHARDS [--recipe NAME] [--workdir RUN].
+
+    deepspeed --num_gpus 2 launchers/train.py --recipe mini --data SHARDS --workdir RUN --set steps=2000
+
+Fields of the recipe that are set most often (--fields prints all of them with the recipe's values):
+
+    --set pretrained=hub                                   public weights of the trunk; or a file, or a name
+    --set steps=2000                                       optimizer steps
+    --set optimizer.learning_rate=1e-4
+    --set tasks.classification.loader.micro_batch=8        images per rank and micro-batch
+    --set tasks.detection.loader.image_size=640,640        height,width
+    --set tasks.segmentation.micro_batches=2               micro-batches per step
+    --set model.trunk.name=vit_large_patch16_224           a timm ViT
+    --set model.trunk.router=learned                       how tasks share the trunk
+    --set model.heads.detection=detr                       the head of a kind of task
+    --set balancer=pcgrad                                  how the tasks' gradients are combined
+    --set evaluate_every=500                               validate while training
+    --set tracking.wandb=online
+"""
 
 import argparse
 import dataclasses
@@ -6,33 +24,50 @@ import os
 import sys
 from pathlib import Path
 
-from ufo_large.config import add_plugin_option, apply_overrides, load_plugins
+from ufo_large.config import add_plugin_option, apply_overrides, load_plugins, settings
 from ufo_large.data.errors import DataError
-from ufo_large.distributed import comm, ds_config
-from ufo_large.recipes import load_recipe
-from ufo_large.train.interruption import EXIT_CODE
-from ufo_large.train.run import train
+from ufo_large.distributed import ds_config
+from ufo_large.recipes import known_recipes, load_recipe
 
 DS_CONFIGS = Path(__file__).resolve().parent.parent / "ds_configs"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", default="vit_g", help="a name in ufo_large/recipes, or PATH.py (vit_g)")
-    parser.add_argument("--data", required=True, help="folder or address of the shards")
-    parser.add_argument("--workdir", type=Path, help="where the run goes (runs/ and the recipe's name)")
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    recipes = f"{', '.join(known_recipes())}, or PATH.py (vit_g)"
+    parser.add_argument("--recipe", default="vit_g", metavar="NAME", help=recipes)
+    parser.add_argument("--data", metavar="SHARDS", help="folder or address of the shards")
+    parser.add_argument(
+        "--workdir", type=Path, metavar="RUN", help="where the run goes (runs/ and the recipe's name)"
+    )
     parser.add_argument("--ds", help="DeepSpeed JSON: a path, a name in ds_configs, or none (one process)")
     parser.add_argument("--resume", default="none", help="none, auto, or a checkpoint folder")
     parser.add_argument("--set", action="append", default=[], metavar="a.b=value", help="override one field")
+    parser.add_argument("--fields", action="store_true", help="print every field of the recipe, and stop")
     add_plugin_option(parser)
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.data is None and not arguments.fields:
+        parser.error("the following arguments are required: --data")
+    return arguments
+
+
+def main() -> None:
+    arguments = parse()
+    from ufo_large.train.interruption import EXIT_CODE
+    from ufo_large.train.run import train
+
     is_first = os.environ.get("RANK", "0") == "0"
     try:
         load_plugins(arguments.plugin)
         config = apply_overrides(load_recipe(arguments.recipe), arguments.set)
         if arguments.ds:
             config = dataclasses.replace(config, ds=arguments.ds)
+        if arguments.fields:
+            print("\n".join(f"{path}={value}" for path, value in settings(config)))
+            return
         workdir = arguments.workdir or Path("runs") / config.name
         trainer = train(config, arguments.data, workdir, read_ds(config.ds), arguments.resume)
     except DataError as error:
@@ -51,6 +86,8 @@ def main() -> None:
 
 def is_of_one_rank(error: ValueError) -> bool:
     """Whether the first rank perhaps did not see this; before the ranks are joined all read the same."""
+    from ufo_large.distributed import comm
+
     return comm.world_size() > 1 and not isinstance(error, comm.AgreedError)
 
 

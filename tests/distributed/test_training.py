@@ -183,7 +183,7 @@ def test_validation_sees_the_averaged_weights_and_changes_nothing(tiny_shards, t
     """The last figures equal those of the exported weights in one process; measured: exactly."""
     from ufo_large.data.shards import ShardSet
     from ufo_large.evaluation.evaluator import Evaluator
-    from ufo_large.evaluation.run import load_model
+    from ufo_large.evaluation.loading import load_model
     from ufo_large.runs.folder import RunFolder
 
     options = ("steps=5", "ema.decay=0.8", "optimizer.learning_rate=1e-2")

@@ -233,6 +233,21 @@ def test_the_script_prints_one_json_line_last(tmp_path, test_root, monkeypatch, 
     assert {"top1", "map50", "miou", "score", "protocol"} <= line.keys()
 
 
+def test_the_script_chooses_the_protocol_by_the_classes_and_says_so(tmp_path, test_root, monkeypatch, capsys):
+    """The test root states no classes of its own, so they are the contest's; with a list they are not."""
+    score(tmp_path, test_root, SUBMISSION, "official")
+    file = tmp_path / "submission.json"
+    run_script(monkeypatch, "--submission", file, "--data", test_root)
+    said = capsys.readouterr().out
+    assert json.loads(said.splitlines()[-1])["protocol"] == "official"
+    assert "protocol official, since the data has the contest's 19 classes" in said
+    (test_root / "seg/classes.txt").write_text("0 road\n1 path\n2 sky\n")
+    run_script(monkeypatch, "--submission", file, "--data", test_root)
+    said = capsys.readouterr().out
+    assert json.loads(said.splitlines()[-1])["protocol"] == "standard"
+    assert "protocol standard, since the data is not the contest's" in said
+
+
 def test_the_script_takes_the_split_and_refuses_what_has_no_effect(tmp_path, test_root, monkeypatch, capsys):
     file = tmp_path / "submission.json"
     file.write_text(json.dumps(SUBMISSION))

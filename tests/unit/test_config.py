@@ -1,6 +1,7 @@
 """Overrides typed by the declaration, configs saved and built again, and every error with its remedy."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -10,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ufo_large.balancing import METHODS
-from ufo_large.config import Problems, apply_overrides, choice, choice_of_entries, from_dict, to_dict
+from ufo_large.config import (
+    Problems,
+    apply_overrides,
+    choice,
+    choice_of_entries,
+    did_you_mean,
+    from_dict,
+    to_dict,
+)
 from ufo_large.recipes import known_recipes, load_recipe
 from ufo_large.runs.config import RunConfig
 
@@ -76,11 +85,12 @@ def test_override(assignment, read, expected):
         ("inner.rat=2", "Did you mean 'rate'"),
         ("inner.rate=fast", "not a valid float"),
         ("inner.mode=slowly", "Did you mean 'slow'"),
-        ("inner.pair=1", "needs 2 comma-separated values"),
+        ("inner.pair=1", "needs 2 comma-separated values; write 1,1"),
+        ("inner.pair=1,2,3", "needs 2 comma-separated values"),
         ("inner.on=yes", "write true or false"),
         ("inner=3", "set its parts"),
         ("optional.cont=5", "Did you mean 'count'"),
-        ("by_name.c.rate=1", "--set by_name.c=ENTRY copies one"),
+        ("by_name.c.rate=1", "--set by_name.c=ENTRY before it makes an entry 'c'"),
         ("by_name.a=3", "set a field of it, or give an entry to copy. Known: a, b"),
         ("method=tbgm", "Did you mean 'tbgn'"),
         ("methods.old=tbgm", "Did you mean 'tbgn'"),
@@ -199,3 +209,44 @@ def test_problems_are_listed_together():
         problems.add(f"line {line} is wrong")
     with pytest.raises(ValueError, match=r"30 problems(.|\n)*line 0(.|\n)*and 10 more"):
         problems.raise_if_any()
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("optimizer.lr=1", "no field 'lr' in OptimizerConfig. Did you mean 'learning_rate'"),
+        ("lr=1", "Did you mean optimizer.learning_rate?"),
+        ("learning_rate=1", "Did you mean optimizer.learning_rate?"),
+        ("wd=1", "Did you mean optimizer.weight_decay?"),
+        ("router=learned", "Did you mean model.trunk.router?"),
+        ("decay=0.9", "Did you mean ema.decay"),
+        ("tasks.detection.batch_size=1", "Did you mean tasks.detection.loader.micro_batch or"),
+        ("tasks.detection.loader.image_size=224", "write 224,224"),
+        ("epochs=3", "Did you mean 'steps'?"),
+        ("tasks.cls.loader.workers=1", "Did you mean 'classification'?"),
+        ("tasks.cls.loader.workers=1", "--set tasks.classification.loader.workers=... sets that one"),
+        ("tasks.cls.loader.workers=1", "--set tasks.cls=classification before it"),
+        ("tasks.cls.loader=1", "Did you mean 'classification'?"),
+    ],
+)
+def test_a_name_that_others_use_leads_to_ours(assignment, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        apply_overrides(load_recipe("demo"), [assignment])
+
+
+def test_an_unknown_trunk_names_the_nearest_alone():
+    with pytest.raises(
+        ValueError, match="'vit_giant_patch14_clip_225' is no timm model.*Did you mean 'vit_giant"
+    ) as told:
+        apply_overrides(load_recipe("demo"), ["model.trunk.name=vit_giant_patch14_clip_225"])
+    assert len(str(told.value)) < 400 and re.search(
+        r"Nearest of \d{3} known: (\w+, ){4}\w+\.$", str(told.value)
+    )
+
+
+def test_of_many_known_names_only_near_ones_are_listed():
+    told = did_you_mean(
+        "vit_giant_patch14_clip_225", [f"vit_{i}" for i in range(99)] + ["vit_giant_patch14_clip_224"]
+    )
+    assert "Did you mean 'vit_giant_patch14_clip_224'?" in told
+    assert "Nearest of 100 known: vit_giant_patch14_clip_224, " in told and told.count(",") == 4

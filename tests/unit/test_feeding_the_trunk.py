@@ -50,6 +50,10 @@ def test_canvases_are_whole_patches_of_the_runs_trunk(tiny_shards, tmp_path, sha
         ),
         (["tasks.classification.loader.tiles.rows=2"], "in classification an image is one"),
         (["model.trunk.name=resnet50"], "cannot be the trunk"),
+        (
+            ["model.trunk.router=task", "model.trunk.router.blocks=1,7"],
+            r"names \[7\], but the trunk has blocks 0 to \d; set model.trunk.router.blocks=none",
+        ),
     ],
 )
 def test_what_does_not_fit_is_said_before_the_model_is_built(tiny_shards, tmp_path, assignments, said):

@@ -107,7 +107,15 @@ def test_an_unscored_run_says_how_to_score_it(tmp_path):
     assert "not been scored yet" in text and "eval/run_all.py" in text and "No predictions" in text
 
 
-def test_an_empty_folder_gives_a_page_and_a_missing_one_an_error(tmp_path):
+def test_a_folder_of_something_else_gets_no_page(tmp_path):
+    (tmp_path / "holiday.jpg").write_bytes(b"")
+    with pytest.raises(ValueError, match="not a run folder .*metrics.jsonl.*give the --workdir"):
+        write_report(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
+
+
+def test_a_run_without_steps_gives_a_page_and_a_missing_one_an_error(tmp_path):
+    MetricsLog(tmp_path / "metrics.jsonl")
     text = page_of(tmp_path).text
     assert "No training step has been logged" in text and "No config.json" in text
     with pytest.raises(ValueError, match="no such folder; give the --workdir"):

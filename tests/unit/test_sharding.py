@@ -249,7 +249,7 @@ def _flip(path: Path, position: int) -> None:
 def test_errors_of_read_dataset(world, tmp_path):
     with pytest.raises(ValueError, match="no such folder; write shards with"):
         read_dataset(tmp_path / "none")
-    with pytest.raises(ValueError, match=r"no dataset\.json, so not a finished shard folder"):
+    with pytest.raises(ValueError, match=rf"no dataset\.json, so not a finished .* --out {tmp_path}$"):
         read_dataset(tmp_path)
     dataset = make_shards([world], tmp_path / "out", ShardingOptions())
     file = tmp_path / "out/dataset.json"
@@ -267,6 +267,18 @@ def test_errors_of_read_dataset(world, tmp_path):
         parse_dataset("{", "here")
     with pytest.raises(ValueError, match="damaged index"):
         read_shard_index(b"nothing")
+
+
+def test_nobody_is_told_to_write_shards_into_their_own_pictures(world, tmp_path):
+    pictures = tmp_path / "pictures"
+    (pictures / "train/cat").mkdir(parents=True)
+    (pictures / "train/cat/a.jpg").write_bytes(b"")
+    with pytest.raises(ValueError, match=rf"make_shards\.py --data {pictures} --out SHARDS, and give that"):
+        read_dataset(pictures)
+    make_shards([world], tmp_path / "cut", ShardingOptions())
+    (tmp_path / "cut/dataset.json").unlink()
+    with pytest.raises(ValueError, match=rf"make_shards\.py --data DIR --out {tmp_path / 'cut'}"):
+        read_dataset(tmp_path / "cut")
 
 
 def test_fingerprint_follows_every_byte(world, tmp_path):

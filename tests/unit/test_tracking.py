@@ -134,6 +134,8 @@ def test_without_a_terminal_lines_come_at_intervals_with_speed_and_time_left():
     # The clock ticks twice a step (speed, line): half a step a "second", a line every 10 steps.
     lines = console_output(False, line_seconds=20.0).splitlines()
     assert lines[0] == "step 1/40 (2 %)  cls 40.000  dec 1.000"
+    assert lines[1].startswith("expected: 1:20 for all 40 steps without validation, 1:12 from now, until ")
+    del lines[1]
     assert lines[1] == "step 11/40 (28 %)  cls 3.636  dec 1.000  2.00 s/it  left 0:58"
     assert [line.split()[1] for line in lines[:-1]] == ["1/40", "11/40", "21/40", "31/40", "40/40"]
     assert lines[-1] == "step 40  validation  cls/top1 0.5"

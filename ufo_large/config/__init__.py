@@ -1,9 +1,11 @@
 """Typed, frozen configuration: declare once in a component, override by name, save with the run."""
 
 from ufo_large.config.choice import choice, choice_of_entries
+from ufo_large.config.fields import settings
 from ufo_large.config.inside import outside, require_inside
 from ufo_large.config.json_files import read_json, write_json
-from ufo_large.config.overrides import apply_overrides, did_you_mean
+from ufo_large.config.near_names import did_you_mean
+from ufo_large.config.overrides import apply_overrides
 from ufo_large.config.plugins import add_plugin_option, import_named, load_plugins, loaded_plugins, register
 from ufo_large.config.problems import Problems
 from ufo_large.config.serialize import from_dict, to_dict
@@ -27,6 +29,7 @@ __all__ = [
     "read_json",
     "require_inside",
     "require_writable",
+    "settings",
     "to_dict",
     "write_text_whole",
     "write_whole",

@@ -1,19 +1,17 @@
 """`--set a.b=value`: change one field of a frozen, nested config, typed by its declaration."""
 
 import dataclasses
-import difflib
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
+from ufo_large.config.fields import default_group, elsewhere
+from ufo_large.config.near_names import did_you_mean, near_names
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return "; did you mean 'x'? Known: ..." for an unknown `name`, ready to end an error message."""
-    known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"{hint} Known: {', '.join(known) if known else '(none)'}."
+
+class UnknownName(ValueError):
+    """A path of `--set` leads to no field or entry."""
 
 
 def apply_overrides(config: Any, assignments: Iterable[str]) -> Any:
@@ -29,7 +27,10 @@ def apply_overrides(config: Any, assignments: Iterable[str]) -> Any:
         path, separator, text = assignment.partition("=")
         if not separator or not path:
             raise ValueError(f"--set {assignment!r}: write it as path.to.field=value")
-        config = _assign(config, path.split("."), text, path)
+        try:
+            config = _assign(config, path.split("."), text, path)
+        except UnknownName as error:
+            raise ValueError(f"{error}{elsewhere(config, path)}") from None
     return config
 
 
@@ -41,10 +42,7 @@ def _assign(node: Any, keys: list[str], text: str, path: str) -> Any:
         if not rest and text in node:
             return {**node, key: node[text]}
         if key not in node:
-            entry = ".".join(path.split(".")[: -len(rest) or None])
-            raise ValueError(
-                f"--set {path}: no entry {key!r}.{did_you_mean(key, node)} --set {entry}=ENTRY copies one"
-            )
+            raise _no_entry(node, key, path, ".".join(path.split(".")[: -len(rest) or None]))
         if not rest:
             raise ValueError(
                 f"--set {path}={text}: {key!r} is a group; set a field of it, or give an entry to copy."
@@ -55,15 +53,14 @@ def _assign(node: Any, keys: list[str], text: str, path: str) -> Any:
         raise ValueError(f"--set {path}: {type(node).__name__} value has no field {key!r}; shorten the path")
     fields = {f.name: f for f in dataclasses.fields(node)}
     if key not in fields:
-        raise ValueError(
-            f"--set {path}: no field {key!r} in {type(node).__qualname__}.{did_you_mean(key, fields)}"
-        )
+        told = f"--set {path}: no field {key!r} in {type(node).__qualname__}.{did_you_mean(key, fields)}"
+        raise ValueError(told) if near_names(key, fields) else UnknownName(told)
     metadata = fields[key].metadata
     if len(rest) == 1 and "entry_choices" in metadata:
         value = {**getattr(node, key), rest[0]: _chosen(metadata["entry_choices"], text, path)}
     elif rest:
         group = getattr(node, key)
-        group = _default_group(node, key) if group is None else group
+        group = default_group(node, key) if group is None else group
         value = _assign(group, rest, text, path)
     elif "choices" in metadata:
         value = _chosen(metadata["choices"], text, path)
@@ -78,11 +75,15 @@ def _chosen(choices: Mapping[str, Any], text: str, path: str) -> Any:
     return choices[text].Config()
 
 
-def _default_group(node: Any, key: str) -> Any:
-    """Return the config with its defaults that the field, declared `Config | None`, could hold; else None."""
-    hint = typing.get_type_hints(type(node))[key]
-    groups = [a for a in typing.get_args(hint) if dataclasses.is_dataclass(a)]
-    return groups[0]() if groups else None
+def _no_entry(entries: Mapping[str, Any], key: str, path: str, entry: str) -> ValueError:
+    """Return the error for a missing entry; the entries' keys may be kinds where a task was named."""
+    near = near_names(key, entries)
+    like, meant = (near[0] if near else "ENTRY"), entry.rpartition(".")[0]
+    whole = f" --set {path.replace(entry, f'{meant}.{near[0]}', 1)}=... sets that one." if near else ""
+    return ValueError(
+        f"--set {path}: no entry {key!r}.{did_you_mean(key, entries)}{whole} --set {entry}={like} before it "
+        f"makes an entry {key!r}, a copy"
+    )
 
 
 def parse(text: str, hint: Any, path: str) -> Any:
@@ -104,7 +105,8 @@ def parse(text: str, hint: Any, path: str) -> Any:
         if len(arguments) == 2 and arguments[1] is Ellipsis:
             return tuple(parse(p.strip(), arguments[0], path) for p in parts)
         if len(parts) != len(arguments):
-            raise ValueError(f"--set {path}={text}: needs {len(arguments)} comma-separated values")
+            example = f"; write {','.join(parts * len(arguments))}" if len(parts) == 1 else ""
+            raise ValueError(f"--set {path}={text}: needs {len(arguments)} comma-separated values{example}")
         return tuple(parse(p.strip(), a, path) for p, a in zip(parts, arguments, strict=True))
     if hint is bool:
         if text.lower() not in ("true", "false"):

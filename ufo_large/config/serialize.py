@@ -12,7 +12,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from ufo_large.config.overrides import did_you_mean
+from ufo_large.config.near_names import did_you_mean
 
 
 def to_dict(value: Any) -> Any:

@@ -163,10 +163,7 @@ def read_dataset(path: str | Path, check_files: bool = True) -> DatasetIndex:
         )
     file = root / DATASET_FILE
     if not file.is_file():
-        raise ValueError(
-            f"{root}: no {DATASET_FILE}, so not a finished shard folder; "
-            f"run data_sharding/make_shards.py --data DIR --out {root}"
-        )
+        raise ValueError(f"{root}: no {DATASET_FILE}, so not a finished shard folder; {_remedy(root)}")
     dataset = parse_dataset(file.read_text(encoding="utf-8"), str(root))
     if not check_files:
         return dataset
@@ -182,6 +179,16 @@ def read_dataset(path: str | Path, check_files: bool = True) -> DatasetIndex:
             f"{', '.join(missing[:10])}; copy them again or run make_shards.py again"
         )
     return dataset
+
+
+def _remedy(root: Path) -> str:
+    """Say how to make shards, never in a folder that holds something else, such as a user's pictures."""
+    if not any(root.iterdir()) or any(root.glob("*/*.tar*")):
+        return f"run data_sharding/make_shards.py --data DIR --out {root}"
+    return (
+        f"pack what it holds into a new folder with data_sharding/make_shards.py --data {root} --out SHARDS, "
+        "and give that one"
+    )
 
 
 def parse_dataset(text: str, root: str) -> DatasetIndex:

@@ -7,7 +7,7 @@ give the same files. Depth, which the contest does not have, lies beside its fol
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -17,10 +17,10 @@ from ufo_large.data.progress import progress_bar
 from ufo_large.data.scene_objects import CAR_CLASSES, CLASSES, SIGN_NAMES
 from ufo_large.data.scenes import Scene, render_close_up, render_street
 from ufo_large.data.shard_index import SPLITS
+from ufo_large.data.world_sizes import CONTEST_TASKS, WorldSizes
 from ufo_large.media.pictures import encode_jpeg, encode_mask
 
 MARKER_FILE = "synthetic.json"
-CONTEST_TASKS = ("cls", "dec", "seg")
 VERSION = 2
 QUALITY = 92
 FIRST_SIGN_ID = 1
@@ -28,36 +28,6 @@ UNITS_PER_METRE = 1000
 MAX_METRES = 60.0
 # what starts the random numbers of a task; no two tasks may paint the same pictures
 STREAMS = {"cls": ord("c"), "dec": ord("d"), "seg": ord("s"), "depth": ord("m")}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WorldSizes:
-    """Images of each task for train, val and test."""
-
-    cls: tuple[int, int, int] = (800, 64, 200)
-    dec: tuple[int, int, int] = (300, 40, 100)
-    seg: tuple[int, int, int] = (300, 40, 100)
-    depth: tuple[int, int, int] = (0, 0, 0)
-
-    def __post_init__(self):
-        for task, counts in asdict(self).items():
-            if min(counts) < 0:
-                raise ValueError(f"sizes of {task} {counts}: no negative counts")
-
-    def scaled(self, factor: float) -> "WorldSizes":
-        """Multiply every count, keeping at least one image where there was one."""
-        if factor <= 0:
-            raise ValueError(f"--scale {factor}: give a factor above 0")
-        return WorldSizes(
-            **{
-                task: tuple(max(min(1, n), round(n * factor)) for n in counts)
-                for task, counts in asdict(self).items()
-            }
-        )
-
-    def marked(self) -> dict[str, tuple[int, int, int]]:
-        """Return the counts as the marker file has them; older worlds know no depth, so none is left out."""
-        return {task: counts for task, counts in asdict(self).items() if task in CONTEST_TASKS or any(counts)}
 
 
 def write_world(out: str | Path, seed: int = 0, sizes: WorldSizes | None = None) -> list[Path]:

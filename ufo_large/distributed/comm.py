@@ -1,5 +1,6 @@
 """The few collectives we use, which also work in a process that stands alone."""
 
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -20,6 +21,11 @@ def world_size() -> int:
 
 def is_main() -> bool:
     return rank() == 0
+
+
+def local_rank() -> int:
+    """Return the rank among those of this machine, as the launcher numbers them: one after the other."""
+    return int(os.environ.get("LOCAL_RANK", 0))
 
 
 def barrier() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ufo_large.evaluation.ground_truth import GroundTruth, truth_of_folder
+from ufo_large.evaluation.protocol_choice import protocol_for
 from ufo_large.evaluation.submission_reader import read_submission
 from ufo_large.kinds import KINDS, kind_of
 from ufo_large.kinds.protocols import Protocol, get_protocol
@@ -16,14 +17,15 @@ from ufo_large.structures import TaskInfo
 
 
 def score_submission(
-    file: str | Path, test_root: str | Path, protocol: str = "official", split: str = "test"
+    file: str | Path, test_root: str | Path, protocol: str | None = None, split: str = "test"
 ) -> dict[str, Any]:
     """Score a submission file against the ground truth in a root of the contest's layout.
 
-    Returns what `score_metrics` returns. Raises ValueError listing all that is wrong with either.
+    `protocol` None: as `protocol_for` chooses. Returns what `score_metrics` returns. Raises ValueError
+    listing all that is wrong with either.
     """
-    chosen = get_protocol(protocol)
     truths = truth_of_folder(test_root, split=split)
+    chosen = get_protocol(protocol or protocol_for(truth.info for truth in truths.values()))
     return score_answers(read_submission(file, truths), truths, chosen)
 
 

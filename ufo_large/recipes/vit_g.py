@@ -1,10 +1,10 @@
 """ViT-g, an expert a task in each block of its later half, from public weights: 1.7 B parameters on 8 GPUs.
 
     python data_sharding/make_shards.py --data DIR --out SHARDS
-    deepspeed --num_gpus 8 launchers/train.py --data SHARDS --set pretrained=FILE
+    deepspeed --num_gpus 8 launchers/train.py --data SHARDS --set pretrained=hub
     python eval/run_all.py --workdir runs/vit_g --data SHARDS
 
-FILE: the weights of timm's `vit_giant_patch14_clip_224.laion2b`; without it the trunk starts at random. Other
+hub: the weights of timm's `vit_giant_patch14_clip_224.laion2b`; without them the trunk is random. Other
 trunks: `--set model.trunk.name=vit_giant_patch14_reg4_dinov2`, or the recipe `vit_gigantic`.
 
 Nobody has trained it to the end yet, so no score stands here. It starts from published choices: layer-wise

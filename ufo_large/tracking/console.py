@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -10,15 +11,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from ufo_large.tracking.panels import headlines
 
 WINDOW = 50
+MARKS_TO_ESTIMATE = 4
+"""Logged steps until the first estimate; the first step, which is slow, is not timed."""
 
 
 class Pace:
     """Steps a second over the last steps, and the time that is left at that pace."""
 
-    def __init__(self, total_steps: int, clock: Callable[[], float]):
+    def __init__(
+        self, total_steps: int, clock: Callable[[], float], now: Callable[[], datetime] = datetime.now
+    ):
         self.total_steps = total_steps
         self.clock = clock
+        self.now = now
         self._marks: deque[tuple[int, float]] = deque(maxlen=WINDOW)
+        self._is_estimated = False
 
     def mark(self, step: int) -> None:
         self._marks.append((step, self.clock()))
@@ -30,6 +37,24 @@ class Pace:
             return None
         (first, start), (last, end) = self._marks[0], self._marks[-1]
         return (last - first) / (end - start) if end > start and last > first else None
+
+    def estimate(self, step: int) -> str | None:
+        """Return how long all steps take and when the last ends; None but once, after a few logged steps."""
+        rate = self.steps_per_second
+        if (
+            self._is_estimated
+            or len(self._marks) < MARKS_TO_ESTIMATE
+            or rate is None
+            or step >= self.total_steps
+        ):
+            return None
+        self._is_estimated = True
+        left = max(0, self.total_steps - step) / rate
+        end = (self.now() + timedelta(seconds=left)).strftime("%a %d %b %H:%M")
+        return (
+            f"expected: {format_duration(self.total_steps / rate)} for all {self.total_steps} steps without "
+            f"validation, {format_duration(left)} from now, until {end}"
+        )
 
     def text(self, step: int) -> str:
         rate = self.steps_per_second
@@ -66,6 +91,8 @@ class ConsoleProgress:
         losses = losses_text(values)
         if losses:
             self.pace.mark(step)
+            if estimate := self.pace.estimate(step):
+                self._print(estimate)
             self._show(step, losses)
         validation = {k.removeprefix("val/"): v for k, v in values.items() if k.startswith("val/")}
         metrics = [f"{k} {v:.4g}" for k, v in validation.items() if k.rsplit("/", 1)[-1] in headlines()]

@@ -84,6 +84,13 @@ def describe_commit(folder: Path) -> dict[str, Any]:
     return {"hash": commit, "dirty": None if status is None else bool(status)}
 
 
+def commit_text(commit: dict[str, Any]) -> str:
+    """Return what `describe_commit` found in words, such as "1a2b3c4d5e and changes"."""
+    if commit["hash"] is None:
+        return "unknown (no git checkout)"
+    return f"{commit['hash'][:10]}{' and changes' if commit['dirty'] else ''}"
+
+
 def describe_hardware() -> dict[str, Any]:
     """Return host name, processor, cores this process may use, memory in GiB, and the visible GPUs."""
     cuda = torch.cuda.is_available()

@@ -16,14 +16,17 @@ from ufo_large.kinds import PredictionExample
 from ufo_large.tracking.charts import NUM_COLORS, Line, draw, short_number
 from ufo_large.tracking.console import format_duration
 from ufo_large.tracking.curves import Curve, curves_of, task_names
+from ufo_large.tracking.environment import FILE_NAME as ENVIRONMENT_FILE
 from ufo_large.tracking.environment import read_environments
 from ufo_large.tracking.examples import CARDS_FILE, FOLDER, read_examples, save_examples
 from ufo_large.tracking.jsonl import FILE_NAME as METRICS_LOG
 from ufo_large.tracking.jsonl import read_metrics
 from ufo_large.tracking.panels import Panel, sections
+from ufo_large.tracking.results import FILE_NAME as METRICS_FILE
 from ufo_large.tracking.results import read_results
 
 CONFIG_FILE = "config.json"
+OF_A_RUN = (CONFIG_FILE, METRICS_LOG, METRICS_FILE, ENVIRONMENT_FILE, f"{FOLDER}/{CARDS_FILE}")
 NEUTRAL = NUM_COLORS - 1
 LONG_VALUE = 400
 
@@ -41,6 +44,11 @@ def write_report(
     results = results or workdir
     if not workdir.is_dir():
         raise ValueError(f"{workdir}: no such folder; give the --workdir of a training run")
+    if not any((workdir / name).exists() for name in OF_A_RUN):
+        raise ValueError(
+            f"{workdir}: not a run folder (none of {', '.join(OF_A_RUN)} is there); give the --workdir of a "
+            "training run"
+        )
     if examples is not None:
         save_examples(results, examples)
     path = results / "report.html"

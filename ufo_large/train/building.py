@@ -1,6 +1,8 @@
 """Make a model and its engine, sharded or not: what training and the benchmarks of training share."""
 
 import itertools
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,9 +24,14 @@ def build_model(
     return model
 
 
-def give_initial_weights(model: MultitaskModel, seed: int, pretrained: str | None = None) -> None:
-    """Fill the model, sharded or not, with drawn or pretrained weights."""
-    state = initial_state(model, seed, pretrained)
+def give_initial_weights(
+    model: MultitaskModel,
+    seed: int,
+    pretrained: str | Path | None = None,
+    trained: Sequence[TaskInfo] = (),
+) -> None:
+    """Fill the model, sharded or not, with drawn or pretrained weights; arguments as for `initial_state`."""
+    state = initial_state(model, seed, pretrained, trained)
     first = comm.agreed(lambda: next(state))  # what is wrong with a file is raised before the first value
     values = itertools.chain([first], state)
     fill(model, values, whole=lambda parameters: zero.gathered(parameters, modify=True))

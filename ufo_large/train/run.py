@@ -1,6 +1,7 @@
 """Put a run together from its config, its data and its DeepSpeed config; train it; leave the weights."""
 
 import contextlib
+import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,13 +26,18 @@ from ufo_large.distributed.checkpoint import (
 )
 from ufo_large.evaluation.evaluator import Evaluator
 from ufo_large.kinds import KINDS
+from ufo_large.routing import Route
 from ufo_large.runs.config import EVALUATED, RunConfig
 from ufo_large.runs.folder import RunFolder
 from ufo_large.structures import TaskInfo
 from ufo_large.tracking import save_environment
+from ufo_large.tracking.banner import print_end, print_start
+from ufo_large.train.best import Best
 from ufo_large.train.building import build_engine, build_model, give_initial_weights
+from ufo_large.train.facts import facts_of, next_commands, places_of
 from ufo_large.train.hooks import CheckpointHook, EvaluationHook, LogHook
 from ufo_large.train.lock import training_alone
+from ufo_large.train.pretrained import settled, settled_as, weights_file
 from ufo_large.train.steps import Feed, StepRunner
 from ufo_large.train.trainer import Trainer
 
@@ -64,12 +70,22 @@ def _train(
     require_same(checkpoint)
     if checkpoint is None and resume == "auto" and comm.is_main():
         print(f"--resume auto: no whole checkpoint in {folder.checkpoints}; the run starts from step 0")
-    if checkpoint is not None and folder.weights.exists() and finished_steps(checkpoint) == config.steps:
+    best = best_of(config, folder, checkpoint)
+    is_at_its_end = checkpoint is not None and folder.weights.exists()
+    if is_at_its_end and best is not None and best.is_over(finished_steps(checkpoint)):
+        if comm.is_main():
+            print(
+                f"{workdir} stopped early, {finished_steps(checkpoint)} of {config.steps} steps; "
+                "--set patience=0 goes on"
+            )
+        return None
+    if is_at_its_end and finished_steps(checkpoint) == config.steps:
         if comm.is_main():
             print(
                 f"{workdir} is finished: {config.steps} of {config.steps} steps; --set steps=N goes on to N"
             )
         return None
+    config = settled(config) if checkpoint is None else settled_as(config, folder.read().config)
     kind = "plain" if ds is None else f"zero{ds['zero_optimization']['stage']}"
     fresh = checkpoint is None or not is_sharded_alike(checkpoint, kind)
     trainer = build(config, tasks, readers, ds, device, fresh)
@@ -77,7 +93,7 @@ def _train(
         engine = trainer.runner.engine
         if not fresh and not is_laid_out_alike(checkpoint, engine):
             # frozen ones are not carried over
-            give_initial_weights(trainer.model, config.seed, config.pretrained)
+            give_initial_weights(trainer.model, config.seed, weights_file(config), trained_for(config))
         finished, state = load_checkpoint(checkpoint, engine)
         comm.agreed(lambda: trainer.load_state_dict(finished, state))
     else:
@@ -91,6 +107,8 @@ def _train(
                 print(f"the run goes on from {checkpoint.name}; the later checkpoint is now {left}")
             if folder.weights.exists():  # of an earlier end: nobody shall take them for this one's
                 print(f"the run goes on; the weights of its earlier end are now {set_aside(folder.weights)}")
+        print_start(facts_of(config, trainer.model, readers, checkpoint))
+    begun, done_before = time.monotonic(), trainer.finished
     tracker = config.tracking.build(
         workdir,
         total_steps=config.steps,
@@ -102,7 +120,7 @@ def _train(
         hooks = [LogHook(tracker, config.log_every, config.steps)]
         if config.evaluate_every:
             evaluator, pictures = validator(config, shards, device), config.tracking.pictures_wanted()
-            hooks.append(EvaluationHook(trainer, evaluator, tracker, pictures))
+            hooks.append(EvaluationHook(trainer, evaluator, tracker, pictures, best))
         try:
             trainer.fit([*hooks, CheckpointHook(trainer, folder.checkpoints)])
         except Exception as error:
@@ -112,9 +130,23 @@ def _train(
         if comm.is_main():
             print(f"SIGTERM: saved after {trainer.finished} of {config.steps} steps; --resume auto goes on")
         return trainer
-    with trainer.averaged():
-        save_weights(folder.weights, trainer.runner.engine)
+    if trainer.is_stopped and comm.is_main():
+        print(f"no better validation for {config.patience} times: stopped after {trainer.finished} steps")
+    if best is None or not best.copy_to(folder.weights):
+        with trainer.averaged():
+            save_weights(folder.weights, trainer.runner.engine)
+    if comm.is_main():
+        steps, seconds = trainer.finished - done_before, time.monotonic() - begun
+        print_end(places_of(folder), next_commands(folder, data, tasks), steps, seconds)
     return trainer
+
+
+def best_of(config: RunConfig, folder: RunFolder, checkpoint: Path | None) -> Best | None:
+    """Return what keeps the best weights, where the run does; it goes on from `checkpoint`."""
+    if not (config.keep_best or config.patience):
+        return None
+    resumed = 0 if checkpoint is None else finished_steps(checkpoint)
+    return Best(folder.best, config.evaluate_every, config.patience, resumed)
 
 
 def prepare(
@@ -208,12 +240,17 @@ def check(
     if not problems.messages:
         check_feeds(config, tasks, shards, problems)
     check_evaluation(config, tasks, shards, problems)
-    if config.pretrained is not None and checkpoint is None:
+    if config.take_what_fits and checkpoint is None:
+        try:
+            trained_for(config)
+        except ValueError as error:
+            problems.add(str(error))
+    elif config.pretrained is not None and checkpoint is None:
         check_classes(Path(config.pretrained), tasks, problems)
     if config.model.trunk.lora is not None and config.pretrained is None:
         problems.add(
             "model.trunk.lora trains adapters on frozen weights, which would be random here: give "
-            "--set pretrained=FILE, or --set model.trunk.lora=none"
+            "--set pretrained=hub or pretrained=FILE, or --set model.trunk.lora=none"
         )
     if ds is None and comm.world_size() > 1:
         problems.add("--ds none trains in one process; start it without the deepspeed launcher")
@@ -227,7 +264,7 @@ def check(
                 f"{saved.fingerprint[:12]}; these have {shards.fingerprint[:12]}); "
                 "give the same --data or another --workdir"
             )
-        if saved.config.model != config.model:
+        if saved.config.model != settled_as(config, saved.config).model:
             problems.add(
                 f"{folder.root} holds another model; give the same recipe and --set as before, or train the "
                 "other one in another --workdir, from one task's trunk (launchers/export.py --to timm, then "
@@ -242,10 +279,12 @@ def check(
 
 
 def check_feeds(config: RunConfig, tasks: tuple[TaskInfo, ...], shards: ShardSet, problems: Problems) -> None:
-    """Say what of the tasks' loaders does not fit their data or the trunk, which is sized up, not built."""
+    """Say what of routing and loaders does not fit the trunk, which is sized up, not built, or the data."""
     try:
         with torch.device("meta"):
-            tokens = tokens_of(config.model.trunk.build_vit())
+            vit = config.model.trunk.build_vit()
+        config.model.trunk.router.build(tuple(task.name for task in tasks), Route(), len(vit.blocks))
+        tokens = tokens_of(vit)
     except ValueError as error:
         problems.add(str(error))
         return
@@ -260,6 +299,15 @@ def check_feeds(config: RunConfig, tasks: tuple[TaskInfo, ...], shards: ShardSet
 def tokens_of(vit: torch.nn.Module) -> Tokens:
     """Return the tokens that a trunk's ViT makes of an image."""
     return Tokens(patch=vit.patch_embed.feat_ratio(), width=vit.embed_dim)
+
+
+def trained_for(config: RunConfig) -> tuple[TaskInfo, ...]:
+    """Return the tasks of the run whose weights this one starts from, where it takes what fits of them."""
+    if not config.take_what_fits:
+        return ()
+    if config.pretrained is None:
+        raise ValueError("take_what_fits has an effect with the weights of a run: set pretrained=RUN/weights")
+    return RunFolder(Path(config.pretrained).parent).read_tasks()
 
 
 def check_classes(pretrained: Path, tasks: tuple[TaskInfo, ...], problems: Problems) -> None:
@@ -291,6 +339,8 @@ def check_evaluation(
 ) -> None:
     """Say where there is nothing to evaluate, and which split there is."""
     if not config.evaluate_every:
+        if config.keep_best or config.patience:
+            problems.add("keep_best and patience have an effect with evaluate_every only; set it too")
         if config.evaluate_split != "val":
             problems.add("evaluate_split has an effect with evaluate_every only; set both")
         return
@@ -321,7 +371,7 @@ def build(
         ds = ds_config.complete(ds, largest, config.optimizer.clip_norm or None)
     model = build_model(config.model, tasks, ds)
     if fresh:
-        give_initial_weights(model, config.seed, config.pretrained)
+        give_initial_weights(model, config.seed, weights_file(config), trained_for(config))
     optimizer = config.optimizer.build(model)
     engine = build_engine(model, optimizer, ds, device, config.optimizer.clip_norm or None)
     feeds, tokens = {}, tokens_of(model.trunk.vit)

@@ -1,0 +1,41 @@
+"""What benchmark scripts say of a folder that they cannot use, and where there is no git checkout."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from ufo_large.tracking.environment import commit_text
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def loader(data: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, "benchmarks/loader.py", "--data", str(data)]
+    environment = {**os.environ, "DS_ACCELERATOR": "cpu"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_the_loaders_benchmark_refuses_a_folder_that_is_not_there():
+    done = loader(Path("/nope"))
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "--data /nope: no .jpg files in cls/train; give a train root" in done.stderr
+
+
+def test_the_loaders_benchmark_refuses_photographs_that_are_too_small(tmp_path):
+    (tmp_path / "cls/train").mkdir(parents=True)
+    (tmp_path / "cls/train/a.jpg").write_bytes(b"")
+    (tmp_path / "dec").mkdir()
+    (tmp_path / "dec/train.json").write_text(json.dumps({"images": [{"width": 379, "height": 280}]}))
+    assert "has no picture of 380x280 or more" in loader(tmp_path).stderr
+
+
+def test_a_benchmark_needs_no_git_commit():
+    assert commit_text({"hash": None, "dirty": None}) == "unknown (no git checkout)"
+    assert commit_text({"hash": "0123456789abcdef", "dirty": True}) == "0123456789 and changes"
+
+
+def test_no_benchmark_reads_a_commit_itself():
+    texts = {path.name: path.read_text() for path in (ROOT / "benchmarks").rglob("*.py")}
+    assert [name for name, text in texts.items() if "['hash']" in text or '"git"' in text] == []
