@@ -62,6 +62,7 @@ def test_everything_is_left_and_said(finished):
     assert config["keep_best"] and config["patience"] and config["steps"] == 4
 
 
+@pytest.mark.slow
 def test_a_run_is_the_start_of_the_next(finished, tmp_path):
     """Other classes under another task's name, the trunk frozen: experts and head of the run's `cls`."""
     run, _ = finished
@@ -80,6 +81,7 @@ def test_a_run_is_the_start_of_the_next(finished, tmp_path):
     assert saved["config"]["model"]["trunk"]["frozen"] and saved["config"]["take_what_fits"]
 
 
+@pytest.mark.slow
 def test_a_folder_keeps_the_data_it_was_begun_with(finished, tmp_path):
     run, _ = finished
     before = (run / "shards/dataset.json").read_bytes()

@@ -200,6 +200,7 @@ def test_lists_name_pictures_of_their_own_folders(tmp_path, absolute):
         folder.mkdir(parents=True)
     shutil.copytree(root / "dec/train", voc / "JPEGImages")
     (camvid / "label_colors.txt").write_text("0 0 0 road\n")
+    (camvid / "labels/street_L.png").touch()  # what the layout is known by
     lists = {
         root / "cls/train.txt": ("cls/train", "{} 0\n"),
         root / "dec/test.txt": ("dec/test", "{}\n"),
