@@ -176,5 +176,7 @@ def test_found_boxes_and_masks_are_overlays_of_the_plain_picture(tmp_path, quiet
     boxes = [json.loads(f.read_text()) for f in (folder / "files/media/metadata/boxes2D").rglob("*.json")]
     captions = {box["box_caption"] for found in boxes for box in found["box_data"]}
     assert {"stop 90%", "stop"} <= captions
-    masks = list((folder / "files/media/images/mask").rglob("*.png"))
-    assert len(masks) == 4 and all(cv2.imread(str(m), -1).ndim == 2 for m in masks)
+    stored = [cv2.imread(str(m), -1) for m in (folder / "files/media/images/mask").rglob("*.png")]
+    truths = [example.truth for example in invented_examples("seg", random)]  # one of them is what was said
+    assert {mask.tobytes() for mask in stored} == {mask.tobytes() for mask in truths}
+    assert all(mask.shape == truths[0].shape for mask in stored)
