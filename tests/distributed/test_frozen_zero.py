@@ -6,7 +6,7 @@ import torch
 
 from ufo_large.models.weights import fill, initial_state
 from ufo_large.testing.distributed import run_ranks
-from ufo_large.testing.models import TINY_TASKS, tiny_batch, tiny_model
+from ufo_large.testing.models import TINY_TASKS, step_of_all, tiny_model
 
 RATE = 0.1
 
@@ -16,7 +16,6 @@ def trained(stage: int) -> dict[str, np.ndarray]:
     from ufo_large.distributed import zero
     from ufo_large.distributed.ds_config import complete
     from ufo_large.distributed.engine import PlainEngine
-    from ufo_large.distributed.task_gradients import TaskGradients
 
     device = zero.init_distributed()
     options = {"stage3_param_persistence_threshold": 0} if stage == 3 else {}
@@ -31,18 +30,8 @@ def trained(stage: int) -> dict[str, np.ndarray]:
         else PlainEngine(model, optimizer, device)
     )
     engine.module.train()
-    gradients = TaskGradients(engine.gradients, len(TINY_TASKS))
     for step in range(2):
-        gradients.begin_step()
-        for info in TINY_TASKS:
-            gradients.begin_task(info.name)
-            losses = engine(tiny_batch(info, seed=step))
-            engine.backward(torch.stack(list(losses.values())).sum())
-            gradients.after_backward()
-            gradients.end_task()
-        gradients.measure(torch.zeros(1, dtype=torch.float64))
-        gradients.combine(torch.ones(len(TINY_TASKS)), scale_private=False)
-        engine.step([RATE])
+        step_of_all(engine, [RATE], (1.0, 1.0, 1.0), seed=step)
     return {name: value.numpy() for name, value in engine.full_parameters()}
 
 

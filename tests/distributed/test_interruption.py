@@ -13,14 +13,12 @@ import psutil
 import pytest
 
 from ufo_large.testing.distributed import free_port, run_ranks
+from ufo_large.testing.settings import SMALL_MODEL, TWO_IMAGES_EACH
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
-    "model.trunk.depth=2",
-    "model.trunk.embed_dim=32",
-    "model.trunk.num_heads=2",
-    "model.pyramid_width=32",
-    *(f"tasks.{kind}.loader.micro_batch=2" for kind in ("classification", "detection", "segmentation")),
+    *SMALL_MODEL,
+    *TWO_IMAGES_EACH,
 )
 
 
@@ -140,6 +138,15 @@ def test_sigterm_with_the_launcher(
     assert (checkpoint / "complete.json").exists()
     assert f"SIGTERM: saved after {int(checkpoint.name[5:])} of 100000 steps" in told
     assert not (run / "weights").exists()
+
+
+def test_sigterm_before_there_are_ranks_ends_the_launcher():
+    launcher = (sys.executable, "-c", "import time; print('on', flush=True); time.sleep(60)")
+    command = [sys.executable, "launchers/restartable.py", *launcher]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as started:
+        assert started.stdout.readline() == b"on\n"
+        started.terminate()
+        assert started.wait(timeout=30) == os.EX_TEMPFAIL
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:

@@ -14,7 +14,7 @@ from ufo_large.models.lora import LoraConfig, is_adapter
 from ufo_large.models.weights import fill, initial_state
 from ufo_large.structures import role_of
 from ufo_large.testing.distributed import run_ranks
-from ufo_large.testing.models import TINY_TASKS, tiny_batch, tiny_model
+from ufo_large.testing.models import TINY_TASKS, step_of_all, tiny_model
 
 RATE, WEIGHTS = 0.01, (0.5, 1.0, 2.0)
 FP32 = [(mode, 3, False) for mode in CHECKPOINTING] + [("none", 1, False), ("full", 2, False)]
@@ -79,19 +79,7 @@ def train(mode: str, stage: int, bf16: bool, pretrained: str) -> dict:
 
 def step(engine) -> np.ndarray:
     """Take one step of all tasks; return their Gram matrix."""
-    from ufo_large.distributed.task_gradients import TaskGradients
-
-    gradients = TaskGradients(engine.gradients, len(TINY_TASKS))
-    gradients.begin_step()
-    for info in TINY_TASKS:
-        gradients.begin_task(info.name)
-        engine.backward(sum(engine(tiny_batch(info)).values()))
-        gradients.after_backward()
-        gradients.end_task()
-    measured = gradients.measure(torch.zeros(1, dtype=torch.float64))
-    gradients.combine(torch.tensor(WEIGHTS), False)
-    engine.step([RATE])
-    return measured.gram_MM.numpy()
+    return step_of_all(engine, [RATE], WEIGHTS).gram_MM.numpy()
 
 
 def whole(engine) -> dict:

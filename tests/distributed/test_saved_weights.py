@@ -7,19 +7,17 @@ import pytest
 import torch
 
 from ufo_large.testing.distributed import run_ranks
+from ufo_large.testing.settings import IN_THE_PROCESS, NO_WANDB, SMALL_MODEL, TWO_IMAGES_EACH
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
     "steps=2",
     "save_every=1",
     "keep_checkpoints=9",
-    "model.trunk.depth=2",
-    "model.trunk.embed_dim=32",
-    "model.trunk.num_heads=2",
-    "model.pyramid_width=32",
-    *(f"tasks.{kind}.loader.micro_batch=2" for kind in ("classification", "detection", "segmentation")),
-    *(f"tasks.{kind}.loader.workers=0" for kind in ("classification", "detection", "segmentation")),
-    "tracking.wandb=disabled",
+    *SMALL_MODEL,
+    *TWO_IMAGES_EACH,
+    *IN_THE_PROCESS,
+    NO_WANDB,
 )
 
 

@@ -12,19 +12,17 @@ import torch
 
 from ufo_large.config import apply_overrides
 from ufo_large.testing.distributed import run_ranks
+from ufo_large.testing.settings import IN_THE_PROCESS, NO_WANDB, SMALL_MODEL
 from ufo_large.train.lock import training_alone
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
-    "model.trunk.depth=2",
-    "model.trunk.embed_dim=32",
-    "model.trunk.num_heads=2",
-    "model.pyramid_width=32",
+    *SMALL_MODEL,
     "tasks.classification.loader.micro_batch=4",
     "tasks.detection.loader.micro_batch=2",
     "tasks.segmentation.loader.micro_batch=2",
-    *(f"tasks.{kind}.loader.workers=0" for kind in ("classification", "detection", "segmentation")),
-    "tracking.wandb=disabled",
+    *IN_THE_PROCESS,
+    NO_WANDB,
     "schedule.warmup_steps=2",
 )
 

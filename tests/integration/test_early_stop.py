@@ -10,13 +10,14 @@ from safetensors.torch import load_file
 from ufo_large.config import apply_overrides
 from ufo_large.evaluation.evaluator import Evaluator
 from ufo_large.recipes import load_recipe
+from ufo_large.testing.settings import IN_THE_PROCESS, NO_WANDB, SMALL_MODEL, TWO_IMAGES_EACH
 from ufo_large.train.run import train
 
 SMALL = (
-    *("model.trunk.depth=2", "model.trunk.embed_dim=32", "model.trunk.num_heads=2", "model.pyramid_width=32"),
-    *(f"tasks.{kind}.loader.micro_batch=2" for kind in ("classification", "detection", "segmentation")),
-    *(f"tasks.{kind}.loader.workers=0" for kind in ("classification", "detection", "segmentation")),
-    *("tracking.wandb=disabled", "evaluate_split=test", "evaluate_every=1", "steps=9", "save_every=9"),
+    *SMALL_MODEL,
+    *TWO_IMAGES_EACH,
+    *IN_THE_PROCESS,
+    *(NO_WANDB, "evaluate_split=test", "evaluate_every=1", "steps=9", "save_every=9"),
 )
 SCORES = (0.2, 0.5, 0.4, 0.5, 0.9)
 

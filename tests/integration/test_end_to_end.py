@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from ufo_large.testing.settings import SMALL_MODEL
+
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
     "steps=3",
-    "model.trunk.depth=2",
-    "model.trunk.embed_dim=32",
-    "model.trunk.num_heads=2",
-    "model.pyramid_width=32",
+    *SMALL_MODEL,
     "tasks.classification.loader.micro_batch=4",
     "tasks.detection.loader.micro_batch=2",
     "tasks.segmentation.loader.micro_batch=2",

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from ufo_large.testing.settings import NO_WANDB, SMALL_MODEL
 from ufo_large.testing.tiny_shards import write_tiny_data
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
-    *("ds=none", "model.trunk.depth=2", "model.trunk.embed_dim=32", "model.trunk.num_heads=2"),
-    *("model.pyramid_width=32", "tracking.wandb=disabled", "steps=4", "evaluate_every=2", "save_every=2"),
+    *SMALL_MODEL,
+    *("ds=none", NO_WANDB, "steps=4", "evaluate_every=2", "save_every=2"),
     *(f"tasks.{kind}.loader.workers=0" for kind in ("classification", "detection")),
 )
 
@@ -54,7 +55,7 @@ def test_everything_is_left_and_said(finished):
         "cls: no val split, so",
         "start: from scratch, recipe mini",
         "the best validation (score",
-        "report.html: the report",
+        f"report      {results / 'report.html'}",
         f"--data MORE_DATA --init {run}",
     ):
         assert told in done.stdout, told
@@ -87,7 +88,8 @@ def test_a_folder_keeps_the_data_it_was_begun_with(finished, tmp_path):
     before = (run / "shards/dataset.json").read_bytes()
     done = finetune("--data", write_tiny_data(tmp_path / "train_data"), "--workdir", run)
     assert done.returncode == 1
-    assert f"{run} was begun with --data {run.parent / 'train_data'}; give another --workdir" in done.stderr
+    begun = f"{run} was begun with --data {run.parent / 'train_data'} --val-share 0.15 --seed 0, not with"
+    assert begun in done.stderr
     assert (run / "shards/dataset.json").read_bytes() == before
 
 

@@ -25,22 +25,20 @@ from ufo_large.runs.folder import RunFolder
 from ufo_large.serving.pictures import Named
 from ufo_large.structures.batch import map_arrays
 from ufo_large.testing.distributed import run_ranks
+from ufo_large.testing.settings import IN_THE_PROCESS, NO_WANDB, SMALL_MODEL
 
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = ("cls", "dec", "seg")
 SMALL = (
     "steps=2",
-    "model.trunk.depth=2",
-    "model.trunk.embed_dim=32",
-    "model.trunk.num_heads=2",
-    "model.pyramid_width=32",
+    *SMALL_MODEL,
     "tasks.classification.loader.micro_batch=4",
     "tasks.detection.loader.micro_batch=6",
     "tasks.detection.loader.tiles.columns=2",
     "tasks.segmentation.loader.micro_batch=2",
     "tasks.segmentation.loader.keep_aspect=true",
-    *(f"tasks.{kind}.loader.workers=0" for kind in ("classification", "detection", "segmentation")),
-    "tracking.wandb=disabled",
+    *IN_THE_PROCESS,
+    NO_WANDB,
 )
 
 

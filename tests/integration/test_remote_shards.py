@@ -78,7 +78,7 @@ def test_http_equals_disk_and_fetches_each_file_once(folder, tmp_path):
         assert contents(ShardSet.open(url + "/", cache=tmp_path, retry=QUICK)) == contents(remote)
         assert requests.pop("/dataset.json") == 2
         assert set(requests.values()) == {1}
-        assert not list(tmp_path.rglob("*.partial"))
+        assert not list(tmp_path.rglob("*.part"))
 
 
 def test_503_and_dropped_connections_are_retried(folder, tmp_path):
@@ -95,7 +95,7 @@ def test_a_server_that_keeps_failing_is_named(folder, tmp_path, fault, reason):
         with pytest.raises(FetchError, match=rf"cls/train-000000.tar: failed 3 times.*({reason})"):
             reader.read(0)
         assert requests["/cls/train-000000.tar"] == 3
-        assert not [p for p in tmp_path.rglob("*") if p.suffix == ".partial"]
+        assert not [p for p in tmp_path.rglob("*") if p.suffix == ".part"]
 
 
 def test_a_missing_file_is_not_asked_for_again(folder, tmp_path):
@@ -133,7 +133,7 @@ def test_a_full_cache_is_named_and_not_asked_for_again(folder, tmp_path):
     with serve(folder) as (url, requests):
         reader = ShardSet.open(url, cache=tmp_path, retry=QUICK).split("cls", "train")
         (tmp_path / sha256[:2]).mkdir(exist_ok=True)
-        (tmp_path / sha256[:2] / f"{sha256}.partial").symlink_to("/dev/full")
+        (tmp_path / sha256[:2] / f"{sha256}.part").symlink_to("/dev/full")
         with pytest.raises(
             FetchError, match="train-000000.tar: .*cache .*No space left.*make room .*UFO_CACHE"
         ):

@@ -9,17 +9,16 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from ufo_large.testing.settings import IN_THE_PROCESS, NO_WANDB, SMALL_MODEL
+
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
     "steps=5",
-    "tracking.wandb=disabled",
-    "model.trunk.depth=2",
-    "model.trunk.embed_dim=32",
-    "model.trunk.num_heads=2",
-    "model.pyramid_width=32",
+    NO_WANDB,
+    *SMALL_MODEL,
     "tasks.classification.loader.image_size=16,16",
     "tasks.classification.loader.micro_batch=70",
-    *(f"tasks.{kind}.loader.workers=0" for kind in ("classification", "detection", "segmentation")),
+    *IN_THE_PROCESS,
 )
 
 

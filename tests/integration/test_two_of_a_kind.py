@@ -8,18 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ufo_large.testing.settings import SMALL_MODEL
 from ufo_large.testing.tiny_shards import write_tiny_data
 from ufo_large.tracking.dashboard import build_workspace, keys_of_run, specification
 
 SMALL = (
-    *(
-        "steps=3",
-        "evaluate_every=3",
-        "evaluate_split=test",
-        "model.trunk.depth=2",
-        "model.trunk.embed_dim=32",
-    ),
-    *("model.trunk.num_heads=2", "model.pyramid_width=32", "tasks.classification.loader.micro_batch=4"),
+    *SMALL_MODEL,
+    *("steps=3", "evaluate_every=3", "evaluate_split=test", "tasks.classification.loader.micro_batch=4"),
     *("tasks.detection.loader.micro_batch=2", "tasks.segmentation.loader.micro_batch=2"),
     *("tasks.lamps=detection", "tasks.lamps.loader.image_size=64,96", "model.heads.lamps=fcos"),
     "model.heads.lamps.strides=8,16",

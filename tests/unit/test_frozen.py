@@ -4,11 +4,10 @@ import pytest
 import torch
 
 from ufo_large.distributed.engine import PlainEngine
-from ufo_large.distributed.task_gradients import TaskGradients
 from ufo_large.models.lora import LoraConfig
 from ufo_large.models.weights import fill, initial_state
 from ufo_large.runs.optimizer import OptimizerConfig
-from ufo_large.testing.models import TINY_TASKS, tiny_batch, tiny_model
+from ufo_large.testing.models import TINY_TASKS, step_of_all, tiny_batch, tiny_model
 
 
 @pytest.mark.parametrize("router", ["shared", "task", "learned", "residual"])
@@ -18,17 +17,9 @@ def test_only_heads_and_pyramids_move(router):
     before = {name: value.clone() for name, value in model.named_parameters()}
     optimizer = OptimizerConfig(learning_rate=1e-2).build(model)
     engine = PlainEngine(model, optimizer, torch.device("cpu"), 1.0)
-    gradients = TaskGradients(engine.gradients, len(TINY_TASKS))
-    gradients.begin_step()
-    for info in TINY_TASKS:
-        gradients.begin_task(info.name)
-        engine.backward(sum(engine(tiny_batch(info)).values()))
-        gradients.after_backward()
-        gradients.end_task()
-    measured = gradients.measure(torch.zeros(3, dtype=torch.float64))
+    rates = [group["rate_scale"] * 1e-2 for group in optimizer.param_groups]
+    measured = step_of_all(engine, rates, (1.0, 1.0, 1.0))
     assert measured.gram_MM.eq(0).all() and measured.private_M.gt(0).all()
-    gradients.combine(torch.ones(3), scale_private=False)
-    engine.step([group["rate_scale"] * 1e-2 for group in optimizer.param_groups])
     for name, value in model.named_parameters():
         if name.startswith("trunk."):
             assert torch.equal(value, before[name]), name

@@ -45,6 +45,14 @@ def check_dataset(
     return dataset
 
 
+def write_stripes(path: Path, *values: int) -> Path:
+    """Write a mask of 40 x 30 pixels: vertical stripes of the values, from left to right."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stripes = np.repeat(np.array(values, np.uint8), -(-40 // len(values)))[:40]
+    Image.fromarray(np.broadcast_to(stripes, (30, 40)).copy()).save(path)
+    return path
+
+
 def _check_schema(task: SourceTask, examples: Sequence[Example], facts: Mapping[Path, FileFacts]) -> None:
     assert len({e.image_id for e in examples}) == len(examples), "image ids collide"
     kind, known = kind_of(task.info), {*range(task.info.num_classes), IGNORE_INDEX}

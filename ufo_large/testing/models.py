@@ -1,10 +1,13 @@
 """Small models and batches of every kind of task, for tests of whatever uses a model."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+from ufo_large.distributed.engine import Engine
+from ufo_large.distributed.task_gradients import Measurement, TaskGradients
 from ufo_large.kinds.depth import DepthTargets
 from ufo_large.models import MultitaskModel, Trunk
 from ufo_large.routing import PARTS, ROUTERS, Router
@@ -82,6 +85,22 @@ def tiny_batch(info: TaskInfo, num_images: int = 2, size: int = 32, seed: int = 
         targets=_targets(info, num_images, size, generator),
         samples=samples,
     )
+
+
+def step_of_all(engine: Engine, rates: list[float], weights: Sequence[float], seed: int = 0) -> Measurement:
+    """Take one step of TINY_TASKS, a tiny batch each; return what their gradients measured."""
+    gradients = TaskGradients(engine.gradients, len(TINY_TASKS))
+    gradients.begin_step()
+    for info in TINY_TASKS:
+        gradients.begin_task(info.name)
+        losses = engine(tiny_batch(info, seed=seed))
+        engine.backward(torch.stack(list(losses.values())).sum())
+        gradients.after_backward()
+        gradients.end_task()
+    measured = gradients.measure(torch.zeros(1, dtype=torch.float64))
+    gradients.combine(torch.tensor(weights), scale_private=False)
+    engine.step(rates)
+    return measured
 
 
 def _targets(info: TaskInfo, num_images: int, size: int, generator: torch.Generator) -> Any:
