@@ -145,3 +145,14 @@ def test_parquet_is_refused_with_the_remedy(tmp_path):
         ValueError, match=r"train-.*\.parquet: Parquet is not read; save its pictures as files"
     ):
         read(tmp_path)
+
+
+def test_a_file_in_the_root_leaves_the_split_to_the_folders_of_each_picture(tmp_path):
+    pictures(tmp_path / "images/train", "a.png", "test_b.png")
+    pictures(tmp_path / "images/test", "c.png")
+    names = ("./images/train/a.png", "images/train/test_b.png", "./images/test/c.png")
+    rows = [{"file_name": name, "label": label} for name, label in zip(names, "xyx", strict=True)]
+    jsonl(tmp_path / "metadata.jsonl", *rows)
+    task, told = read(tmp_path)
+    found = {split: sorted(e.image.name for e in examples) for split, examples in task.splits.items()}
+    assert told == "" and found == {"train": ["a.png", "test_b.png"], "test": ["c.png"]}

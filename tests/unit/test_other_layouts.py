@@ -15,7 +15,7 @@ from ufo_large.data.sharding import ShardingOptions, make_shards
 from ufo_large.media.decode import BadSample, decode_image
 from ufo_large.media.pictures import decode_rgb, mask_values, picture_facts
 from ufo_large.structures import Example, Findings
-from ufo_large.testing.datasets import check_dataset
+from ufo_large.testing.datasets import check_dataset, write_stripes
 
 H, W = 30, 40
 
@@ -23,14 +23,6 @@ H, W = 30, 40
 def picture(path: Path, value: int = 100) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     assert cv2.imwrite(str(path), np.full((H, W, 3), value, np.uint8))
-    return path
-
-
-def mask(path: Path, *values: int) -> Path:
-    """Vertical stripes of the values, from left to right."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    stripes = np.repeat(np.array(values, np.uint8), -(-W // len(values)))[:W]
-    assert cv2.imwrite(str(path), np.broadcast_to(stripes, (H, W)).copy())
     return path
 
 
@@ -210,7 +202,7 @@ def test_bdd100k(tmp_path):
     root = tmp_path / "bdd100k"
     picture(root / "images/10k/train/x.jpg")
     picture(root / "images/10k/test/y.jpg")
-    mask(root / "labels/sem_seg/masks/train/x.png", 0, 18, 255)
+    write_stripes(root / "labels/sem_seg/masks/train/x.png", 0, 18, 255)
     dataset = check_dataset([root], tmp_path / "out")
     assert dataset.tasks["seg"].num_classes == 19
     assert set(np.unique(stored_mask(dataset))) == {0, 18, 255}
@@ -220,7 +212,7 @@ def test_bdd100k(tmp_path):
 def test_bdd100k_older_names(tmp_path):
     root = tmp_path / "bdd100k"
     picture(root / "seg/images/val/x.jpg")
-    mask(root / "seg/labels/val/x_train_id.png", 3)
+    write_stripes(root / "seg/labels/val/x_train_id.png", 3)
     dataset = check_dataset([root], tmp_path / "out")
     assert set(np.unique(stored_mask(dataset, "val"))) == {3}
 
@@ -230,7 +222,7 @@ def test_cityscapes(ending, values, tmp_path):
     """Label ids 7 and 26 are the train ids 0 (road) and 13 (car); 4 (static) is ignored."""
     root = tmp_path / "cityscapes"
     picture(root / "leftImg8bit/train/ulm/ulm_000001_000019_leftImg8bit.png")
-    mask(root / f"gtFine/train/ulm/ulm_000001_000019_gtFine_{ending}.png", *values)
+    write_stripes(root / f"gtFine/train/ulm/ulm_000001_000019_gtFine_{ending}.png", *values)
     dataset = check_dataset([root], tmp_path / "out")
     assert dataset.tasks["seg"].class_names[13] == "car"
     assert list(dict.fromkeys(stored_mask(dataset)[0].tolist())) == [0, 13, 255]
@@ -240,7 +232,7 @@ def test_camvid_indexed(tmp_path):
     root = tmp_path / "CamVid"
     for split in ("train", "val", "test"):
         picture(root / split / "0001.png")
-        mask(root / f"{split}annot" / "0001.png", 0, 10, 11)
+        write_stripes(root / f"{split}annot" / "0001.png", 0, 10, 11)
     dataset = check_dataset([root], tmp_path / "out")
     assert dataset.tasks["seg"].num_classes == 11
     assert list(dict.fromkeys(stored_mask(dataset, "test")[0].tolist())) == [0, 10, 255]
@@ -249,7 +241,7 @@ def test_camvid_indexed(tmp_path):
 def test_a_class_list_wins_over_camvids_names(tmp_path):
     root = tmp_path / "set"
     picture(root / "train/0001.png")
-    mask(root / "trainannot/0001.png", 0, 1, 2, 255)
+    write_stripes(root / "trainannot/0001.png", 0, 1, 2, 255)
     (root / "classes.txt").write_text("field\nweed\ncrop\n")
     dataset = check_dataset([root], tmp_path / "out")
     assert dataset.tasks["seg"].class_names == ("field", "weed", "crop")
@@ -284,7 +276,7 @@ def test_coloured_masks_that_show_only_grey(palette, tmp_path):
     (root / "labels").mkdir(parents=True)
     (root / "label_colors.txt").write_text("128 128 128 Sky\n0 0 0 Void\n255 0 0 Road\n255 255 255 Road\n")
     picture(root / "images/a.png")
-    grey = mask(root / "labels/a_L.png", 128, 0, 255)
+    grey = write_stripes(root / "labels/a_L.png", 128, 0, 255)
     cv2.imwrite(str(grey), cv2.imread(str(grey)))
     if palette:
         Image.open(grey).convert("P", palette=Image.Palette.ADAPTIVE).save(grey)
@@ -306,7 +298,7 @@ def test_masks_of_colours_where_class_numbers_are_wanted(tmp_path):
 def test_classes_txt_with_a_byte_order_mark(tmp_path):
     root = tmp_path / "set"
     picture(root / "images/a.jpg")
-    mask(root / "masks/a.png", 0, 1)
+    write_stripes(root / "masks/a.png", 0, 1)
     (root / "classes.txt").write_text("1 road\n0 car\n", encoding="utf-8-sig")
     dataset = check_dataset([root], tmp_path / "out")
     assert dataset.tasks["seg"].class_names == ("car", "road")
@@ -317,7 +309,7 @@ def test_classes_txt_with_a_byte_order_mark(tmp_path):
 def test_plain_masks(tmp_path):
     root = tmp_path / "set"
     picture(root / "images/a.jpg")
-    mask(root / "masks/a.png", 0, 1, 2)
+    write_stripes(root / "masks/a.png", 0, 1, 2)
     assert "nothing says how many classes" in problems(root)
     dataset = check_dataset([root], tmp_path / "counted", counts={"seg": 3})
     assert dataset.tasks["seg"].num_classes == 3
@@ -424,7 +416,7 @@ def test_lists_name_pictures_with_blanks(tmp_path):
     (camvid / "label_colors.txt").write_text("128 128 128 Sky\n0 0 0 Void\n9 9 9 Road\n")
     for stem in ("my street", "b"):
         picture(camvid / f"images/{stem}.png")
-        mask(camvid / f"labels/{stem}_L.png", 128)
+        write_stripes(camvid / f"labels/{stem}_L.png", 128)
     (camvid / "train.txt").write_text("my street.png\n")
     (camvid / "val.txt").write_text("images/b.png labels/b_L.png\n")
     assert problems(camvid) == ""
@@ -446,7 +438,7 @@ def test_splits_of_other_names_are_read(tmp_path):
         picture(tmp_path / f"folders/{split}/car/a.jpg")
         picture(tmp_path / f"folders/{split}/bus/a.jpg")
         picture(tmp_path / f"masks/images/{split}/a.jpg")
-        mask(tmp_path / f"masks/masks/{split}/a.png", 0, 1)
+        write_stripes(tmp_path / f"masks/masks/{split}/a.png", 0, 1)
     (tmp_path / "masks/classes.txt").write_text("road\nsky\n")
     wanted = {"coco": ["train", "val", "test"]}
     for name in ("coco", "voc", "folders", "masks"):
@@ -467,7 +459,7 @@ def test_what_lies_beside_the_splits_is_not_passed_over(tmp_path):
         picture(tmp_path / f"folders/{split}/car/a.jpg")
         picture(tmp_path / f"folders/{split}/bus/a.jpg")
         picture(tmp_path / f"masks/images/{split}/a.jpg")
-        mask(tmp_path / f"masks/masks/{split}/a.png", 0, 1)
+        write_stripes(tmp_path / f"masks/masks/{split}/a.png", 0, 1)
     (tmp_path / "masks/classes.txt").write_text("road\nsky\n")
     for name in ("folders", "masks"):
         told = problems(tmp_path / name)

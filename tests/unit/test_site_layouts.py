@@ -123,3 +123,33 @@ def test_files_of_another_form_are_refused(tmp_path):
     for name, told in (("tt", "`imgs` is no object"), ("bdd", "no list of pictures")):
         with pytest.raises(ValueError, match=told):
             read(tmp_path / name)
+
+
+def test_boxes_without_a_class_are_reported_and_make_none(tmp_path):
+    name = "labels/det_20/det_{}.json"
+    root = bdd100k(tmp_path / "bdd", name)
+    corners = bdd_box("", 0, 0, 9, 9)["box2d"]
+    write(
+        root / name.format("val"),
+        [{"name": "c.jpg", "labels": [{"box2d": corners}, bdd_box("car", *"abcd")]}],
+    )
+    task, told = read(root)
+    assert task.info.class_names == ("car", "rider")
+    assert "a box of None at [0, 0, 9, 9] is no class" in told and len(told.splitlines()) == 2
+    root = tt100k(tmp_path / "tt", "annotations.json")
+    content = json.loads((root / "annotations.json").read_text())
+    content["imgs"]["1"]["objects"] = [{"category": ["p5"], "bbox": None}]
+    content["imgs"]["2"]["objects"] = None
+    write(root / "annotations.json", content)
+    task, told = read(root)
+    assert "a box of ['p5'] at [None, None, None, None] is no class" in told and len(told.splitlines()) == 1
+    assert boxes_of(task) == {"1.jpg": [], "2.jpg": []}
+
+
+@pytest.mark.parametrize("labels", ["car", ["car"], {"category": "car"}, 3])
+def test_labels_of_another_form_are_refused(labels, tmp_path):
+    name = "labels/det_20/det_{}.json"
+    root = bdd100k(tmp_path, name)
+    write(root / name.format("val"), [{"name": "c.jpg", "labels": labels}])
+    with pytest.raises(ValueError, match=r"det_val.json: `labels` of c.jpg is no list of objects; unpack"):
+        read(root)

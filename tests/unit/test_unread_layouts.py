@@ -12,6 +12,7 @@ import pytest
 from ufo_large.data.datasets.sources import read_sources
 from ufo_large.data.sharding import ShardingOptions, make_shards
 from ufo_large.structures import Findings
+from ufo_large.testing.datasets import write_stripes
 
 H, W = 30, 40
 COCO = json.dumps({"images": [], "annotations": [], "categories": []})
@@ -22,13 +23,6 @@ def photo(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(0).integers(0, 256, (H, W, 3), np.uint8)
     assert cv2.imwrite(str(path), pixels)
-    return path
-
-
-def mask(path: Path, *values: int) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    stripes = np.repeat(np.array(values, np.uint8), -(-W // len(values)))[:W]
-    assert cv2.imwrite(str(path), np.broadcast_to(stripes, (H, W)).copy())
     return path
 
 
@@ -86,12 +80,12 @@ def labelme(root: Path) -> None:
 
 def masks_of_other_names(root: Path) -> None:
     photo(root / "train/rgb/a.jpg")
-    mask(root / "train/truth/a.png", 0, 1, 2)
+    write_stripes(root / "train/truth/a.png", 0, 1, 2)
 
 
 def voc_segmentation(root: Path) -> None:
     photo(root / "JPEGImages/a.jpg")
-    mask(root / "SegmentationClass/a.png", 0, 1)
+    write_stripes(root / "SegmentationClass/a.png", 0, 1)
 
 
 def split_and_kind_in_one_name(root: Path) -> None:
@@ -156,7 +150,7 @@ def test_files_beside_class_folders_that_agree_with_them_are_no_hindrance(tmp_pa
 
 def test_masks_and_yolo_labels_side_by_side_are_masks_where_they_have_a_folder(tmp_path):
     photo(tmp_path / "images/a.jpg")
-    mask(tmp_path / "masks/a.png", 0, 1)
+    write_stripes(tmp_path / "masks/a.png", 0, 1)
     text(tmp_path / "classes.txt", "road\nsky\n")
     text(tmp_path / "list.csv", "name\na.jpg\n")
     text(tmp_path / "annotations.json", COCO)

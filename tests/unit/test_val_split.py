@@ -77,9 +77,9 @@ def test_a_val_split_that_is_there_stays():
 
 
 def test_a_single_image_is_refused():
-    task, facts = labelled([0])
-    with pytest.raises(ValueError, match="'cls': one image to train on leaves none to validate"):
-        hold_out([task], facts, 0.5, seed=0)
+    for task, facts in (labelled([0]), labelled([0, 0], contents=["same"] * 2)):
+        with pytest.raises(ValueError, match="'cls': one image to train on, or copies of one, leave none to"):
+            hold_out([task], facts, 0.5, seed=0)
 
 
 def test_shards_have_the_split_and_say_which_images(tmp_path):

@@ -107,6 +107,18 @@ def test_lists_name_pictures_relative_to_themselves_or_the_root(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("line", ["{root}/../secret.jpg", "../secret.jpg", "{root}/images/../../secret.jpg"])
+def test_a_list_never_leads_out_of_the_folder(line, tmp_path):
+    """Also where the path begins with the folder, and where a folder of the picture's name lies inside."""
+    root = ultralytics(tmp_path / "set")
+    picture(tmp_path / "secret.jpg")
+    (root / "secret.jpg").mkdir()
+    text(root / "train.txt", f"images/train/a.jpg\n{line.format(root=root)}\n")
+    text(root / "data.yaml", "train: train.txt\nnames: [stop, limit]\n")
+    task, told = read(root)
+    assert [e.file_name for e in task.splits["train"]] == ["images/train/a.jpg"] and "secret.jpg" in told
+
+
 def test_pictures_in_sub_folders_and_labels_beside_them(tmp_path):
     picture(tmp_path / "photos/day/a.jpg")
     text(tmp_path / "photos/day/a.txt", "0 0.5 0.5 0.5 0.5\n")

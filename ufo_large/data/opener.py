@@ -23,6 +23,7 @@ from typing import IO, Any
 
 from webdataset.gopen import gopen
 
+from ufo_large.config.whole import write_whole
 from ufo_large.data.errors import DataError
 
 CHUNK = 1 << 20
@@ -97,14 +98,10 @@ def fetch_to_cache(url: str, sha256: str, cache: Path, retry: Retry, size: int |
 
 def _fetch_whole(url: str, target: Path, sha256: str, retry: Retry) -> None:
     """Fetch under another name and rename when whole."""
-    partial = target.with_suffix(".partial")
-    try:
+    with write_whole(target) as partial:
         _fetch_with_retry(url, partial, sha256, retry)
         with open(partial, "rb") as whole:
             os.fsync(whole.fileno())  # a name must not outlive its bytes when the power fails
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

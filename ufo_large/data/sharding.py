@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from ufo_large.config.whole import write_text_whole
 from ufo_large.data.checking import check_tasks, files_of, inspect_files
 from ufo_large.data.datasets.base import raise_findings
 from ufo_large.data.datasets.sources import read_sources
@@ -248,9 +249,7 @@ def _finish(tasks: list[SourceTask], written: Mapping[str, ShardEntry], out: Pat
         for task in tasks
         for split, examples in task.splits.items()
     ]
-    partial = out / (DATASET_FILE + ".tmp")
-    partial.write_text(dataset_json([t.info for t in tasks], splits), encoding="utf-8")
-    partial.replace(out / DATASET_FILE)
+    write_text_whole(out / DATASET_FILE, dataset_json([t.info for t in tasks], splits))
     wanted = {out / name for entry in written.values() for name in (entry.file, entry.index)}
     for stale in [*out.glob("*/*-??????.tar"), *out.glob("*/*-??????.index.npz"), *out.glob("*/*.tmp")]:
         if stale not in wanted:

@@ -4,7 +4,6 @@ Stratified: an image belongs to the rarest class that it shows, and each class g
 are held out depends on file names, classes and seed alone, so the same command holds out the same ones.
 """
 
-import json
 import random
 import zlib
 from collections import Counter, defaultdict
@@ -12,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ufo_large.config import write_json
+from ufo_large.config import read_json, write_json
 from ufo_large.kinds import kind_of
 from ufo_large.media.pictures import FileFacts
 from ufo_large.structures import Example, SourceTask
@@ -49,7 +48,7 @@ def read_held_out(folder: Path) -> list[HeldOut]:
     """Return what was held out for the shards in a folder; nothing where all came with a val split."""
     if not (file := folder / HELD_OUT_FILE).is_file():
         return []
-    rows = json.loads(file.read_text(encoding="utf-8"))
+    rows = read_json(file, "run make_shards.py again")
     return [HeldOut(**row | {name: tuple(row[name]) for name in ("images", "unseen")}) for row in rows]
 
 
@@ -68,8 +67,9 @@ def _hold_out(task: SourceTask, facts: Facts, share: float, seed: int) -> tuple[
     train = task.splits.get("train", [])
     if "val" in task.splits or not train:
         return task, None
-    if len(train) == 1:
-        raise ValueError(f"task {task.info.name!r}: one image to train on leaves none to validate; add some")
+    if len({facts[e.image].sha256 for e in train}) == 1:
+        told = f"task {task.info.name!r}: one image to train on, or copies of one, leave none to validate"
+        raise ValueError(f"{told}; add some")
     held = _chosen(task, facts, share, seed)
     val = [e for e in train if e.file_name in held]
     left = [e for e in train if e.file_name not in held]
@@ -111,7 +111,7 @@ def _chosen(task: SourceTask, facts: Facts, share: float, seed: int) -> set[str]
         count = min(round(owed), len(copies) - 1)
         owed -= max(count, 0)
         held.update(e.file_name for group in copies[: max(count, 0)] for e in group)
-    if not held:  # fewer images than 1 / share: the first of a class that has another
+    if not held:  # fewer images than 1 / share: one of the largest class
         largest = max(strata.values(), key=len)
         held.update(e.file_name for e in next(iter(largest.values())))
     return held

@@ -10,7 +10,13 @@ from typing import Any
 
 from ufo_large.config import read_json
 from ufo_large.data.datasets.base import list_images
-from ufo_large.data.datasets.named_boxes import NamedBoxes, named_boxes_source
+from ufo_large.data.datasets.named_boxes import (
+    NamedBoxes,
+    corners_of,
+    named_boxes_source,
+    names_of,
+    objects_of,
+)
 from ufo_large.data.shard_index import SPLITS
 from ufo_large.structures import FIX_REMEDY, Example, Findings, SourceTask
 
@@ -51,7 +57,7 @@ def read_bdd_boxes_folder(root: Path, task: str, findings: Findings) -> SourceTa
             if name not in listed:
                 told = f"{path}: not in {file.name}, so its objects are unknown; {FIX_REMEDY}"
                 findings.at(task, split).add("missing", told, path)
-    names = sorted({str(name) for found in entries.values() for e in found for name, _ in e.boxes})
+    names = sorted(names_of(entries))
     source = named_boxes_source(task, names, entries, findings)
     if "test" not in entries and (unlabeled := list_images(root / IMAGES / "test")):
         source.splits["test"] = [
@@ -64,8 +70,8 @@ def read_bdd_boxes_folder(root: Path, task: str, findings: Findings) -> SourceTa
 def _entries(folder: Path, file: Path, content: list[dict[str, Any]]) -> Iterator[NamedBoxes]:
     for image in content:
         boxes = [
-            (label.get("category"), [label["box2d"].get(key) for key in CORNERS])
-            for label in image.get("labels") or ()
+            (label.get("category"), corners_of(label["box2d"], CORNERS))
+            for label in objects_of(image, "labels", file, FORM)
             if label.get("box2d")
         ]
         name = image.get("name")

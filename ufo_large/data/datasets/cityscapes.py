@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ufo_large.data.datasets.contest_seg import SEGMENTATION_NAMES
-from ufo_large.data.datasets.pairs import Files, masked_source
+from ufo_large.data.datasets.pairs import Files, by_frame, masked_source
 from ufo_large.data.shard_index import SPLITS
 from ufo_large.kinds.masks import MaskCoding
 from ufo_large.structures import IGNORE_INDEX, Findings, SourceTask
@@ -30,12 +30,7 @@ def read_cityscapes_folder(root: Path, task: str, findings: Findings) -> SourceT
     pairs: dict[str, tuple[Files, Files | None]] = {}
     for split in SPLITS:
         if (root / "leftImg8bit" / split).is_dir():
-            masks = _by_frame(mask_root / split, ending) if (mask_root / split).is_dir() else {}
+            masks = by_frame(mask_root / split, ending) if (mask_root / split).is_dir() else {}
             unlabeled = split == "test" and not masks
-            pairs[split] = (_by_frame(root / "leftImg8bit" / split, PICTURE), None if unlabeled else masks)
+            pairs[split] = (by_frame(root / "leftImg8bit" / split, PICTURE), None if unlabeled else masks)
     return masked_source(task, dict(enumerate(SEGMENTATION_NAMES)), coding, pairs, findings)
-
-
-def _by_frame(folder: Path, ending: str) -> Files:
-    """Map <city>_<sequence>_<frame> to its file; cities are subfolders."""
-    return {path.stem.removesuffix(ending): path for path in sorted(folder.glob(f"*/*{ending}.png"))}

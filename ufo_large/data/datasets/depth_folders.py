@@ -13,8 +13,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ufo_large.data.datasets.pairs import Files, by_stem, paired_examples
-from ufo_large.data.datasets.split_names import report_unread, splits_among
+from ufo_large.config import read_json
+from ufo_large.data.datasets.pairs import by_frame, by_stem, paired_examples
+from ufo_large.data.datasets.split_names import report_unread, split_folders, splits_among, subfolders
 from ufo_large.kinds.depth import CITYSCAPES_UNITS, DepthFile
 from ufo_large.structures import FIX_REMEDY, Example, Findings, Reporter, SourceTask, TaskInfo
 
@@ -40,7 +41,7 @@ def read_depth_folder(root: Path, task: str, findings: Findings) -> SourceTask:
     if "units_per_metre" not in options:
         told = f"{root / MARKER}: says no units_per_metre; write 1000 for millimetres, 256 as in KITTI"
         raise ValueError(told)
-    folders = [p for p in sorted((root / "images").glob("*")) if p.is_dir() and not p.name.startswith(".")]
+    folders = subfolders(root / "images")
     splits = splits_among((folder.name, folder) for folder in folders)
     if splits:
         report_unread(folders, splits.values(), findings.at(task))
@@ -61,12 +62,12 @@ def _read_split(images: Path, depths: Path, options: dict[str, Any], report: Rep
 def _cityscapes_splits(
     root: Path, options: dict[str, Any], findings: Findings, task: str
 ) -> dict[str, list[Example]]:
-    splits = splits_among((folder.name, folder) for folder in sorted((root / "leftImg8bit").glob("*")))
+    splits = split_folders(root / "leftImg8bit")
     found = {}
     for split, folder in splits.items():
         report = findings.at(task, split)
-        depths = _by_frame(root / "disparity" / folder.name, DISPARITY, "png")
-        cameras = _by_frame(root / "camera" / folder.name, CAMERA, "json")
+        depths = by_frame(root / "disparity" / folder.name, DISPARITY, "png")
+        cameras = by_frame(root / "camera" / folder.name, CAMERA, "json")
         scales = {stem: _focal_baseline(cameras.get(stem), path, report) for stem, path in depths.items()}
         files = {stem: path for stem, path in depths.items() if scales[stem] is not None}
         limit = options.get("max_metres")
@@ -77,14 +78,9 @@ def _cityscapes_splits(
             focal_baseline=scales[stem],
         )
         unlabeled = split == "test" and not depths
-        pictures = _by_frame(folder, PICTURE, "png")
+        pictures = by_frame(folder, PICTURE, "png")
         found[split] = paired_examples(pictures, None if unlabeled else files, truth, "disparity", report)
     return found
-
-
-def _by_frame(folder: Path, ending: str, suffix: str) -> Files:
-    """Map <city>_<sequence>_<frame> to its file; cities are subfolders."""
-    return {p.stem.removesuffix(ending): p for p in sorted(folder.glob(f"*/*{ending}.{suffix}"))}
 
 
 def _focal_baseline(camera: Path | None, disparity: Path, report: Reporter) -> float | None:
@@ -106,10 +102,7 @@ def _focal_baseline(camera: Path | None, disparity: Path, report: Reporter) -> f
 def _read_marker(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
-    try:
-        options = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file}: not JSON ({error}); write {{'units_per_metre': 1000}}") from None
+    options = read_json(file, 'write {"units_per_metre": 1000}')
     known = isinstance(options, dict) and options.keys() <= KEYS
     numbers = known and all(isinstance(v, int | float) and 0 < v < math.inf for v in options.values())
     if not numbers or any(isinstance(v, bool) for v in options.values()):

@@ -19,7 +19,7 @@ from ufo_large.data.datasets.labelled_pictures import (
     with_names,
 )
 from ufo_large.data.datasets.split_names import split_folders, split_said_by
-from ufo_large.data.datasets.tables import Pictures, Table, label_column, read_csv, read_jsonl
+from ufo_large.data.datasets.tables import Pictures, Table, label_column, read_csv, read_jsonl, split_of
 from ufo_large.kinds.boxes import Box
 from ufo_large.structures import (
     FIX_REMEDY,
@@ -78,7 +78,7 @@ def _rows(table: Table, pictures: Pictures) -> list[Labelled]:
     rows = []
     for row in table.rows:
         said = "/".join((*folder, str(row.cells.get(NAME, ""))))
-        split = split_said_by(said.split("/")[0]) or "train"
+        split = (split_said_by(folder[0]) if folder else None) or split_of(said, pictures)
         rows.append(Labelled(where=row.where, said=said, split=split, label=row.cells.get(column)))
     return rows
 

@@ -21,6 +21,25 @@ class NamedBoxes:
     boxes: Sequence[tuple[Any, Sequence[Any]]]
 
 
+def names_of(entries: dict[str, list[NamedBoxes]]) -> set[str]:
+    """Return the classes that boxes have; what is no text is no class, and is reported with its box."""
+    boxes = (box for found in entries.values() for entry in found for box in entry.boxes)
+    return {name for name, _ in boxes if isinstance(name, str)}
+
+
+def objects_of(image: dict[str, Any], key: str, file: Path, form: str) -> list[dict[str, Any]]:
+    """Return an entry's list of objects, empty where it has none; anything else raises ValueError."""
+    found = image.get(key) or []
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        name = image.get("name", image.get("path"))
+        raise ValueError(f"{file}: `{key}` of {name} is no list of objects; {form}")
+    return found
+
+
+def corners_of(box: Any, keys: Sequence[str]) -> list[Any]:
+    return [box.get(key) if isinstance(box, dict) else None for key in keys]
+
+
 def named_boxes_source(
     task: str, names: Iterable[str], entries: dict[str, list[NamedBoxes]], findings: Findings
 ) -> SourceTask:

@@ -75,3 +75,8 @@ def by_stem(folder: Path, report: Reporter, ending: str = "") -> Files:
         if found.setdefault(stem, path) != path:
             report.add("duplicate", f"{path}: {found[stem].name} has the same stem; keep one", path)
     return found
+
+
+def by_frame(folder: Path, ending: str, suffix: str = "png") -> Files:
+    """Map Cityscapes' <city>_<sequence>_<frame> to its file; cities are subfolders."""
+    return {p.stem.removesuffix(ending): p for p in sorted(folder.glob(f"*/*{ending}.{suffix}"))}

@@ -24,6 +24,7 @@ from ufo_large.data.datasets.tables import (
     picture_column,
     read_csv,
     split_column,
+    split_of,
 )
 from ufo_large.structures import Findings, SourceTask
 
@@ -99,15 +100,9 @@ def _rows(table: Table, named: str, pictures: Pictures) -> list[Labelled]:
     rows = []
     for row in table.rows:
         said = row.cells.get(named)
-        of_row = split_said_by(row.cells[split]) if split else of_table or _split_of(said, pictures)
+        of_row = split_said_by(row.cells[split]) if split else of_table or split_of(said, pictures)
         rows.append(Labelled(where=row.where, said=said, split=of_row, label=row.cells.get(label)))
     return rows
-
-
-def _split_of(said: str | None, pictures: Pictures) -> str:
-    """Return the split that the folders of a picture say, else train."""
-    found = {s for path in pictures.find(said) for s in map(split_said_by, pictures.parts(path)[:-1]) if s}
-    return found.pop() if len(found) == 1 else "train"
 
 
 def _refuse_two_of_a_split(rows: list[Labelled]) -> None:

@@ -166,3 +166,9 @@ def label_column(table: Table, pictures: str) -> str:
         told = f"the class of a picture may be in {', '.join(shown)}"
         raise ValueError(f"{table.file}: {told}; name that column label, or take the others out")
     return (named or others or [""])[0]
+
+
+def split_of(said: str | None, pictures: Pictures) -> str:
+    """Return the split that the folders of a picture say, else train."""
+    found = {s for path in pictures.find(said) for s in map(split_said_by, pictures.parts(path)[:-1]) if s}
+    return found.pop() if len(found) == 1 else "train"

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ufo_large.config import read_json
-from ufo_large.data.datasets.named_boxes import NamedBoxes, named_boxes_source
+from ufo_large.data.datasets.named_boxes import (
+    NamedBoxes,
+    corners_of,
+    named_boxes_source,
+    names_of,
+    objects_of,
+)
 from ufo_large.structures import Findings, SourceTask
 
 FILES = ("annotations_all.json", "annotations.json")
@@ -34,15 +40,15 @@ def read_tt100k_folder(root: Path, task: str, findings: Findings) -> SourceTask:
     """Classes are those that boxes of train and test have, in the order of `types`."""
     file = _file(root)
     content = read_json(file, FORM)
-    images, types = content.get("imgs"), content.get("types")
+    images, types = (content.get("imgs"), content.get("types")) if isinstance(content, dict) else (None, None)
     if not isinstance(images, dict) or not isinstance(types, list):
         raise ValueError(f"{file}: `imgs` is no object or `types` no list; {FORM}")
     if strange := next((number for number, image in images.items() if not isinstance(image, dict)), None):
         raise ValueError(f"{file}: image {strange} is no object; {FORM}")
     entries = {split: list(_entries(root, file, images, split)) for split in SPLITS}
     entries = {split: found for split, found in entries.items() if found}
-    used = {name for found in entries.values() for entry in found for name, _ in entry.boxes}
-    names = [name for name in types if name in used]
+    used = names_of(entries)
+    names = [name for name in types if isinstance(name, str) and name in used]
     return named_boxes_source(task, names, entries, findings)
 
 
@@ -50,10 +56,7 @@ def _entries(root: Path, file: Path, images: dict[str, Any], split: str) -> Iter
     for number, image in images.items():
         path = str(image.get("path", ""))
         if path.startswith(f"{split}/"):
-            boxes = [(o.get("category"), _corners(o.get("bbox", {}))) for o in image.get("objects", [])]
+            objects = objects_of(image, "objects", file, FORM)
+            boxes = [(o.get("category"), corners_of(o.get("bbox"), CORNERS)) for o in objects]
             where, name = f"{file}: image {number}", path.removeprefix(f"{split}/")
             yield NamedBoxes(where=where, folder=root / split, name=name, boxes=boxes)
-
-
-def _corners(box: dict[str, Any]) -> list[Any]:
-    return [box.get(key) for key in CORNERS]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from ufo_large.config import outside
 from ufo_large.data.datasets.base import IMAGE_SUFFIXES, list_images, numbered_lines
 from ufo_large.data.datasets.split_names import subfolders
 from ufo_large.data.datasets.yolo_rows import read_rows
@@ -60,7 +61,8 @@ def _images_of(place: Path, root: Path, report: Reporter) -> list[Path]:
         except ValueError as error:
             report.add("annotation", f"{error}; or {FIX_REMEDY}", place)
             continue
-        image = next((p for p in (image, place.parent / text) if p.is_file()), None)
+        places = (image,) if outside(text) else (image, place.parent / text)
+        image = next((p for p in places if p.is_file()), None)
         if image is None:
             report.add("missing", f"{place}:{line}: {text} is not there; copy it or {FIX_REMEDY}", place)
         else:

@@ -87,7 +87,7 @@ def place_inside(base: Path, entry: str, stated_in: str | Path) -> Path:
     """
     path = Path(entry)
     if path.is_absolute() and path.is_relative_to(base.absolute()):
-        return base / path.relative_to(base.absolute())
+        entry = str(path.relative_to(base.absolute()))  # may still climb: is_relative_to does not look at ..
     shifted = base / entry.removeprefix("../")
     if entry.startswith("../") and not outside(entry.removeprefix("../")) and shifted.exists():
         return shifted
