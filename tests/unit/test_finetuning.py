@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import timm
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 from ufo_large.config import to_dict
 from ufo_large.data.sharding import ShardingOptions, make_shards
 from ufo_large.data.shards import ShardSet
+from ufo_large.finetuning import machine
 from ufo_large.finetuning.choosing import (
     EPOCHS,
     LEAST_STEPS,
@@ -24,10 +26,10 @@ from ufo_large.finetuning.choosing import (
     steps_per_epoch,
     with_steps,
 )
-from ufo_large.finetuning.command import notes
+from ufo_large.finetuning.command import notes, require_same_data
 from ufo_large.finetuning.machine import GB, Machine, this_machine
 from ufo_large.finetuning.options import Options
-from ufo_large.finetuning.settings import narrowed, smaller_size
+from ufo_large.finetuning.settings import SETTINGS_FILE, narrowed, smaller_size
 from ufo_large.finetuning.start import start_from
 from ufo_large.models.weights import fill, initial_state
 from ufo_large.recipes import load_recipe
@@ -118,12 +120,14 @@ def test_a_machine_that_is_too_small_is_told_before_anything_runs(shards):
 def test_what_runs_out_of_memory_gets_smaller_batches_then_inputs_then_an_error(shards):
     size, seen = Size(), []
     config = load_recipe("small")
+    unused = replace(config.tasks["depth"], loader=replace(config.tasks["depth"].loader, micro_batch=64))
+    config = replace(config, tasks={**config.tasks, "depth": unused})
     with pytest.raises(ValueError, match="one image of the smallest inputs is too much"):
         for _ in range(20):
-            size = smaller_size(size, fitted(config, shards, shards.tasks, 1, size), PROCESSOR)
+            size = smaller_size(size, fitted(config, shards, shards.tasks, 1, size), shards.tasks, PROCESSOR)
             seen.append(size)
     assert [s.batch for s in seen[:4]] == [0.5, 0.25, 0.125, 0.0625]
-    assert seen[-1].level == min(LEVELS)
+    assert seen[-1].level == min(LEVELS) and seen[-1].batch > 1 / 64  # a feed without a task counts nothing
 
 
 def test_the_data_is_described_with_what_is_weak(shards):
@@ -142,8 +146,10 @@ def test_from_scratch_every_kind_has_a_feed_and_a_head():
 def test_a_file_says_which_trunk_it_is_of(tmp_path):
     vit = timm.create_model("vit_tiny_patch16_224", num_classes=0)
     save_file(vit.state_dict(), tmp_path / "tiny.safetensors")
-    start = start_from(str(tmp_path / "tiny.safetensors"), TINY_TASKS)
-    assert start.config.model.trunk.name == "vit_tiny_patch16_224"
+    torch.save({"epoch": 3, "model": vit.state_dict()}, tmp_path / "checkpoint.pth")
+    for name in ("checkpoint.pth", "tiny.safetensors"):
+        start = start_from(str(tmp_path / name), TINY_TASKS)
+        assert start.config.model.trunk.name == "vit_tiny_patch16_224"
     model = start.config.model.build(TINY_TASKS)
     fill(model, initial_state(model, 0, start.config.pretrained))
     assert torch.equal(model.trunk.vit.cls_token, vit.cls_token)
@@ -194,6 +200,15 @@ def test_a_run_gives_its_model_and_feeds_to_other_tasks(run, place):
     fill(model, initial_state(model, 0, config.pretrained, trained=run.read_tasks()))
 
 
+def test_a_run_that_began_from_a_run_keeps_its_rates(run):
+    first = start_from(str(run.root), TINY_TASKS).config
+    assert first.optimizer.learning_rate == load_recipe("demo").optimizer.learning_rate / 3
+    run.write(first, TINY_TASKS, "0" * 64, "shards", None)
+    assert start_from(str(run.root), TINY_TASKS).config.optimizer == first.optimizer
+    with pytest.raises(ValueError, match=r"--recipe mini: --init \S+ is a run.*leave one out"):
+        start_from(str(run.root), TINY_TASKS, "mini")
+
+
 def test_a_run_without_weights_is_told(run):
     run.weights.rename(run.root / "elsewhere")
     with pytest.raises(ValueError, match=r"has no weights/ yet; let it finish"):
@@ -214,10 +229,31 @@ def test_frozen_and_adapted_trunks_need_something_that_was_trained(tmp_path, run
 
 
 def test_the_machine_is_looked_at():
-    machine = this_machine(0)
-    assert machine.gpus == 0 and machine.ranks == 1 and machine.cores >= 1 and machine.memory > 0
+    found = this_machine(0)
+    assert found.gpus == 0 and found.ranks == 1 and found.cores >= 1 and found.memory > 0
     with pytest.raises(ValueError, match="--gpus 99: this machine has"):
         this_machine(99)
+
+
+def test_memory_that_caches_files_is_free(tmp_path, monkeypatch):
+    """Of a control group's 8 GB, 7 are in use, and 3 of these hold files that can be read again."""
+    monkeypatch.setattr(machine, "GROUP", tmp_path)
+    monkeypatch.setattr(machine.psutil, "virtual_memory", lambda: SimpleNamespace(available=64 * GB))
+    stat = f"anon {4 * GB}\ninactive_file {3 * GB}"
+    for name, text in (("max", 8 * GB), ("current", 7 * GB), ("stat", stat)):
+        (tmp_path / f"memory.{name}").write_text(f"{text}\n")
+    assert this_machine(0).memory == 4 * GB
+
+
+def test_another_run_in_the_folder_is_refused(run):
+    options = Options(data=["d"], workdir=run.root)
+    require_same_data(options, run.root / SETTINGS_FILE)
+    (run.checkpoints / "step-00000001").mkdir(parents=True)
+    (run.checkpoints / "step-00000001/complete.json").write_text("{}")
+    with pytest.raises(
+        ValueError, match=r"holds a run that finetune.py did not begin; give another --workdir"
+    ):
+        require_same_data(options, run.root / SETTINGS_FILE)
 
 
 def test_a_runs_config_is_a_recipe(tmp_path):

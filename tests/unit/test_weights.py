@@ -14,7 +14,7 @@ from timm.layers import resample_patch_embed
 from ufo_large.distributed.checkpoint import load_weights
 from ufo_large.evaluation.loading import load_model
 from ufo_large.models import Trunk
-from ufo_large.models.dense_values import PretrainedValues, keep_stored_grid
+from ufo_large.models.dense_values import PretrainedValues, keep_stored_grid, read_tensors
 from ufo_large.models.extract import dense_trunk_state, single_task_state
 from ufo_large.models.lora import LoraConfig
 from ufo_large.models.weights import dense_names, fill, initial_state
@@ -416,3 +416,23 @@ def test_names_of_a_routed_trunk_map_onto_timms():
     assert names["vit.blocks.1.mlp.experts.a.fc1.weight"] == "blocks.1.mlp.fc1.weight"
     assert names["vit.pos_embed"] == "pos_embed"
     assert set(names.values()) == set(dict(theirs(num_classes=0).named_parameters()))
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ('{"weight_map": {"a": "../a.safetensors"}}', "'../a.safetensors' leads out of its folder"),
+        ('{"weight_map": {"a": "/a.safetensors"}}', "'/a.safetensors' leads out of its folder"),
+        ('{"weight_map": {"a": 3}}', "its weight_map names no files; copy it again"),
+        ('{"weight_map": {}}', "its weight_map names no files"),
+        ("[]", "its weight_map names no files"),
+        ('{"weight_map"', "not JSON"),
+    ],
+)
+def test_an_index_names_files_beside_it(content, told, tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
+    index = tmp_path / "set/model.safetensors.index.json"
+    index.parent.mkdir()
+    index.write_text(content)
+    with pytest.raises(ValueError, match=rf"index\.json: .*{told}"):
+        read_tensors(index)

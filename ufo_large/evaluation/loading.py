@@ -1,8 +1,10 @@
 """A trained model in one process: from a run's consolidated weights, or from one of its checkpoints."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ufo_large.distributed.checkpoint import complete_checkpoints, load_weights
 from ufo_large.distributed.saved_weights import read_saved_weights
@@ -16,12 +18,24 @@ def load_model(
     config: MultitaskModel.Config, tasks: tuple[TaskInfo, ...], weights: Path, device: torch.device
 ) -> MultitaskModel:
     """Build the model and fill it with consolidated weights; ValueError lists whatever does not fit."""
-    model, tensors = config.build(tasks), {}
+    tensors: dict[str, Tensor] = {}
     load_weights(weights, tensors.__setitem__)
+    return filled(config, tasks, tensors, weights, device)
+
+
+def filled(
+    config: MultitaskModel.Config,
+    tasks: tuple[TaskInfo, ...],
+    tensors: Mapping[str, Tensor],
+    place: Path,
+    device: torch.device,
+) -> MultitaskModel:
+    """Build the model and fill it with the tensors that `place` held; ValueError where they do not fit."""
+    model = config.build(tasks)
     try:
         fill(model, tensors.items())
     except ValueError as error:
-        raise ValueError(f"{weights} belongs to another model than config.json beside it: {error}") from None
+        raise ValueError(f"{place} belongs to another model than config.json beside it: {error}") from None
     return model.to(device)
 
 

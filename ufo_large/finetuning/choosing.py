@@ -115,7 +115,9 @@ def with_steps(
     seconds: float,
     spent: float = 0.0,
 ) -> RunConfig:
-    """Return the config with as many steps and validations as `seconds` allow, at most EPOCHS of the data.
+    """Return the config with as many steps and validations as `seconds` allow.
+
+    At most EPOCHS of the data, or SHORT_RUN steps where that is more.
 
     `spent`: seconds gone before, and for starting what follows. Raises ValueError, with the time that would
     do, where there are fewer than for LEAST_STEPS, one validation and the evaluation.

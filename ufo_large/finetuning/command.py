@@ -1,5 +1,6 @@
 """Finetune on a folder of data: shards, settings, a short measurement, training, evaluation, export."""
 
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from ufo_large.finetuning.settings import SETTINGS_FILE, choose_settings
 from ufo_large.recipes import load_recipe
 from ufo_large.runs.folder import RunFolder
 from ufo_large.structures import TaskInfo
+from ufo_large.tracking.banner import print_places
+from ufo_large.train.facts import next_commands, plugin_words
 from ufo_large.train.run import trained_tasks
 
 FEW_IMAGES = 20
@@ -32,7 +35,7 @@ def finetune(options: Options, root: Path, plugins: Sequence[str] = ()) -> None:
     run = RunFolder(options.workdir)
     require_writable(run.root, "--workdir")
     settings = run.root / SETTINGS_FILE
-    _require_same_data(options, settings)
+    require_same_data(options, settings)
     shards, tasks = _shards(options, machine)
     if complete_checkpoints(run.checkpoints):
         print(f"{run.root} has begun: it goes on with the settings in {settings}")
@@ -40,7 +43,7 @@ def finetune(options: Options, root: Path, plugins: Sequence[str] = ()) -> None:
     else:
         deadline = started + 3600 * options.hours
         config = choose_settings(options, shards, tasks, machine, children, deadline)
-        write_json(settings, {"data": _places(options), "config": to_dict(config)})
+        write_json(settings, {"begun_with": _begun_with(options), "config": to_dict(config)})
     arguments = ("--recipe", settings, "--data", shards.root, "--workdir", run.root, "--resume", "auto")
     children.must("launchers/train.py", *arguments, sharded=config.ds != "none")
     _finish(run, shards, tasks, children)
@@ -52,15 +55,26 @@ def _places(options: Options) -> list[str]:
     return [f"{name}{equals}{Path(path).absolute()}" for name, equals, path in named]
 
 
-def _require_same_data(options: Options, settings: Path) -> None:
-    """Raise ValueError where a run began here with other data, whose shards would be replaced."""
+def _begun_with(options: Options) -> str:
+    """Return all that decides what lies in the shards."""
+    classes = f" --classes {shlex.join(options.classes)}" if options.classes else ""
+    chosen = f"--val-share {options.val_share} --seed {options.seed}{classes}"
+    return f"--data {shlex.join(_places(options))} {chosen}"
+
+
+def require_same_data(options: Options, settings: Path) -> None:
+    """Raise ValueError where a run lies here whose shards would be replaced by others."""
+    run = settings.parent
     if not settings.is_file():
+        if complete_checkpoints(RunFolder(run).checkpoints):
+            raise ValueError(f"{run} holds a run that finetune.py did not begin; give another --workdir")
         return
-    before = read_json(settings, f"remove {settings}").get("data", _places(options))
-    if before != _places(options):
+    body = read_json(settings, f"remove {settings}")
+    before = body.get("begun_with", _begun_with(options)) if isinstance(body, dict) else None
+    if before != _begun_with(options):
         raise ValueError(
-            f"{settings.parent} was begun with --data {' '.join(before)}; give another --workdir, with "
-            f"--init {settings.parent} to start from what it learned"
+            f"{run} was begun with {before}, not with {_begun_with(options)}; give another --workdir, with "
+            f"--init {run} to start from what it learned"
         )
 
 
@@ -112,12 +126,12 @@ def _finish(run: RunFolder, shards: ShardSet, tasks: Sequence[TaskInfo], childre
     children.must("eval/run_all.py", *scoring, sharded=children.machine.ranks > 1)
     children.must("launchers/export.py", "--workdir", run.root, "--to", "safetensors")
     results = run.own_results(split)
-    print(
-        f"\n{run.weights}: the weights of the best validation\n"
-        f"{run.root / 'export/model.safetensors'}: the same in one file\n"
-        f"{results / 'submission.json'}: the predictions on {split}\n"
-        f"{results / 'report.html'}: the report, to be opened in a browser\n\nnext:\n"
-        f"  python launchers/predict.py --workdir {run.root} PICTURE_OR_FOLDER\n"
-        f"  python launchers/export.py --workdir {run.root} --to timm --task {tasks[0].name}\n"
-        f"  sh launchers/finetune.sh --data MORE_DATA --init {run.root}"
-    )
+    places = [
+        ("weights", run.weights),
+        ("one file", run.root / "export/model.safetensors"),
+        ("submission", results / "submission.json"),
+        ("report", results / "report.html"),
+    ]
+    again = ["sh", "launchers/finetune.sh", "--data", "MORE_DATA", "--init", str(run.root)]
+    _, _, predict, export = next_commands(run, str(shards.root), tasks)
+    print_places(places, [predict, export, [*again, *plugin_words()]])

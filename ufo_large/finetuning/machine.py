@@ -8,6 +8,7 @@ import psutil
 import torch
 
 GB = 1 << 30
+GROUP = Path("/sys/fs/cgroup")
 BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86, x86, Arm
 GPU_FLOPS, CORE_FLOPS = 3e13, 3e10
 
@@ -75,11 +76,20 @@ def _free_memory() -> int:
     """Return what is free to this process, within the limit of its control group where it has one."""
     free = psutil.virtual_memory().available
     limit, used = (_group_bytes(name) for name in ("memory.max", "memory.current"))
-    return free if limit is None or used is None else min(free, max(limit - used, 0))
+    if limit is None or used is None:
+        return free
+    return min(free, max(limit - used + _reclaimable(), 0))
+
+
+def _reclaimable() -> int:
+    """Return the bytes of files that the control group's figure counts, and that go when memory is wanted."""
+    file = GROUP / "memory.stat"
+    lines = file.read_text().splitlines() if file.is_file() else []
+    return sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
 
 
 def _group_bytes(name: str) -> int | None:
-    file = Path("/sys/fs/cgroup") / name
+    file = GROUP / name
     text = file.read_text().strip() if file.is_file() else "max"
     return int(text) if text.isdecimal() else None
 

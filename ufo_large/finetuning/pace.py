@@ -1,5 +1,7 @@
 """Measure a few steps and predictions of a config on this machine, on all ranks."""
 
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from ufo_large.data.shards import ShardSet
 from ufo_large.distributed import comm, zero
 from ufo_large.finetuning.choosing import Pace
 from ufo_large.runs.config import RunConfig
+from ufo_large.structures import on_cpu
 from ufo_large.train.run import build, train_readers, trained_tasks
 from ufo_large.train.trainer import Trainer
 
@@ -19,15 +22,19 @@ STEPS, WARM_UP = 3, 2
 
 
 def measure(config: RunConfig, data: str, ds: dict[str, Any] | None, out: Path) -> None:
-    """Write the pace of a config to `out`, or {"out_of_memory": true}. Nothing of a run is written."""
+    """Write the pace of a config to `out`. Nothing of a run is written.
+
+    A rank that runs out of memory ends as one that the kernel killed, so that the launcher ends the others,
+    which wait for it.
+    """
     device = zero.init_distributed()
     try:
         pace = _measured(config, data, ds, device)
-        found = {"step_s": pace.step_s, "image_s": dict(pace.image_s)}
-    except (torch.OutOfMemoryError, MemoryError):
-        found = {"out_of_memory": True}
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        print(f"out of memory: {error}", flush=True)
+        os._exit(128 + signal.SIGKILL)  # a rank that is waited for may hang where it ends in order
     if comm.is_main():
-        write_json(out, found)
+        write_json(out, {"step_s": pace.step_s, "image_s": dict(pace.image_s)})
 
 
 def _measured(config: RunConfig, data: str, ds: dict[str, Any] | None, device: torch.device) -> Pace:
@@ -53,7 +60,8 @@ def _prediction_s(trainer: Trainer, task: str) -> float:
     trainer.model.eval()
     batch = next(trainer.runner.feeds[task].loader).to(trainer.runner.engine.device)
     with trainer.runner.engine.predicting(), torch.no_grad():
-        trainer.model.predict(batch)
-        started = time.perf_counter()
-        trainer.model.predict(batch)
+        for _ in range(2):
+            started = time.perf_counter()
+            for prediction in trainer.model.predict(batch):
+                on_cpu(prediction)  # waits for the GPU, as an evaluation does
     return (time.perf_counter() - started) / len(batch.samples) / comm.world_size()

@@ -63,7 +63,7 @@ def choose_settings(
         pace = _pace(chosen, shards, children, options.workdir)
         if pace is not None:
             break
-        size = smaller_size(size, chosen, machine)
+        size = smaller_size(size, chosen, tasks, machine)
         print(f"out of memory; next: inputs x {size.level or 1:g}, micro-batches x {size.batch:g}")
     now = time.monotonic()
     left = deadline - now - 2 * (now - begun)  # training and evaluation take as long to start
@@ -126,9 +126,9 @@ def _first_size(
     return size
 
 
-def smaller_size(size: Size, config: RunConfig, machine: Machine) -> Size:
+def smaller_size(size: Size, config: RunConfig, tasks: Sequence[TaskInfo], machine: Machine) -> Size:
     """Return the next smaller size after one that ran out of memory; ValueError where there is none."""
-    if max(feed.loader.micro_batch for feed in config.tasks.values()) > 1 and size.batch > 1 / 64:
+    if max(config.task(task).loader.micro_batch for task in tasks) > 1 and size.batch > 1 / 64:
         return replace(size, batch=size.batch / 2)
     smaller = [level for level in LEVELS if size.level is not None and level < size.level]
     if not smaller:
@@ -147,8 +147,7 @@ def _pace(config: RunConfig, shards: ShardSet, children: Children, workdir: Path
         return None
     if code:
         raise ChildFailed(code)
-    found = json.loads(out.read_text(encoding="utf-8"))
-    return None if "out_of_memory" in found else Pace(**found)
+    return Pace(**json.loads(out.read_text(encoding="utf-8")))
 
 
 def _tell(

@@ -9,7 +9,7 @@ import torch
 
 from ufo_large.kinds import KINDS
 from ufo_large.models.dense_values import read_tensors
-from ufo_large.models.fitting import fitting_models, shape_of
+from ufo_large.models.fitting import bare, fitting_models, shape_of
 from ufo_large.models.hub_names import hub_name
 from ufo_large.models.trunk import Trunk
 from ufo_large.models.warm_start import origins
@@ -43,6 +43,10 @@ def start_from(init: str, tasks: Sequence[TaskInfo], recipe: str | None = None) 
         return Start(config=_with_every_kind(config), told=(f"from scratch, recipe {config.name}",))
     path = Path(init)
     if (run := _run_at(path)) is not None:
+        if recipe:
+            raise ValueError(
+                f"--recipe {recipe}: --init {init} is a run, whose own model goes on; leave one out"
+            )
         return _from_run(run, tasks)
     config = load_recipe(recipe or PRETRAINED)
     if hub_name(init, config.model.trunk) is not None:
@@ -70,7 +74,7 @@ def _from_file(path: Path, recipe: RunConfig) -> Start:
 
 def _trunk_for(path: Path, trunk: Trunk.Config) -> Trunk.Config:
     """Return the trunk that a file's weights are of: the recipe's where they fit it, else one of timm's."""
-    tensors = read_tensors(path)
+    tensors = bare(read_tensors(path))
     with torch.device("meta"):
         own = shape_of(dict(trunk.build_vit().named_parameters()))
     held = shape_of(tensors)
@@ -91,18 +95,20 @@ def _trunk_for(path: Path, trunk: Trunk.Config) -> Trunk.Config:
 
 
 def _from_run(run: RunFolder, tasks: Sequence[TaskInfo]) -> Start:
-    """Start from all of a finished run that fits: its model, its feeds, a third of its rate in the trunk."""
+    """Start from all of a finished run that fits: its model and feeds, and a third of its rate in the trunk.
+
+    A run that itself began so keeps its rates.
+    """
     saved = run.read()
     if not run.weights.is_dir():
         raise ValueError(f"--init {run.root}: the run has no weights/ yet; let it finish with --resume auto")
     found = origins(tasks, saved.tasks)
     names = {o.task.name: o.source.name for o in found if o.source is not None}
     config = _with_every_kind(saved.config)
-    optimizer = replace(
-        config.optimizer,
-        learning_rate=config.optimizer.learning_rate / 3,
-        head_rate=config.optimizer.head_rate * 3,
-    )
+    optimizer = config.optimizer
+    if not config.take_what_fits:
+        rate, head_rate = optimizer.learning_rate / 3, optimizer.head_rate * 3
+        optimizer = replace(optimizer, learning_rate=rate, head_rate=head_rate)
     trunk = replace(config.model.trunk, frozen=False)
     model = replace(config.model, trunk=trunk, heads=_renamed(config.model.heads, names))
     config = replace(

@@ -1,6 +1,5 @@
 """Where the values of a dense timm ViT come from: a file, or timm's own random initialisation."""
 
-import json
 import math
 import pickle
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from timm.models.eva import Eva
 from torch import Tensor
 
-from ufo_large.config import Problems
+from ufo_large.config import Problems, read_json, require_inside
 from ufo_large.models.fitting import CANNOT_CONVERT, bare, check_shape, convert, what_fits
 from ufo_large.models.positions import move_to_grid, resampled, stored_grid
 from ufo_large.models.transformers_names import Joined, check_card, is_from_transformers
@@ -129,6 +128,18 @@ def keep_stored_grid(config: Trunk.Config, path: str | Path) -> Trunk.Config:
     return replace(config, img_size=grid * vit.patch_embed.feat_ratio())
 
 
+def parts_of(index: Path) -> list[str]:
+    """Return the files that an index of weights in parts names; ValueError where one is not beside it."""
+    match read_json(index, "copy it again"):
+        case {"weight_map": dict(places)}:
+            names = set(places.values()) if all(isinstance(name, str) for name in places.values()) else ()
+            for name in names:
+                require_inside(index.parent, name, index)
+            if names:
+                return sorted(names)
+    raise ValueError(f"{index}: its weight_map names no files; copy it again")
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Return every tensor of a file or folder, mapped into memory. ValueError names what cannot be read."""
     if path.is_dir():
@@ -137,8 +148,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             raise ValueError(f"{path}: no .safetensors or .bin file in this folder")
         return {name: tensor for file in files for name, tensor in read_tensors(file).items()}
     if path.name.endswith(INDEX) and path.is_file():
-        files = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
-        return {name: tensor for file in files for name, tensor in read_tensors(path.parent / file).items()}
+        files = [path.parent / part for part in parts_of(path)]
+        return {name: tensor for file in files for name, tensor in read_tensors(file).items()}
     if not path.is_file():
         raise ValueError(f"{path}: no such file; give a .safetensors, .pt, .pth or .bin file, or a folder")
     try:

@@ -5,7 +5,6 @@ The cache (HF_HOME), endpoint (HF_ENDPOINT), token (HF_TOKEN) and offline mode (
 
 import contextlib
 import hashlib
-import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from ufo_large.models.dense_values import INDEX
+from ufo_large.models.dense_values import INDEX, parts_of
 from ufo_large.models.hub_names import HubName, near
 
 _FILES = (
@@ -57,8 +56,7 @@ def fetch(name: HubName) -> Fetched:
     path, revision = _first_of(name, _FILES)
     files = [path]
     if path.name.endswith(INDEX):
-        parts = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
-        files = [_first_of(replace(name, revision=revision), (part,))[0] for part in parts]
+        files = [_first_of(replace(name, revision=revision), (part,))[0] for part in parts_of(path)]
     with contextlib.suppress(EntryNotFoundError):  # not every repository describes its model
         hf_hub_download(name.repo, "config.json", revision=revision)
     return Fetched(path, name.repo, revision, {file.name: _checked_sha256(file) for file in files})

@@ -6,22 +6,19 @@ tensors; nothing in it is run.
 
 import hashlib
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
 
 from ufo_large.config import give_usual_rights, read_json, write_json, write_text_whole, write_whole
 from ufo_large.distributed.checkpoint import COMPLETE, complete_checkpoints
-from ufo_large.evaluation.loading import find_checkpoint, load_run
+from ufo_large.evaluation.loading import filled, find_checkpoint, load_run
+from ufo_large.models.dense_values import read_tensors
 from ufo_large.models.multitask import MultitaskModel
-from ufo_large.models.weights import fill
 from ufo_large.runs.folder import CONFIG_REMEDY, RunFolder, SavedRun
 from ufo_large.serving.model_card import CARD, card_of, preprocessing_of
 
@@ -75,30 +72,15 @@ def open_model(folder: Path, device: torch.device, checkpoint: str | Path | None
         chosen = find_checkpoint(run, checkpoint)
         return Opened(load_run(run, saved, device, chosen), saved, folder, chosen)
     if (folder / WEIGHTS).is_file():
-        return Opened(_load_saved(saved, folder / WEIGHTS, device), saved, folder, folder / WEIGHTS)
+        file = folder / WEIGHTS
+        model = filled(saved.config.model, saved.tasks, read_tensors(file), file, device)
+        return Opened(model, saved, folder, file)
     if not run.weights.exists() and (there := complete_checkpoints(run.checkpoints)):
         raise ValueError(
             f"{folder}: this run has not finished; predict with its newest checkpoint, --checkpoint last "
             f"({there[-1].name}), from Python checkpoint='last'"
         )
     return Opened(load_run(run, saved, device), saved, folder, run.weights)
-
-
-def _load_saved(saved: SavedRun, file: Path, device: torch.device) -> MultitaskModel:
-    model = saved.config.model.build(saved.tasks)
-    try:
-        fill(model, _tensors(file))
-    except SafetensorError as error:
-        raise ValueError(f"{file}: cannot be read ({error}); copy it again") from error
-    except ValueError as error:
-        raise ValueError(f"{file} belongs to another model than config.json beside it: {error}") from None
-    return model.to(device)
-
-
-def _tensors(file: Path) -> Iterator[tuple[str, Tensor]]:
-    with safe_open(file, framework="pt") as tensors:
-        for name in tensors.keys():  # noqa: SIM118 - it is no dict
-            yield name, tensors.get_tensor(name)
 
 
 def write_pretrained(opened: Opened, folder: Path, license: str) -> None:
