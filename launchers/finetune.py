@@ -86,8 +86,7 @@ def measure_here(args: argparse.Namespace) -> None:
     from ufo_large.recipes import load_recipe
 
     config = load_recipe(args.measure)
-    path = config.ds if config.ds.endswith(".json") else ROOT / f"ds_configs/{config.ds}.json"
-    ds = None if config.ds == "none" else ds_config.read(path)
+    ds = ds_config.read_named(config.ds, ROOT / "ds_configs")
     measure(config, args.data[0], ds, args.workdir / PACE_FILE)
 
 

@@ -25,8 +25,11 @@ def main() -> None:
 
     def pass_on(signum: int, frame: object) -> None:
         told.append(signum)
-        for rank in ranks_below(launcher.pid):
+        ranks = list(ranks_below(launcher.pid))
+        for rank in ranks:
             rank.send_signal(signum)
+        if not ranks:  # none has started yet, or all have ended
+            os.killpg(launcher.pid, signum)
 
     signal.signal(signal.SIGTERM, pass_on)
     signal.signal(signal.SIGINT, lambda signum, frame: os.killpg(launcher.pid, signum))

@@ -69,7 +69,8 @@ def main() -> None:
             print("\n".join(f"{path}={value}" for path, value in settings(config)))
             return
         workdir = arguments.workdir or Path("runs") / config.name
-        trainer = train(config, arguments.data, workdir, read_ds(config.ds), arguments.resume)
+        ds = ds_config.read_named(config.ds, DS_CONFIGS)
+        trainer = train(config, arguments.data, workdir, ds, arguments.resume)
     except DataError as error:
         sys.exit("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]))
     except FloatingPointError as error:  # on all ranks together
@@ -89,13 +90,6 @@ def is_of_one_rank(error: ValueError) -> bool:
     from ufo_large.distributed import comm
 
     return comm.world_size() > 1 and not isinstance(error, comm.AgreedError)
-
-
-def read_ds(name: str) -> dict | None:
-    if name == "none":
-        return None
-    path = Path(name) if name.endswith(".json") else DS_CONFIGS / f"{name}.json"
-    return ds_config.read(path)
 
 
 if __name__ == "__main__":

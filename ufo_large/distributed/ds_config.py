@@ -73,6 +73,13 @@ ALLOWED_ZERO = {
 }
 
 
+def read_named(name: str, folder: Path) -> dict[str, Any] | None:
+    """Read a DeepSpeed JSON by its path or its name in `folder`; None for `none`. Raises as `read`."""
+    if name == "none":
+        return None
+    return read(name if name.endswith(".json") else folder / f"{name}.json")
+
+
 def read(path: str | Path) -> dict[str, Any]:
     """Read and check a DeepSpeed JSON. Raises ValueError that lists every problem with its remedy."""
     path = Path(path)

@@ -10,10 +10,10 @@ from ufo_large.data.loader import LoaderConfig
 from ufo_large.distributed.ema import ShardedEma
 from ufo_large.kinds import KINDS
 from ufo_large.models.multitask import MultitaskModel
-from ufo_large.structures import TaskInfo
-from ufo_large.tracking import Tracker
 from ufo_large.runs.optimizer import OptimizerConfig
 from ufo_large.runs.schedule import Schedule
+from ufo_large.structures import TaskInfo
+from ufo_large.tracking import Tracker
 
 EVALUATED = ("val", "test")
 
@@ -51,12 +51,13 @@ class TaskConfig:
 class RunConfig:
     """One run. Which tasks exist and their classes come from the data, never from here.
 
-    `tasks` maps a kind (classification, detection, segmentation), or the name of one task where it needs its
+    `tasks` maps a kind (classification, detection, ...), or the name of one task where it needs its
     own settings, to its feed. `seed` decides initial weights, data order and augmentation. `pretrained`:
     weights to start from: a file or folder (timm, safetensors or Hugging Face), a run's `weights/`, `hub` for
     what timm publishes for the trunk's name, or a name on the hub as `timm/vit_base_patch16_224.dino`.
-    `ds`: the DeepSpeed JSON. `ema`: average the weights; validation and the final `weights/` are the average's. Every `evaluate_every` steps
-    and after the last, `evaluate_split` is evaluated and logged as `val/<task>/<metric>`; 0 turns that off.
+    `ds`: the DeepSpeed JSON. `ema`: average the weights; validation and the final `weights/` are the
+    average's. Every `evaluate_every` steps and after the last, `evaluate_split` is evaluated and logged as
+    `val/<task>/<metric>`; 0 turns that off.
     `take_what_fits`: where `pretrained` is a run's weights, tasks and classes may be others than that run's.
     `keep_best`: `weights/` are those of the validation with the best score, not the last. `patience` (which
     implies it): stop after so many validations without a better score; 0 never does.

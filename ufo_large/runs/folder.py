@@ -12,8 +12,8 @@ from ufo_large.config import apply_overrides, from_dict, loaded_plugins, read_js
 from ufo_large.data.loader import LoaderConfig
 from ufo_large.data.shards import ShardSet
 from ufo_large.kinds import require_kind
-from ufo_large.structures import TaskInfo
 from ufo_large.runs.config import RunConfig
+from ufo_large.structures import TaskInfo
 
 FORMAT = "ufo-large-run/2"
 CONFIG_REMEDY = (

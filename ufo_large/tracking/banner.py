@@ -99,8 +99,17 @@ def print_end(
 ) -> None:
     """Print where everything lies, and what to type next."""
     console = console or wide_console()
-    lines = [f"finished: {thousands(steps)} steps in {format_duration(seconds)}"]
-    lines += [f"  {name:<12}{path}" for name, path in places]
+    told = f"finished: {thousands(steps)} steps in {format_duration(seconds)}"
+    console.print(Text(told), soft_wrap=True)
+    print_places(places, commands, console)
+
+
+def print_places(
+    places: Sequence[tuple[str, Path]], commands: Iterable[Sequence[str]], console: Console | None = None
+) -> None:
+    """Print (what, where) and the commands to type next."""
+    console = console or wide_console()
+    lines = [f"  {name:<12}{path}" for name, path in places]
     lines += ["next:", *(f"  {shlex.join(command)}" for command in commands)]
     for line in lines:
         console.print(Text(line), soft_wrap=True)

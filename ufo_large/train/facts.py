@@ -80,11 +80,15 @@ def places_of(folder: RunFolder) -> list[tuple[str, Path]]:
 
 def next_commands(folder: RunFolder, data: str, tasks: Sequence[TaskInfo]) -> list[list[str]]:
     """Return what to type after a run: score it, look at it, use it, take its first task along."""
-    run = ["--workdir", str(folder.root)]
-    plugins = [word for name in loaded_plugins() for word in ("--plugin", name)]
+    run, plugins = ["--workdir", str(folder.root)], plugin_words()
     return [
         ["python", "eval/run_all.py", *run, "--data", data, *plugins],
         ["python", "eval/report.py", *run, *plugins],
         ["python", "launchers/predict.py", *run, "PICTURE", *plugins],
         ["python", "launchers/export.py", *run, "--task", tasks[0].name, "--to", "timm", *plugins],
     ]
+
+
+def plugin_words() -> list[str]:
+    """Return the words that load this process's plugins in another command."""
+    return [word for name in loaded_plugins() for word in ("--plugin", name)]
