@@ -90,10 +90,10 @@ def narrowed(config: RunConfig, options: Options) -> RunConfig:
         raise ValueError("--lora and --freeze keep what was trained before: give --init RUN, FILE or hub")
     trunk = config.model.trunk
     if options.lora:
-        trunk = replace(trunk, lora=trunk.lora or LoraConfig())
+        trunk = replace(trunk, lora=trunk.lora or LoraConfig(), frozen_blocks=0)
     else:
         router = trunk.router if config.take_what_fits else ROUTERS["shared"].Config()
-        trunk = replace(trunk, frozen=True, drop_path=0.0, lora=None, router=router)
+        trunk = replace(trunk, frozen=True, frozen_blocks=0, drop_path=0.0, lora=None, router=router)
     return replace(config, model=replace(config.model, trunk=trunk))
 
 

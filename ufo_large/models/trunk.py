@@ -50,7 +50,8 @@ class Trunk(nn.Module):
         `window`: side, in patches, of the windows that blocks attend within (0: the whole
         image); `global_blocks` still see the whole image (None: the last block of each quarter).
         `lora`: freeze what the tasks share and train adapters on it. `frozen`: train nothing of the trunk,
-        experts included, so that only heads and pyramids learn.
+        experts included, so that only heads and pyramids learn. `frozen_blocks`: keep the embeddings and
+        as many of the first blocks as they are; no gradient passes through them.
         """
 
         name: str = "vit_base_patch16_224"
@@ -70,6 +71,7 @@ class Trunk(nn.Module):
         router: Router.Config = choice(ROUTERS, "shared")
         lora: LoraConfig | None = None
         frozen: bool = False
+        frozen_blocks: int = 0
 
         def __post_init__(self):
             if not timm.is_model(self.name.split(".")[0]):
@@ -93,6 +95,11 @@ class Trunk(nn.Module):
                 raise ValueError(
                     f"trunk.frozen trains nothing of the trunk: set trunk.lora=none (is {self.lora}) and "
                     f"trunk.drop_path=0 (is {self.drop_path})"
+                )
+            if self.frozen_blocks < 0 or (self.frozen_blocks and (self.frozen or self.lora is not None)):
+                raise ValueError(
+                    f"trunk.frozen_blocks={self.frozen_blocks}: must be 0 (off) or positive; trunk.frozen "
+                    "and trunk.lora freeze all blocks by themselves"
                 )
             if self.lora is not None and isinstance(self.router, ROUTERS["token_topk"].Config):
                 raise ValueError(
@@ -170,10 +177,29 @@ class Trunk(nn.Module):
             config.lora.adapt(self.vit)
         if config.frozen:
             self.vit.requires_grad_(False)
+        if config.frozen_blocks:
+            self._freeze_first(config.frozen_blocks)
         for block in self.vit.blocks:
             checkpoint_block(block, config.checkpointing)
         self.vit.__class__ = _with_trunk_forward(type(self.vit), config.is_antialiased)
         self._pixels: dict[torch.device, tuple[Tensor, Tensor]] = {}
+
+    def _freeze_first(self, count: int) -> None:
+        if count >= self.depth:
+            raise ValueError(
+                f"trunk.frozen_blocks={count}: the trunk has {self.depth} blocks, and some must train; "
+                "trunk.frozen=true trains heads alone"
+            )
+        below = [name for name in self.banks() if int(name.split(".")[1]) < count]
+        if below:
+            raise ValueError(
+                f"trunk.frozen_blocks={count}: the experts of {', '.join(below)} would not learn; set "
+                "trunk.router.blocks to later blocks, or freeze fewer"
+            )
+        self.vit.requires_grad_(False)
+        for module in (*self.vit.blocks[count:], *modules_after_blocks(self.vit)):
+            module.requires_grad_(True)
+        self.vit.blocks[count].register_forward_pre_hook(_begin_gradients)
 
     def _restrict_attention(self) -> None:
         chosen = self.config.global_blocks
@@ -241,8 +267,11 @@ class Trunk(nn.Module):
         self.tasks = (*self.tasks, task)
 
     def train(self, mode: bool = True) -> "Trunk":
-        """Set the mode; a frozen trunk computes what it will compute when predicting."""
-        return super().train(mode and not self.config.frozen)
+        """Set the mode; what is frozen computes what it will compute when predicting."""
+        super().train(mode and not self.config.frozen)
+        for block in self.vit.blocks[: self.config.frozen_blocks]:
+            block.eval()
+        return self
 
     def forward(self, images_BCHW: Tensor, sizes_B2: Tensor, task: str) -> Features:
         """Return the features of uint8 RGB images for `task`.
@@ -285,6 +314,18 @@ class Trunk(nn.Module):
             mean_C11, std_C11 = (torch.tensor(v, device=device).view(-1, 1, 1) * 255 for v in (mean, std))
             self._pixels[device] = (mean_C11, 1 / std_C11)
         return self._pixels[device]
+
+
+def modules_after_blocks(vit: VisionTransformer | Eva) -> list[nn.Module]:
+    """Return what a ViT of timm has behind its blocks: norms, attention pooling."""
+    found = (getattr(vit, name, None) for name in ("norm", "fc_norm", "attn_pool"))
+    return [module for module in found if isinstance(module, nn.Module)]
+
+
+def _begin_gradients(block: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Give the first trained block an input with a gradient, which ZeRO-3 waits for to free its weights."""
+    if torch.is_grad_enabled():
+        inputs[0].requires_grad_()
 
 
 @functools.cache

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from ufo_large.models.multitask import MultitaskModel
+from ufo_large.models.trunk import modules_after_blocks
 from ufo_large.structures import role_of
 
 
@@ -42,8 +43,7 @@ class OptimizerConfig:
     def build(self, model: MultitaskModel) -> torch.optim.Optimizer:
         """Return AdamW whose groups carry `rate_scale`, the factor on the scheduled rate."""
         groups = parameter_groups(model, self)
-        fused = torch.cuda.is_available()  # the model may still be on the host now
-        return torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas, eps=self.eps, fused=fused)
+        return torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas, eps=self.eps, fused=True)
 
 
 def parameter_groups(model: MultitaskModel, config: OptimizerConfig) -> list[dict]:
@@ -76,10 +76,8 @@ def parameter_depths(model: MultitaskModel) -> dict[nn.Parameter, int]:
     depths = dict.fromkeys(model.trunk.parameters(), 0)
     for index, block in enumerate(vit.blocks):
         depths.update(dict.fromkeys(block.parameters(), index + 1))
-    for name in ("norm", "fc_norm", "attn_pool"):
-        last = getattr(vit, name, None)
-        if isinstance(last, nn.Module):
-            depths.update(dict.fromkeys(last.parameters(), len(vit.blocks) + 1))
+    for module in modules_after_blocks(vit):
+        depths.update(dict.fromkeys(module.parameters(), len(vit.blocks) + 1))
     return depths
 
 
