@@ -31,8 +31,10 @@ def to_dict(value: Any) -> Any:
 def from_dict(cls: type, value: Any, path: str = "config") -> Any:
     """Build a config of the dataclass `cls` from what `to_dict` wrote.
 
-    Raises ValueError that names the value's path, and what it should be, for an unknown or missing field, an
-    unknown component, a value of another type, and whatever the config itself refuses.
+    `to_dict` writes every field, so one that is absent is newer than the file: it gets its default, which
+    must mean what was done before the field existed. Raises ValueError that names the value's path, and what
+    it should be, for an unknown field, a missing one without default, an unknown component, a value of
+    another type, and whatever the config itself refuses.
     """
     if not isinstance(value, Mapping):
         raise ValueError(f"{path}: {_short(value)} is no group of fields ({cls.__qualname__})")
@@ -42,14 +44,18 @@ def from_dict(cls: type, value: Any, path: str = "config") -> Any:
             raise ValueError(
                 f"{path}: {cls.__qualname__} has no field {key!r}.{did_you_mean(str(key), fields)}"
             )
-    if missing := [name for name in fields if name not in value]:
+    if missing := [name for name, f in fields.items() if name not in value and _is_required(f)]:
         raise ValueError(f"{path}: {cls.__qualname__} lacks {', '.join(missing)}")
     hints = typing.get_type_hints(cls)
-    found = {n: _field_from_dict(f, hints[n], value[n], f"{path}.{n}") for n, f in fields.items()}
+    found = {n: _field_from_dict(fields[n], hints[n], v, f"{path}.{n}") for n, v in value.items()}
     try:
         return cls(**found)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def _is_required(field: dataclasses.Field) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def component_to_dict(components: Mapping[str, type], config: Any) -> dict[str, Any]:

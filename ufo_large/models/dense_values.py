@@ -158,7 +158,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
                 return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         held = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except (SafetensorError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path}: cannot be read as weights: {error}") from error
+        raise ValueError(f"{path}: cannot be read as weights ({error}); copy it again") from error
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path}: holds other objects than tensors, which are not loaded; save model.state_dict()"
