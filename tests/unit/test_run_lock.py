@@ -56,7 +56,8 @@ def test_a_killed_holder_leaves_no_lock(tmp_path):
 
 def test_a_loader_worker_that_outlives_a_killed_holder_keeps_no_lock(tmp_path):
     """They live on for seconds, in which a scheduler starts the run again."""
-    with holder(tmp_path, "worker = os.fork() or time.sleep(60)") as process:
+    forked = "r, w = os.pipe(); worker = os.fork() or (os.write(w, b'.'), time.sleep(60)); os.read(r, 1)"
+    with holder(tmp_path, forked) as process:
         worker = int(process.stdout.readline())
         process.send_signal(signal.SIGKILL)
         process.wait()
