@@ -15,7 +15,7 @@ from ufo_large.runs.config import RunConfig, TaskConfig
 from ufo_large.structures import TaskInfo
 from ufo_large.train.run import tokens_of
 
-LEVELS = (1.0, 0.7, 0.5, 0.35)
+LEVELS = (2.0, 1.4, 1.0, 0.7, 0.5)
 """Sides of the inputs, relative to the recipe's."""
 EPOCHS, LEAST_STEPS, SHORT_RUN = 60, 20, 300
 VALIDATIONS, VALIDATION_SHARE = 12, 0.25
@@ -82,12 +82,14 @@ def input_size(size: tuple[int, int], aspect: float, patch: int, level: float) -
 
 
 def step_flops(config: RunConfig, tasks: Sequence[TaskInfo]) -> float:
-    """Return the operations of one step on one rank, by the trunk alone."""
+    """Return the operations of one step on one rank, by the trunk alone; frozen blocks only predict."""
     with torch.device("meta"):
         trunk = config.model.trunk.build(tuple(t.name for t in tasks)).eval()
     feeds = [config.task(t) for t in tasks]
     per_image = {size: forward_flops(trunk, size) for size in {f.loader.image_size for f in feeds}}
-    return 3 * sum(per_image[f.loader.image_size] * f.loader.micro_batch * f.micro_batches for f in feeds)
+    forward = sum(per_image[f.loader.image_size] * f.loader.micro_batch * f.micro_batches for f in feeds)
+    still = 1.0 if config.model.trunk.frozen else config.model.trunk.frozen_blocks / trunk.depth
+    return forward * (3 - 2 * still)
 
 
 def require_memory(config: RunConfig, tasks: Sequence[TaskInfo], machine: Machine) -> None:

@@ -16,6 +16,7 @@ that the first step computes what the public weights do. No figure of it has bee
 from ufo_large.balancing import METHODS
 from ufo_large.data.loader import LoaderConfig
 from ufo_large.data.transforms import TRANSFORMS
+from ufo_large.distributed.ema import ShardedEma
 from ufo_large.models.multitask import MultitaskModel
 from ufo_large.models.trunk import Trunk
 from ufo_large.routing import ROUTERS
@@ -25,14 +26,19 @@ from ufo_large.runs.schedule import Schedule
 from ufo_large.tasks import HEADS
 from ufo_large.tracking import Tracker
 
-SIZES = {"classification": (16, (224, 224)), "detection": (4, (518, 686)), "segmentation": (4, (448, 686)),
-         "depth": (4, (448, 686))}  # fmt: skip
+SIZES = {"classification": (12, (168, 238)), "detection": (4, (252, 336)), "segmentation": (3, (224, 294)),
+         "depth": (3, (224, 294))}  # fmt: skip
 """Micro-batch and input (height, width) in whole patches of 14 pixels."""
 
 
 def recipe() -> RunConfig:
     """Return the config for one GPU."""
-    trunk = Trunk.Config(name="vit_small_patch14_dinov2", drop_path=0.1, router=ROUTERS["residual"].Config())
+    trunk = Trunk.Config(
+        name="vit_small_patch14_dinov2",
+        drop_path=0.1,
+        frozen_blocks=6,
+        router=ROUTERS["residual"].Config(),
+    )
     heads = {
         "classification": HEADS["classification"]["linear"].Config(),
         "detection": HEADS["detection"]["fcos"].Config(strides=(8, 16, 32)),
@@ -40,20 +46,23 @@ def recipe() -> RunConfig:
         "depth": HEADS["depth"]["dense_depth"].Config(strides=(8, 16)),
     }
     loaders = {
-        kind: LoaderConfig(micro_batch=images, image_size=size, transform=TRANSFORMS[kind].Config())
+        kind: LoaderConfig(
+            micro_batch=images, image_size=size, transform=TRANSFORMS[kind].Config(), workers=1
+        )
         for kind, (images, size) in SIZES.items()
     }
     return RunConfig(
         name="small",
-        steps=2000,
+        steps=1150,
         model=MultitaskModel.Config(trunk=trunk, heads=heads, pyramid_width=128),
         tasks={kind: TaskConfig(loader=loader) for kind, loader in loaders.items()},
-        optimizer=OptimizerConfig(learning_rate=1e-4, layer_decay=0.75, head_rate=10.0),
-        schedule=Schedule(warmup_steps=100),
+        optimizer=OptimizerConfig(learning_rate=1e-4, layer_decay=0.75, head_rate=15.0),
+        schedule=Schedule(warmup_steps=60),
         balancer=METHODS["tbgn"].Config(),
+        ema=ShardedEma.Config(decay=0.995),
         tracking=Tracker.Config(wandb="offline"),
-        evaluate_every=200,
-        patience=4,
+        evaluate_every=230,
+        save_every=230,
         keep_checkpoints=1,
         ds="zero3_bf16",
     )
