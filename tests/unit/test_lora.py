@@ -142,10 +142,18 @@ def test_senseless_combinations_are_refused():
         tiny_trunk("learned", lora=LoraConfig()).build(TASKS).add_task("c")
 
 
-def test_random_weights_are_not_frozen(tiny_shards, tmp_path):
+@pytest.mark.parametrize(
+    ("trunk", "off"),
+    [
+        ({"lora": LoraConfig()}, "lora=none"),
+        ({"frozen": True}, "frozen=f"),
+        ({"frozen_blocks": 2}, "frozen_"),
+    ],
+)
+def test_random_weights_are_not_frozen(tiny_shards, tmp_path, trunk, off):
     config = load_recipe("demo")
-    config = replace(config, ds="none", model=replace(config.model, trunk=tiny_trunk(lora=LoraConfig())))
-    with pytest.raises(ValueError, match="would be random here: give --set pretrained=hub"):
+    config = replace(config, ds="none", model=replace(config.model, trunk=tiny_trunk("shared", **trunk)))
+    with pytest.raises(ValueError, match=f"random here: give --set pretrained=hub.*trunk.{off}"):
         prepare(config, str(tiny_shards), RunFolder(tmp_path), None, "none")
     given = replace(config, pretrained="vit.safetensors")
     assert len(prepare(given, str(tiny_shards), RunFolder(tmp_path), None, "none")[1]) == 3

@@ -113,6 +113,12 @@ class Trunk(nn.Module):
             """Whether positions are resampled with antialias."""
             return is_antialiased(self.name) if self.antialias is None else self.antialias
 
+        @property
+        def frozen_unless(self) -> str:
+            """Return the setting that would train all of the trunk; nothing where all of it trains."""
+            off = {"lora=none": self.lora is not None, "frozen=false": self.frozen}
+            return next((s for s, on in off.items() if on), "frozen_blocks=0" if self.frozen_blocks else "")
+
         def shape(self) -> dict[str, int | float | None]:
             """Return the fields that override timm's shape, under timm's names."""
             return {name: getattr(self, name) for name in _SHAPE_FIELDS}

@@ -247,10 +247,10 @@ def check(
             problems.add(str(error))
     elif config.pretrained is not None and checkpoint is None:
         check_classes(Path(config.pretrained), tasks, problems)
-    if config.model.trunk.lora is not None and config.pretrained is None:
+    if (off := config.model.trunk.frozen_unless) and config.pretrained is None:
         problems.add(
-            "model.trunk.lora trains adapters on frozen weights, which would be random here: give "
-            "--set pretrained=hub or pretrained=FILE, or --set model.trunk.lora=none"
+            "the trunk's weights are frozen, and would be random here: give --set pretrained=hub or "
+            f"pretrained=FILE, or --set model.trunk.{off}"
         )
     if ds is None and comm.world_size() > 1:
         problems.add("--ds none trains in one process; start it without the deepspeed launcher")
