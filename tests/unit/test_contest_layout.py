@@ -317,7 +317,7 @@ BREAKS = {
     ),
     "broken JSON": (
         lambda w: (w / TRAIN / "dec/train.json").write_text('{"images": ['),
-        r"dec/train\.json: cannot be read as JSON",
+        r"dec/train\.json: not JSON",
     ),
     "JSON of something else": (
         lambda w: (w / TRAIN / "dec/train.json").write_text("[1, 2]"),

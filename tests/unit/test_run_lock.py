@@ -87,11 +87,11 @@ def test_a_lock_file_that_its_holder_took_away_is_not_taken_for_the_folders(tmp_
     """Between opening and locking the holder may end; a third process then finds no file and makes one."""
     locked, real = [], lock._lock
 
-    def slow(file, folder):
+    def slow(file, folder, option):
         if not locked:
             (tmp_path / lock.FILE_NAME).unlink()
         locked.append(file)
-        real(file, folder)
+        real(file, folder, option)
 
     monkeypatch.setattr(lock, "_lock", slow)
     with training_alone(tmp_path):

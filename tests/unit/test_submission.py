@@ -174,7 +174,7 @@ def test_malformed_rings(tmp_path, rings, expected):
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("{", "cannot be read as JSON"),
+        ("{", "not JSON (Expecting property name"),
         ("[]", "a JSON list; write an object"),
         ('{"cls": [], "cls": []}', "the key(s) ['cls'] stand twice"),
         ({"cls": GOOD["cls"], "seg": GOOD["seg"], "det": []}, "no entry 'dec', which the test set has"),

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import sys
 import time
 from types import SimpleNamespace
 
@@ -180,3 +181,13 @@ def test_found_boxes_and_masks_are_overlays_of_the_plain_picture(tmp_path, quiet
     truths = [example.truth for example in invented_examples("seg", random)]  # one of them is what was said
     assert {mask.tobytes() for mask in stored} == {mask.tobytes() for mask in truths}
     assert all(mask.shape == truths[0].shape for mask in stored)
+
+
+def test_the_command_is_sent_without_credentials(tmp_path, quiet_wandb, monkeypatch):
+    words = ["launchers/train.py", "--data", "https://user:s3cr3t@host/shards"]
+    monkeypatch.setattr("sys.argv", words)
+    run_steps(tmp_path / "run", [1])
+    assert sys.argv == words
+    files = [file for file in (tmp_path / "run").rglob("*") if file.is_file()]
+    assert any(b"***@host/shards" in file.read_bytes() for file in files)
+    assert not [file for file in files if b"s3cr3t" in file.read_bytes()]

@@ -1,9 +1,10 @@
 """Typed, frozen configuration: declare once in a component, override by name, save with the run."""
 
 from ufo_large.config.choice import choice, choice_of_entries
+from ufo_large.config.credentials import without_credentials
 from ufo_large.config.fields import settings
 from ufo_large.config.inside import outside, require_inside
-from ufo_large.config.json_files import read_json, write_json
+from ufo_large.config.json_files import LARGE_BYTES, Unreadable, parse_json, read_json, write_json
 from ufo_large.config.near_names import did_you_mean
 from ufo_large.config.overrides import apply_overrides
 from ufo_large.config.plugins import add_plugin_option, import_named, load_plugins, loaded_plugins, register
@@ -13,6 +14,10 @@ from ufo_large.config.whole import write_text_whole, write_whole
 from ufo_large.config.writable import give_usual_rights, require_writable
 
 __all__ = [
+    "without_credentials",
+    "LARGE_BYTES",
+    "Unreadable",
+    "parse_json",
     "add_plugin_option",
     "register",
     "loaded_plugins",

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from ufo_large.config import parse_json
 from ufo_large.data.progress import map_in_processes
 from ufo_large.kinds import kind_of
 from ufo_large.media.pictures import FileFacts, Look, inspect_file, picture_facts
@@ -63,10 +64,15 @@ def _recall(memory: Path | None) -> dict[str, FileFacts]:
     if memory is not None and memory.is_file():
         for line in memory.read_text(encoding="utf-8").splitlines():
             try:
-                row = json.loads(line)
+                row = parse_json(line, memory, "removed")
                 row["facts"]["values"] = {int(v): n for v, n in row["facts"]["values"].items()}
                 known[row["key"]] = FileFacts(**row["facts"])
-            except (json.JSONDecodeError, TypeError):  # cut off by a kill, or of another version
+            except (
+                ValueError,
+                TypeError,
+                KeyError,
+                AttributeError,
+            ):  # cut off by a kill, or of another version
                 continue
     return known
 

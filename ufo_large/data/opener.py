@@ -23,7 +23,7 @@ from typing import IO, Any
 
 from webdataset.gopen import gopen
 
-from ufo_large.config.whole import write_whole
+from ufo_large.config import without_credentials, write_whole
 from ufo_large.data.errors import DataError
 
 CHUNK = 1 << 20
@@ -55,9 +55,8 @@ def join_url(root: str, name: str) -> str:
     if not root.startswith("pipe:"):
         return f"{root.rstrip('/')}/{name}"
     if "{}" not in root:
-        raise ValueError(
-            f"{root}: write {{}} where the file's path goes, as in 'pipe:ssh host cat /shards/{{}}'"
-        )
+        told = "write {} where the file's path goes, as in 'pipe:ssh host cat /shards/{}'"
+        raise ValueError(f"{without_credentials(root)}: {told}")
     return root.replace("{}", shlex.quote(name))
 
 
@@ -120,12 +119,12 @@ def _fetch_with_retry(url: str, target: Path, sha256: str | None, retry: Retry) 
             if error.errno in REFUSED:  # by this machine's disk
                 raise
             if PERMANENT.search(str(error)):
-                raise FetchError(f"{url}: {error}; check the address and the rights to read it") from error
+                raise FetchError(f"{url}: {error}; check the address and the rights to read it") from None
             if attempt == retry.attempts:
                 raise FetchError(
                     f"{url}: failed {attempt} times, last with: {error}; when the server answers again, "
                     "start again with --resume auto"
-                ) from error
+                ) from None  # the opener's own error tells the whole address
             time.sleep(retry.first_delay_s * 2 ** (attempt - 1))
 
 
@@ -172,7 +171,8 @@ def _open_s3(url: str, messages: str) -> IO[bytes]:
     """Open an S3 object with boto3, else with the aws command; both read the usual AWS_* variables."""
     if importlib.util.find_spec("boto3") is None:
         if shutil.which("aws") is None:
-            raise ValueError(f"{url}: reading S3 needs `pip install boto3` or the aws command-line tool")
+            told = "reading S3 needs `pip install boto3` or the aws command-line tool"
+            raise ValueError(f"{without_credentials(url)}: {told}")
         return gopen(f"pipe:aws s3 cp {shlex.quote(url)} - 2>{shlex.quote(messages)}")
     return _S3Object(url)
 

@@ -15,7 +15,9 @@ import hashlib
 import io
 import json
 import re
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -23,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from ufo_large.config import Unreadable, from_dict, parse_json, without_credentials
 from ufo_large.kinds import require_kind
 from ufo_large.structures import TaskInfo
 
@@ -92,11 +95,12 @@ class DatasetIndex:
 
     def split(self, task: str, split: str) -> SplitIndex:
         """Return one split; ValueError lists the ones there are."""
+        place = without_credentials(self.root)
         if task not in self.tasks:
-            raise ValueError(f"{self.root}: no task {task!r}; it has {', '.join(self.tasks)}")
+            raise ValueError(f"{place}: no task {task!r}; it has {', '.join(self.tasks)}")
         if split not in self.splits[task]:
             raise ValueError(
-                f"{self.root}: task {task!r} has no split {split!r}; it has {', '.join(self.splits[task])}"
+                f"{place}: task {task!r} has no split {split!r}; it has {', '.join(self.splits[task])}"
             )
         return self.splits[task][split]
 
@@ -164,7 +168,7 @@ def read_dataset(path: str | Path, check_files: bool = True) -> DatasetIndex:
     file = root / DATASET_FILE
     if not file.is_file():
         raise ValueError(f"{root}: no {DATASET_FILE}, so not a finished shard folder; {_remedy(root)}")
-    dataset = parse_dataset(file.read_text(encoding="utf-8"), str(root))
+    dataset = parse_dataset(file.read_bytes(), str(root))
     if not check_files:
         return dataset
     missing = [
@@ -191,18 +195,13 @@ def _remedy(root: Path) -> str:
     )
 
 
-def parse_dataset(text: str, root: str) -> DatasetIndex:
+def parse_dataset(text: bytes | str, root: str) -> DatasetIndex:
     """Build a DatasetIndex from the text of a dataset.json found at `root` (a folder or a URL)."""
-    try:
-        raw = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{root}/{DATASET_FILE}: not JSON ({error}); run make_shards.py again") from None
+    place, remedy = without_credentials(f"{root}/{DATASET_FILE}"), "run make_shards.py again"
+    raw = parse_json(text, place, remedy)
     found = raw.get("format") if isinstance(raw, dict) else None
     if found != FORMAT:
-        raise ValueError(
-            f"{root}/{DATASET_FILE}: format {found!r}, but this version reads {FORMAT!r}; "
-            "run make_shards.py again"
-        )
+        raise Unreadable(place, f"format {found!r}, but this version reads {FORMAT!r}", remedy)
     try:
         tasks = {t["name"]: TaskInfo.from_json(t) for t in raw["tasks"]}
         for info in tasks.values():
@@ -211,27 +210,22 @@ def parse_dataset(text: str, root: str) -> DatasetIndex:
             task: {split: _split_from_json(task, split, body) for split, body in by_split.items()}
             for task, by_split in raw["splits"].items()
         }
+        if splits.keys() != tasks.keys() or not isinstance(raw["fingerprint"], str):
+            raise ValueError("`splits` are of other tasks than `tasks`, or `fingerprint` is no text")
         return DatasetIndex(root=root, fingerprint=raw["fingerprint"], tasks=tasks, splits=splits)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{root}/{DATASET_FILE}: incomplete ({error!r}); run make_shards.py again") from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Unreadable(place, f"incomplete ({error!r})", remedy) from None
     except ValueError as error:
-        raise ValueError(f"{root}/{DATASET_FILE}: {error}; run make_shards.py again") from None
+        raise Unreadable(place, error, remedy) from None
 
 
 def _split_from_json(task: str, split: str, body: dict[str, Any]) -> SplitIndex:
-    return SplitIndex(
-        task=task,
-        split=split,
-        count=body["count"],
-        labeled=body["labeled"],
-        class_histogram=tuple(body["class_histogram"]),
-        shards=tuple(shard_entry(row) for row in body["shards"]),
-    )
+    return from_dict(SplitIndex, {**body, "task": task, "split": split}, f"{task}/{split}")
 
 
 def shard_entry(row: dict[str, Any]) -> ShardEntry:
-    """Build a ShardEntry from the JSON form of its fields."""
-    return ShardEntry(**{**row, "class_histogram": tuple(row["class_histogram"])})
+    """Build a ShardEntry from the JSON form of its fields; ValueError names the wrong one."""
+    return from_dict(ShardEntry, row, "shard")
 
 
 def shard_entries(dataset: DatasetIndex) -> list[ShardEntry]:
@@ -264,14 +258,29 @@ def read_shard_index(source: str | Path | bytes) -> ShardIndex:
     """
     name = "index" if isinstance(source, bytes) else str(source)
     try:
-        with np.load(
-            io.BytesIO(source) if isinstance(source, bytes) else source, allow_pickle=False
-        ) as columns:
+        content = source if isinstance(source, bytes) else Path(source).read_bytes()
+        _require_stored(content)
+        with np.load(io.BytesIO(content), allow_pickle=False) as columns:
             own = {n.removeprefix(COLUMN): columns[n] for n in columns.files if n.startswith(COLUMN)}
             return ShardIndex(**{name: columns[name] for name in FIXED}, columns=own)
     except FileNotFoundError:
         raise ValueError(f"{name}: missing; copy it again or run make_shards.py again") from None
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise ValueError(
             f"{name}: damaged index ({error}); run verify_shards.py, then make_shards.py again"
         ) from None
+
+
+# what zipfile and NumPy raise for damaged bytes: flags of encryption and patches, headers that are no literal
+DAMAGED = (
+    *(KeyError, ValueError, TypeError, SyntaxError, OSError, EOFError, RuntimeError, OverflowError),
+    *(MemoryError, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+)
+
+
+def _require_stored(content: bytes) -> None:
+    """Raise ValueError for compressed members, which we never write and which might not fit into memory."""
+    with zipfile.ZipFile(io.BytesIO(content)) as file:
+        for member in file.infolist():
+            if member.compress_type != zipfile.ZIP_STORED or member.file_size > len(content):
+                raise ValueError(f"{member.filename} is compressed")

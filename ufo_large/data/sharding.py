@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from ufo_large.config import parse_json
 from ufo_large.config.whole import write_text_whole
 from ufo_large.data.checking import check_tasks, files_of, inspect_files
 from ufo_large.data.datasets.base import raise_findings
@@ -224,8 +225,8 @@ def _recall_shards(out: Path) -> dict[str, ShardEntry]:
     if (out / JOURNAL_FILE).is_file():
         for line in (out / JOURNAL_FILE).read_text(encoding="utf-8").splitlines():
             try:
-                entry = shard_entry(json.loads(line))
-            except (ValueError, TypeError, KeyError):  # cut off by a kill, or not written by us
+                entry = shard_entry(parse_json(line, JOURNAL_FILE, "written again"))
+            except ValueError:  # cut off by a kill, or not written by us
                 continue
             done[_name(entry)] = entry
     return done

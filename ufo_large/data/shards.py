@@ -6,7 +6,6 @@ a shard shrinks under it.)
 """
 
 import hashlib
-import json
 import math
 import os
 import time
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ufo_large.config import parse_json, without_credentials
 from ufo_large.data.errors import DataError
 from ufo_large.data.opener import Retry, default_cache, fetch_bytes, fetch_to_cache, is_remote, join_url
 from ufo_large.data.shard_index import (
@@ -63,12 +63,17 @@ class ShardSet:
         location, retry = str(location), retry or Retry()
         if not is_remote(location):
             return cls(read_dataset(location), None, retry)
-        text = fetch_bytes(join_url(location, DATASET_FILE), retry).decode("utf-8", errors="replace")
+        text = fetch_bytes(join_url(location, DATASET_FILE), retry)
         return cls(parse_dataset(text, location), cache or default_cache(), retry)
 
     @property
     def root(self) -> str:
         return self._dataset.root
+
+    @property
+    def name(self) -> str:
+        """The root as messages and logs may show it."""
+        return without_credentials(self.root)
 
     @property
     def fingerprint(self) -> str:
@@ -81,7 +86,7 @@ class ShardSet:
     def task(self, name: str) -> TaskInfo:
         """Return a task by name; ValueError lists the ones there are."""
         if name not in self._dataset.tasks:
-            raise ValueError(f"{self.root}: no task {name!r}; it has {', '.join(self._dataset.tasks)}")
+            raise ValueError(f"{self.name}: no task {name!r}; it has {', '.join(self._dataset.tasks)}")
         return self._dataset.tasks[name]
 
     def has_split(self, task: str, split: str) -> bool:
@@ -130,7 +135,8 @@ class ShardFile:
 
     @property
     def name(self) -> str:
-        return join_url(self._root, self.entry.file) if self._cache else self._path
+        """The path or URL as messages and logs may show it."""
+        return without_credentials(join_url(self._root, self.entry.file)) if self._cache else self._path
 
     def read(self, offset: int, size: int) -> bytes:
         """Return `size` bytes at `offset`; raises ShardReplaced when the file is not the one first seen."""
@@ -240,7 +246,7 @@ class SplitReader:
 
     def annotation(self, index: int) -> dict[str, Any]:
         """Return the sample's JSON as stored."""
-        return json.loads(self._member(index, "json"))
+        return parse_json(self._member(index, "json"), self.shard_of(index), "run verify_shards.py")
 
     def truth(self, index: int) -> Any:
         """Return what predictions of a labelled sample are counted against; see `Kind.truth`."""

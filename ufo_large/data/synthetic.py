@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ufo_large.config import parse_json, read_json
 from ufo_large.data.progress import progress_bar
 from ufo_large.data.scene_objects import CAR_CLASSES, CLASSES, SIGN_NAMES
 from ufo_large.data.scenes import Scene, render_close_up, render_street
@@ -40,7 +41,8 @@ def write_world(out: str | Path, seed: int = 0, sizes: WorldSizes | None = None)
     if any(sizes.depth):
         roots.append(out / "depth")
     # through JSON, so that a marker read back compares equal
-    wanted = json.loads(json.dumps({"version": VERSION, "seed": seed, "sizes": sizes.marked()}))
+    marker = json.dumps({"version": VERSION, "seed": seed, "sizes": sizes.marked()})
+    wanted = parse_json(marker, MARKER_FILE, "remove it")
     if _is_done(out, wanted):
         return roots
     (out / MARKER_FILE).write_text(json.dumps({**wanted, "done": False}), encoding="utf-8")
@@ -60,8 +62,8 @@ def _is_done(out: Path, wanted: dict) -> bool:
         if any(out.iterdir()):
             raise ValueError(f"{out}: not empty; choose a new folder for --out")
         return False
-    found = json.loads(marker.read_text(encoding="utf-8"))
-    done = found.pop("done")
+    found = read_json(marker, "choose another --out or remove the folder")
+    done = isinstance(found, dict) and found.pop("done", False)
     if found != wanted:
         raise ValueError(
             f"{out}: holds the world {found}, not {wanted}; choose another --out or remove the folder"

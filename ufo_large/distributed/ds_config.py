@@ -3,11 +3,10 @@
 DeepSpeed accepts a misspelt top-level key in silence, so every key is checked here against a list.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
-from ufo_large.config import Problems, did_you_mean
+from ufo_large.config import Problems, did_you_mean, read_json
 
 FROM_THE_RECIPE = {
     "train_batch_size": "tasks.<task>.loader.micro_batch",
@@ -86,10 +85,9 @@ def read(path: str | Path) -> dict[str, Any]:
     if not path.exists():
         known = sorted(p.name for p in path.parent.glob("*.json")) if path.parent.exists() else []
         raise ValueError(f"{path}: no such DeepSpeed config.{did_you_mean(path.name, known)}")
-    try:
-        config = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from None
+    config = read_json(path, "correct it")
+    if not isinstance(config, dict):
+        raise ValueError(f"{path}: {str(config)[:40]} is no JSON object; write one with DeepSpeed's keys")
     check(config, str(path))
     return config
 

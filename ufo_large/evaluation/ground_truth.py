@@ -52,7 +52,7 @@ def truth_of_shards(shards: ShardSet, split: str = "test") -> dict[str, GroundTr
     readers = {i.name: shards.split(i.name, split) for i in shards.tasks if shards.has_split(i.name, split)}
     truths = {name: _of_reader(reader) for name, reader in readers.items() if reader.labeled}
     if not truths:
-        raise ValueError(f"{shards.root}: no ground truth in split {split!r}; choose another with --split")
+        raise ValueError(f"{shards.name}: no ground truth in split {split!r}; choose another with --split")
     return truths
 
 

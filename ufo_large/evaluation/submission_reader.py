@@ -4,14 +4,11 @@ The first form is that of `submission`; in the second, of the contest's page, `c
 each.
 """
 
-import contextlib
-import gc
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ufo_large.config import Problems, did_you_mean
+from ufo_large.config import LARGE_BYTES, Problems, did_you_mean, read_json
 from ufo_large.evaluation.ground_truth import GroundTruth
 from ufo_large.kinds import kind_of
 from ufo_large.kinds.answers import Repeated
@@ -38,29 +35,16 @@ def read_submission(file: str | Path, truths: Mapping[str, GroundTruth]) -> dict
 
 def _load(file: Path) -> dict[str, Any]:
     try:
-        with _no_garbage_collection():
-            raw = json.loads(file.read_bytes(), object_pairs_hook=_object)
+        raw = read_json(file, "write it again", finite=False, pairs=_object, limit=LARGE_BYTES)
     except FileNotFoundError:
         raise ValueError(f"submission {file}: no such file; eval/run_all.py --workdir writes one") from None
     except (ValueError, OSError) as error:
-        raise ValueError(f"submission {file}: cannot be read as JSON ({error}); write it again") from None
+        raise ValueError(f"submission: {error}") from None
     if not isinstance(raw, dict):
         raise ValueError(f"submission {file}: a JSON {type(raw).__name__}; write an object with a key a task")
     if isinstance(raw, Repeated):
         raise ValueError(f"submission {file}: the key(s) {raw.keys_twice} stand twice; keep one of each")
     return raw
-
-
-@contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Millions of new lists that all stay make the collector look at them again and again: 3 times slower."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -18,8 +18,9 @@ def titles(results: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def results_table(result: Mapping[str, Any]) -> Table:
-    """Return the metrics in percent, with the trivial baselines beside them where `result` has them."""
-    table = Table(title=f"protocol {result['protocol']}")
+    """Return the metrics in percent, with the trivial baselines and the inputs where `result` has them."""
+    inputs = "; ".join(f"{task} {told}" for task, told in result.get("inputs", {}).items())
+    table = Table(title=f"protocol {result['protocol']}", caption=inputs or None)
     table.add_column("metric")
     table.add_column("value", justify="right")
     baselines = result.get("baselines", {})

@@ -7,7 +7,7 @@ Legend: B images, H W height and width.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ufo_large.kinds.base import Column, Headline, Kind, Stored, StoredPicture
 from ufo_large.kinds.cards import Card, PredictionExample
 from ufo_large.kinds.masks import padded, pasted, window_of_map
 from ufo_large.kinds.protocols import Protocol
+from ufo_large.media.decode import decode_png
 from ufo_large.media.drawing import draw_depth, fit
 from ufo_large.media.pictures import FileFacts, Look, mask_facts, mask_values
 from ufo_large.metrics import DepthError
@@ -83,7 +84,10 @@ class DepthFile:
 
 
 class Depth(Kind):
-    """Truth of a user's image: a `DepthFile`; of a stored one, and said: metres [H, W], 0 = missing."""
+    """Truth of a user's image: a `DepthFile`; of a stored one, and said: metres [H, W], 0 = missing.
+
+    An image shown larger looks nearer, so views have one scale.
+    """
 
     name = "depth"
     headline = Headline(name="delta1", title="delta < 1.25", label="pixels within a factor of 1.25")
@@ -91,6 +95,8 @@ class Depth(Kind):
     input_size = (504, 1022)
     target_suffix = "depth.png"
     has_tiles = True
+    fusions = ("mean",)
+    any_scale = False
     empty = "no pixel of the true depth maps is measured; check them"
 
     def files(self, truth: DepthFile) -> list[tuple[Path, Look]]:
@@ -163,6 +169,14 @@ class Depth(Kind):
             sample=source, depth_HW=pasted(source, [(p.sample, p.depth_HW) for p in parts])
         )
 
+    def mirrored(self, prediction: DepthPrediction) -> DepthPrediction:
+        return replace(prediction, depth_HW=prediction.depth_HW.flip(-1))
+
+    def fused(self, views: Sequence[DepthPrediction], fusion: str) -> DepthPrediction:
+        """The mean of log depth, in which an error of 10 % weighs the same near and far."""
+        logs = torch.stack([view.depth_HW.log() for view in views])
+        return replace(views[0], depth_HW=logs.mean(0).exp())
+
     def metric(self, info: TaskInfo, protocol: Protocol) -> DepthError:
         return DepthError()
 
@@ -196,7 +210,7 @@ class Depth(Kind):
 
 def decode_depth(data: bytes) -> np.ndarray:
     """Return a stored depth map, uint16 [H, W]; raises BadSample when `data` is none."""
-    depth = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    depth = decode_png(data, "depth map")
     if depth is None or depth.ndim != 2 or depth.dtype != np.uint16:
         raise BadSample("unreadable depth map, wanted a PNG of one 16-bit channel")
     return depth

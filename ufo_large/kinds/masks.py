@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
+from ufo_large.media.decode import require_size
 from ufo_large.structures import IGNORE_INDEX, BadSample, RawSample, SampleInfo, Window
 
 INVALID = -1
@@ -83,10 +84,8 @@ def window_of_map(
     """
     if raw.target is None:
         raise BadSample(f"a labeled sample without {what}")
+    require_size(raw.target, (raw.sample.height, raw.sample.width), what)
     map_HW = decode(raw.target)
-    if map_HW.shape != (raw.sample.height, raw.sample.width):
-        size = f"{raw.sample.height}x{raw.sample.width}"
-        raise BadSample(f"{what} is {map_HW.shape[0]}x{map_HW.shape[1]}, its image {size}")
     part = window.cut(map_HW)
     if part.shape != window.out:
         part = cv2.resize(part, window.out[::-1], interpolation=cv2.INTER_NEAREST_EXACT)

@@ -5,49 +5,69 @@ resize would average away. EXIF orientation is ignored, because boxes and masks 
 pixels.
 """
 
-import io
-
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image
 
 from ufo_large.media.jpeg import cut, read_frame
+from ufo_large.media.opening import JPEG_MAGIC, open_picture, stated_size
 from ufo_large.media.pictures import in_8_bits
 from ufo_large.structures import BadSample
 
-JPEG_MAGIC = b"\xff\xd8"
 PNG_MAGIC = b"\x89PNG"
 PNG_COLOUR_TYPE, PNG_GRAY = 25, 0
+Size = tuple[int, int]
 
 
-def decode_image(data: bytes, shrink: int = 1, scratch: np.ndarray | None = None) -> np.ndarray:
+def require_size(data: bytes, size: Size | None, what: str) -> None:
+    """Raise BadSample, before anything is decoded, where the header states too much, or not the index's size.
+
+    `size` is (height, width), None where only the limit of `stated_size` is known.
+    """
+    try:
+        height, width = stated_size(data)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise BadSample(f"unreadable {what}: {error}") from None
+    if size not in (None, (height, width)):
+        raise BadSample(f"{what} is {height}x{width}, the index says {size[0]}x{size[1]}")
+
+
+def decode_image(
+    data: bytes, shrink: int = 1, scratch: np.ndarray | None = None, size: Size | None = None
+) -> np.ndarray:
     """Return RGB, uint8 [H, W, 3]; a JPEG is decoded at 1/shrink (1, 2, 4, 8) of its size, rounded up.
 
     The caller sees from the shape whether the shrink was done: other formats are returned whole. A JPEG that
     fits into `scratch` (uint8 [bytes]) is decoded there, so the result lasts until the next use of it; memory
-    that is there already is a tenth faster than new. Raises BadSample for what no decoder reads whole.
+    that is there already is a tenth faster than new. Raises BadSample for what no decoder reads whole, and as
+    `require_size` does.
     """
+    require_size(data, size, "image")
     if data[:2] == JPEG_MAGIC:
         try:
             return _decode_jpeg(data, shrink, scratch)
         except ValueError:
             pass
     try:
-        return np.array(in_8_bits(Image.open(io.BytesIO(data))).convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return np.array(in_8_bits(open_picture(data)).convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:
         raise BadSample(f"unreadable image: {error}") from None
 
 
 def decode_part(
-    data: bytes, part: tuple[int, int, int, int], shrink: int = 1, scratch: np.ndarray | None = None
-) -> tuple[np.ndarray, tuple[int, int], tuple[int, int] | None]:
+    data: bytes,
+    part: tuple[int, int, int, int],
+    shrink: int = 1,
+    scratch: np.ndarray | None = None,
+    size: Size | None = None,
+) -> tuple[np.ndarray, Size, Size | None]:
     """Return RGB that holds `part` (top, left, height, width), and (top, left) of what was decoded.
 
     All in pixels of the whole image. Last is the whole image's (height, width), None where all of it was
     decoded; a JPEG with restart markers is decoded only where its intervals meet `part`. Else as
     `decode_image`.
     """
+    require_size(data, size, "image")
     frame = read_frame(data) if data[:2] == JPEG_MAGIC else None
     piece = cut(data, frame, *part) if frame else None
     if frame and piece:
@@ -85,13 +105,22 @@ def shrink_for(factor: float) -> int:
     return next((s for s in (8, 4, 2) if factor * s <= 1.0), 1)
 
 
-def decode_labels(data: bytes) -> np.ndarray:
-    """Return the label of every pixel, uint8 [H, W]; raises BadSample when `data` is no mask."""
+def decode_png(data: bytes, what: str) -> np.ndarray | None:
+    """Return a PNG's values as they are stored, None for damaged ones; BadSample as `require_size`."""
+    if data[:4] != PNG_MAGIC:
+        return None
+    require_size(data, None, what)
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+
+
+def decode_labels(data: bytes, size: Size | None = None) -> np.ndarray:
+    """Return the label of every pixel, uint8 [H, W]; BadSample where `data` is no mask of that size."""
+    require_size(data, size, "mask")
     if data[:4] == PNG_MAGIC and data[PNG_COLOUR_TYPE] == PNG_GRAY:
-        mask = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        mask = decode_png(data, "mask")
     else:
         try:
-            mask = np.array(Image.open(io.BytesIO(data)))
+            mask = np.array(open_picture(data))
         except (OSError, ValueError, SyntaxError) as error:
             raise BadSample(f"unreadable mask: {error}") from None
     if mask is None:

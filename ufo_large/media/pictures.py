@@ -1,7 +1,6 @@
 """Look into a picture or mask file once: is it whole, how large, what does it hold."""
 
 import hashlib
-import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,8 @@ import cv2
 import numpy as np
 import simplejpeg
 from PIL import ExifTags, Image, UnidentifiedImageError
+
+from ufo_large.media.opening import open_picture, stated_size
 
 HASH_SIDE = 8
 LOOK_SIDE = 16
@@ -50,7 +51,7 @@ def inspect_file(path: Path, look: Look) -> FileFacts:
     """Read one file in full and look into it; never raises for what is in it."""
     try:
         return look(path.read_bytes())
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError) as error:
         return FileFacts(error=_reason(error))
 
 
@@ -68,6 +69,7 @@ def _reason(error: Exception) -> str:
 def picture_facts(data: bytes) -> FileFacts:
     if not data:
         raise ValueError("empty file")
+    stated_size(data)  # refuses too many pixels
     if data[:2] == b"\xff\xd8":
         kind, height, width, gray = _decode_jpeg_small(data)
     else:
@@ -100,7 +102,7 @@ def _decode_jpeg_small(data: bytes) -> tuple[str, int, int, np.ndarray]:
 
 
 def _decode_other(data: bytes) -> tuple[str, int, int, np.ndarray]:
-    with Image.open(io.BytesIO(data)) as image:
+    with open_picture(data) as image:
         kind = (image.format or "").lower()
         image.load()
         if kind == "png" and image.mode.startswith("I"):
@@ -126,7 +128,7 @@ def _is_turned(data: bytes) -> bool:
     if not any(mark in data[:EXIF_BYTES] for mark in EXIF_MARKS):
         return False
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_picture(data) as image:
             return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
     except Exception:  # PIL raises anything on a damaged EXIF block, which no one else reads
         return False
@@ -171,7 +173,7 @@ def mask_values(data: bytes, colored: bool = False) -> np.ndarray:
     Grey values may stand in three equal channels. Raises ValueError where they differ and `colored` is False,
     and what PIL raises for what is no picture.
     """
-    with Image.open(io.BytesIO(data)) as image:
+    with open_picture(data) as image:
         image.load()
         if not colored and (image.mode in ("L", "P", "1") or image.mode.startswith("I")):
             values = np.asarray(image)
@@ -191,9 +193,10 @@ def is_plain_mask(data: bytes) -> bool:
 
 def decode_rgb(data: bytes) -> np.ndarray:
     """Decode a whole picture to uint8 RGB [H, W, 3], without turning it by its EXIF tag."""
+    stated_size(data)  # refuses too many pixels
     if data[:2] == b"\xff\xd8" and simplejpeg.decode_jpeg_header(data)[2] not in ("CMYK", "YCCK"):
         return simplejpeg.decode_jpeg(data, "RGB", strict=False)
-    with Image.open(io.BytesIO(data)) as image:
+    with open_picture(data) as image:
         return np.asarray(in_8_bits(image).convert("RGB"))
 
 

@@ -4,7 +4,6 @@ Covers ViT, the vision towers of CLIP and SigLIP, DINOv2 (with registers too) an
 loader converts, as registers or position embeddings of another grid, is left to it.
 """
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
@@ -15,6 +14,8 @@ import torch
 from timm.layers import QuickGELU
 from timm.models.eva import Eva
 from torch import Tensor, nn
+
+from ufo_large.config import read_json
 
 _PREFIX = re.compile(r"^(?:(?:vision_model|vit|dinov2|dinov2_with_registers|dinov3_vit|model)\.)+")
 _DROPPED = re.compile(
@@ -156,7 +157,7 @@ def check_card(path: Path, vit: nn.Module) -> None:
 
     ValueError for another number of attention heads, or quick GELU on one side only.
     """
-    if not path.is_file() or "model_type" not in json.loads(path.read_text(encoding="utf-8")):
+    if not path.is_file() or "model_type" not in read_json(path, "copy it again"):
         return
     from transformers import AutoConfig
 

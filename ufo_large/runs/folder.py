@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ufo_large.config import apply_overrides, from_dict, loaded_plugins, read_json, to_dict, write_json
+from ufo_large.config import (
+    apply_overrides,
+    from_dict,
+    loaded_plugins,
+    read_json,
+    to_dict,
+    without_credentials,
+    write_json,
+)
 from ufo_large.data.loader import LoaderConfig
 from ufo_large.data.shards import ShardSet
 from ufo_large.kinds import require_kind
@@ -61,7 +69,7 @@ class RunFolder:
             "plugins": list(loaded_plugins()),
             "config": to_dict(config),
             "tasks": [dataclasses.asdict(t) for t in tasks],
-            "data": {"path": data, "fingerprint": fingerprint},
+            "data": {"path": without_credentials(data), "fingerprint": fingerprint},
             "deepspeed": ds,
         }
         write_json(self.config_file, body)
@@ -97,7 +105,8 @@ class RunFolder:
                 require_kind(info)
         except ValueError as error:
             raise ValueError(f"{self.config_file}: {error}{wanted}") from None
-        return SavedRun(config, tasks, body["data"]["fingerprint"], body["data"]["path"])
+        data = body["data"]
+        return SavedRun(config, tasks, data["fingerprint"], without_credentials(data["path"]))
 
     def read_tasks(self) -> tuple[TaskInfo, ...]:
         """Read only the run's tasks, which are the same whatever recipe it had."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ufo_large.config import without_credentials
 from ufo_large.models.multitask import MultitaskModel
 from ufo_large.runs.folder import SavedRun
 from ufo_large.tracking import read_environments
@@ -40,7 +41,7 @@ def card_of(
     `checkpoint`: its name, where the weights are not the run's final ones, of which the metrics are.
     """
     tasks = ", ".join(info.name for info in saved.tasks)
-    lines = [*_front_matter(saved, license), "", f"# {name}", ""]
+    lines = [*_front_matter(saved, license), "", f"# {_cell(name)}", ""]
     lines += [f"One vision transformer for {tasks}, trained with UFO-Large.", "", *_usage(saved), ""]
     lines += ["## Tasks", "", *_tasks(saved), ""]
     if not checkpoint and (results := read_results(folder)):
@@ -79,27 +80,34 @@ def _tasks(saved: SavedRun) -> Iterator[str]:
 
 
 def _results(results: Results) -> Iterator[str]:
-    yield f"On the split `{results.split}` of the run's data, protocol `{results.protocol}`:"
+    yield f"On the split {_code(results.split)} of the run's data, protocol {_code(results.protocol)}:"
     yield from ("", "| metric | value | what needs no training |", "|---|---|---|")
     for row in results.headline:
-        beside = "; ".join(f"{name} {value:.4f}" for name, value in row.baselines)
-        yield f"| {row.label} | {row.value:.4f} | {beside} |"
+        beside = "; ".join(f"{_cell(name)} {value:.4f}" for name, value in row.baselines)
+        yield f"| {_cell(row.label)} | {row.value:.4f} | {beside} |"
 
 
 def _training(model: MultitaskModel, saved: SavedRun, folder: Path, checkpoint: str) -> Iterator[str]:
     config = saved.config
     count = sum(parameter.numel() for parameter in model.parameters())
-    yield f"- recipe `{config.name}`, {config.steps} steps, seed {config.seed}"
+    yield f"- recipe {_code(config.name)}, {config.steps} steps, seed {config.seed}"
     if checkpoint:
-        yield f"- not the final weights: those of `{checkpoint}`"
-    yield f"- trunk `{config.model.trunk.name}`, {count / 1e6:.1f} million parameters in all"
+        yield f"- not the final weights: those of {_code(checkpoint)}"
+    yield f"- trunk {_code(config.model.trunk.name)}, {count / 1e6:.1f} million parameters in all"
     yield f"- data: fingerprint `{saved.fingerprint[:16]}`"
     for run in read_environments(folder)[-1:]:
-        yield f"- command: `{run['command']}`"
-        versions = f"torch {run['versions']['torch']}, commit {run['commit']['hash']}"
+        yield f"- command: {_code(without_credentials(run['command']))}"
+        versions = f"torch {_cell(str(run['versions']['torch']))}, commit {_cell(str(run['commit']['hash']))}"
         yield f"- {run['world_size']} rank(s), {versions}"
 
 
+def _code(text: str) -> str:
+    """Quote text as Markdown's code, which no backtick or line break in it can end."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    pad = " " if len(fence) > 1 else ""
+    return f"{fence}{pad}{' '.join(text.split())}{pad}{fence}"
+
+
 def _cell(name: str) -> str:
-    """Keep a class name from breaking the table."""
+    """Keep a name from breaking the table, and from being read as HTML or Markdown."""
     return re.sub(r"([|\\`*_<\[])", r"\\\1", " ".join(name.split()))

@@ -37,8 +37,17 @@ class TaskInfo:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "TaskInfo":
-        """Build what `dataclasses.asdict` wrote. Raises KeyError or TypeError where something is missing."""
+        """Build what `dataclasses.asdict` wrote.
+
+        Raises KeyError or TypeError where something is missing, ValueError where it is of another type.
+        """
         names, ids = value["class_names"], value["class_ids"]
+        if not all(isinstance(value[key], str) for key in ("name", "kind")):
+            raise ValueError(f"a task's name {value['name']!r} and kind {value['kind']!r} must be text")
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"task {value['name']!r}: class_names must be a list of texts")
+        if not isinstance(ids, list | tuple) or not all(type(number) is int for number in ids):
+            raise ValueError(f"task {value['name']!r}: class_ids must be a list of whole numbers")
         return cls(name=value["name"], kind=value["kind"], class_names=tuple(names), class_ids=tuple(ids))
 
     @property

@@ -1,7 +1,6 @@
 """Build the wandb workspace of a run: the same sections and charts as the report, live and over many runs."""
 
 import importlib
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,7 @@ def keys_of_run(workdir: Path) -> list[str]:
 
 def specification(workspace: Any) -> dict[str, Any]:
     """Return the workspace as the JSON that wandb stores for it."""
-    return json.loads(workspace._to_model().model_dump_json(by_alias=True, exclude_none=True))
+    return workspace._to_model().model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 def _line_plot(reports: Any, panel: Panel) -> Any:

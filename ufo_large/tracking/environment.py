@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 import ufo_large
-from ufo_large.config import read_json, write_json
+from ufo_large.config import read_json, without_credentials, write_json
 
 FILE_NAME = "environment.json"
 PACKAGES = (
@@ -43,7 +43,7 @@ def describe_environment() -> dict[str, Any]:
     """
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+        "command": shlex.join([Path(sys.executable).name, *map(without_credentials, sys.argv)]),
         "world_size": int(os.environ.get("WORLD_SIZE", "1")),
         "commit": describe_commit(Path(ufo_large.__file__).resolve().parent),
         "versions": describe_versions(),

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ufo_large.config import read_json, write_json
+from ufo_large.config import Unreadable, read_json, write_json
 from ufo_large.kinds import Card, PredictionExample, kind_of
 
 FOLDER = "examples"
@@ -39,8 +39,12 @@ def read_examples(workdir: Path) -> list[Card]:
     path = Path(workdir) / FOLDER / CARDS_FILE
     if not path.exists():
         return []
-    cards = read_json(path, "score the run again with eval/run_all.py, which draws them anew")
-    return [Card(**card) for card in cards]
+    remedy = "score the run again with eval/run_all.py, which draws them anew"
+    cards = read_json(path, remedy, finite=False)
+    try:
+        return [Card(**card) for card in cards]
+    except (TypeError, ValueError) as error:
+        raise Unreadable(path, f"not the cards of examples ({error})", remedy) from None
 
 
 def draw_examples(

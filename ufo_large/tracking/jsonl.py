@@ -2,10 +2,12 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from ufo_large.config import parse_json
 from ufo_large.config.whole import write_text_whole
 
 FILE_NAME = "metrics.jsonl"
@@ -51,6 +53,17 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     return [by_step[step] for step in sorted(by_step)]
 
 
+def training_seconds(entries: Sequence[Mapping[str, float]]) -> float | None:
+    """Return the seconds of all steps, None where none was timed.
+
+    A logged step stands for those since the logged one before it.
+    """
+    timed = [(e["step"], e["train/step_seconds"]) for e in entries if "train/step_seconds" in e]
+    gaps = [now - then for then, now in pairwise([0, *(step for step, _ in timed)])]
+    known = [gap * s for gap, (_, s) in zip(gaps, timed, strict=True) if math.isfinite(s)]
+    return sum(known) if timed else None
+
+
 def drop_lines_after(path: Path, step: int) -> None:
     """Rewrite the file without the lines beyond `step` and without a torn end; a missing file stays so.
 
@@ -72,7 +85,7 @@ def _parse_lines(path: Path) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            entry = json.loads(line)
+            entry = parse_json(line, path, "delete that line")
             int(entry["step"])
         except (ValueError, KeyError, TypeError):
             if number == len(lines):

@@ -4,7 +4,6 @@ import base64
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from ufo_large.tracking.environment import FILE_NAME as ENVIRONMENT_FILE
 from ufo_large.tracking.environment import read_environments
 from ufo_large.tracking.examples import CARDS_FILE, FOLDER, read_examples, save_examples
 from ufo_large.tracking.jsonl import FILE_NAME as METRICS_LOG
-from ufo_large.tracking.jsonl import read_metrics
+from ufo_large.tracking.jsonl import read_metrics, training_seconds
 from ufo_large.tracking.panels import Panel, sections
 from ufo_large.tracking.results import FILE_NAME as METRICS_FILE
 from ufo_large.tracking.results import read_results
@@ -119,10 +118,7 @@ def _facts(entries: Sequence[Mapping[str, float]], curves: Mapping[str, Curve]) 
     if not entries:
         return []
     facts = [("steps", f"{int(entries[-1]['step']):,}".replace(",", " "))]
-    timed = [(e["step"], e["train/step_seconds"]) for e in entries if "train/step_seconds" in e]
-    if timed:  # a logged step stands for those since the one before
-        gaps = [now - then for then, now in pairwise([0, *(step for step, _ in timed)])]
-        seconds = sum(gap * s for gap, (_, s) in zip(gaps, timed, strict=True) if math.isfinite(s))
+    if (seconds := training_seconds(entries)) is not None:
         facts.append(("training time", format_duration(seconds)))
     if "train/images_per_second" in curves:
         facts.append(("images/s", short_number(curves["train/images_per_second"].last)))

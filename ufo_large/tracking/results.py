@@ -46,7 +46,10 @@ class ClassTable:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What `metrics.json` says; `other` holds the remaining numbers by their path."""
+    """What `metrics.json` says; `other` holds the remaining numbers by their path.
+
+    `inputs`: (task, how its images were shown to the network).
+    """
 
     protocol: str
     split: str
@@ -54,6 +57,7 @@ class Results:
     headline: tuple[MetricRow, ...]
     classes: tuple[ClassTable, ...]
     other: tuple[tuple[str, float], ...]
+    inputs: tuple[tuple[str, str], ...] = ()
 
 
 def read_results(workdir: Path) -> Results | None:
@@ -96,7 +100,8 @@ def parse_results(content: Mapping[str, Any]) -> Results:
     protocol = content.get("protocol", "")
     score = numbers.get("score")
     split = str(content.get("split", ""))
-    return Results(str(protocol), split, score, tuple(headline), tuple(tables), tuple(other))
+    inputs = tuple((str(task), str(told)) for task, told in (content.get("inputs") or {}).items())
+    return Results(str(protocol), split, score, tuple(headline), tuple(tables), tuple(other), inputs)
 
 
 def _rows_of_tasks(metric: str, headline: Headline, tasks: Mapping[str, Any]) -> list[MetricRow]:

@@ -1,16 +1,18 @@
 """Send a run to Weights & Biases; wandb is imported only when a run asks for it."""
 
+import contextlib
 import importlib
 import secrets
+import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from ufo_large.config import read_json, write_json
+from ufo_large.config import read_json, without_credentials, write_json
 from ufo_large.structures import IGNORE_INDEX
 
 Mode = Literal["offline", "online"]
@@ -46,16 +48,17 @@ class WandbRun:
         workdir = Path(workdir).resolve()
         workdir.mkdir(parents=True, exist_ok=True)
         run_id = _run_id(workdir, resume)
-        self._run = self._wandb.init(
-            project=project,
-            name=workdir.name,
-            id=run_id,
-            dir=str(workdir),
-            mode=mode,
-            config=dict(config),
-            resume="allow" if resume and mode == "online" else None,
-            settings=self._wandb.Settings(silent=mode == "offline", console="off"),
-        )
+        with _arguments_without_credentials():
+            self._run = self._wandb.init(
+                project=project,
+                name=workdir.name,
+                id=run_id,
+                dir=str(workdir),
+                mode=mode,
+                config=dict(config),
+                resume="allow" if resume and mode == "online" else None,
+                settings=self._wandb.Settings(silent=mode == "offline", console="off"),
+            )
         self._is_gone = False
         self.id = run_id
 
@@ -126,3 +129,14 @@ def _run_id(workdir: Path, resume: bool) -> str:
     run_id = secrets.token_hex(4)
     write_json(path, {"id": run_id})
     return run_id
+
+
+@contextlib.contextmanager
+def _arguments_without_credentials() -> Iterator[None]:
+    """wandb sends the words of the command, among them the address of the shards."""
+    before = sys.argv
+    sys.argv = [*map(without_credentials, before)]
+    try:
+        yield
+    finally:
+        sys.argv = before

@@ -55,5 +55,5 @@ class Best:
 def _read(folder: Path, resumed: int) -> tuple[int, float | None]:
     if not (folder / FILE).is_file():
         return 0, None
-    held = read_json(folder / FILE, f"remove {folder}")
+    held = read_json(folder / FILE, f"remove {folder}", finite=False)
     return (held["step"], held["score"]) if held["step"] <= resumed else (0, None)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from ufo_large.config import loaded_plugins
+from ufo_large.config import loaded_plugins, without_credentials
 from ufo_large.data.shards import SplitReader
 from ufo_large.distributed import comm
 from ufo_large.distributed.checkpoint import finished_steps
@@ -79,10 +79,13 @@ def places_of(folder: RunFolder) -> list[tuple[str, Path]]:
 
 
 def next_commands(folder: RunFolder, data: str, tasks: Sequence[TaskInfo]) -> list[list[str]]:
-    """Return what to type after a run: score it, look at it, use it, take its first task along."""
+    """Return what to type after a run: score it, look at it, use it, take its first task along.
+
+    An address of shards lacks its credentials, which are not written down.
+    """
     run, plugins = ["--workdir", str(folder.root)], plugin_words()
     return [
-        ["python", "eval/run_all.py", *run, "--data", data, *plugins],
+        ["python", "eval/run_all.py", *run, "--data", without_credentials(data), *plugins],
         ["python", "eval/report.py", *run, *plugins],
         ["python", "launchers/predict.py", *run, "PICTURE", *plugins],
         ["python", "launchers/export.py", *run, "--task", tasks[0].name, "--to", "timm", *plugins],

@@ -26,16 +26,16 @@ os.register_at_fork(after_in_child=_let_go_in_child)
 
 
 @contextlib.contextmanager
-def training_alone(folder: Path) -> Iterator[None]:
-    """Hold the folder, which is made where it is missing, while the body runs.
+def training_alone(folder: Path, option: str = "--workdir") -> Iterator[None]:
+    """Hold the folder that `option` names, which is made where it is missing, while the body runs.
 
     Raises ValueError that names the holder where another process has it. The lock is the kernel's, on
     `run.lock`: a killed process leaves the file, never the lock. The file goes when the body ends, and so
     does a folder that was made here and in which nothing was written.
     """
-    require_writable(folder, "--workdir")
+    require_writable(folder, option)
     made, path = not folder.exists(), folder / FILE_NAME
-    file = _acquire(folder)
+    file = _acquire(folder, option)
     _held.add(file)
     try:
         yield
@@ -48,12 +48,12 @@ def training_alone(folder: Path) -> Iterator[None]:
         file.close()
 
 
-def _acquire(folder: Path) -> IO[str]:
+def _acquire(folder: Path, option: str) -> IO[str]:
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / FILE_NAME).open("a+", encoding="utf-8")
         try:
-            _lock(file, folder)
+            _lock(file, folder, option)
             if _is_same(folder / FILE_NAME, file):  # else its holder took it away while we opened it
                 file.truncate(0)
                 since = datetime.now(UTC).isoformat(timespec="seconds")
@@ -65,7 +65,7 @@ def _acquire(folder: Path) -> IO[str]:
         file.close()
 
 
-def _lock(file: IO[str], folder: Path) -> None:
+def _lock(file: IO[str], folder: Path, option: str) -> None:
     try:  # not lockf, whose lock goes when anything in this process opens the file and closes it
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -73,11 +73,11 @@ def _lock(file: IO[str], folder: Path) -> None:
         holder = file.read().strip() or "which has just begun"
         raise ValueError(
             f"{folder}: another run trains here ({holder}); wait for its end, stop it, or give another "
-            "--workdir"
+            f"{option}"
         ) from None
     except OSError as error:
         warnings.warn(
-            f"{file.name}: this disk locks no files ({error}); let no other run have this --workdir",
+            f"{file.name}: this disk locks no files ({error}); let no other run have this {option}",
             stacklevel=2,
         )
 

@@ -10,7 +10,7 @@ from torchvision import tv_tensors
 from ufo_large.data.transforms.base import View
 from ufo_large.kinds import kind_of
 from ufo_large.media.decode import decode_part, shrink_for
-from ufo_large.structures import BadSample, RawSample, TaskInfo, Window
+from ufo_large.structures import RawSample, TaskInfo, Window
 
 SCRATCH_BYTES = 16 << 20
 MOST_SKIPPED, MOST_AVERAGED = 2, 4
@@ -57,13 +57,9 @@ def _load_image(raw: RawSample, window: Window, shrink: int) -> tv_tensors.Image
     """Decode, crop and resize."""
     full = (raw.sample.height, raw.sample.width)
     wanted = (window.top, window.left, window.height, window.width)
-    pixels, (top, left), stated = decode_part(raw.image, wanted, shrink, _scratch())
+    pixels, (top, left), stated = decode_part(raw.image, wanted, shrink, _scratch(), full)
     if stated is None and pixels.shape[:2] == full:
         shrink = 1
-    elif stated is None and pixels.shape[:2] != (-(-full[0] // shrink), -(-full[1] // shrink)):
-        stated = pixels.shape[:2]
-    if stated not in (None, full):
-        raise BadSample(f"image is {stated[0]}x{stated[1]}, the index says {full[0]}x{full[1]}")
     bottom, right = -(-(window.top + window.height) // shrink), -(-(window.left + window.width) // shrink)
     top, left = top // shrink, left // shrink
     part = pixels[window.top // shrink - top : bottom - top, window.left // shrink - left : right - left]
