@@ -138,15 +138,6 @@ def test_metadata_that_says_no_label_is_refused(content, tmp_path):
         read(tmp_path)
 
 
-def test_parquet_is_refused_with_the_remedy(tmp_path):
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data/train-00000-of-00001.parquet").write_bytes(b"PAR1")
-    with pytest.raises(
-        ValueError, match=r"train-.*\.parquet: Parquet is not read; save its pictures as files"
-    ):
-        read(tmp_path)
-
-
 def test_a_file_in_the_root_leaves_the_split_to_the_folders_of_each_picture(tmp_path):
     pictures(tmp_path / "images/train", "a.png", "test_b.png")
     pictures(tmp_path / "images/test", "c.png")

@@ -105,6 +105,21 @@ def test_masks_of_colours_with_a_palette(file, folder, tmp_path):
     assert stored_row(dataset) == [0, 255, 1]  # void is ignored
 
 
+def test_a_palette_in_a_table(tmp_path):
+    """class_dict.csv, as many data sets of colour masks have it."""
+    root = masks_of(tmp_path / "set", *COLORS.values(), COLORS["sky"])
+    lines = [f"{name}, {r}, {g}, {b}\n" for name, (r, g, b) in COLORS.items()]
+    (root / "class_dict.csv").write_text("name,r,g,b\n" + "".join(lines))
+    dataset = check_dataset([root], tmp_path / "out")
+    assert dataset.tasks["seg"].class_names == ("road", "sky") and stored_row(dataset) == [0, 255, 1]
+    (root / "class_dict.csv").write_text("name,r,g,b\n" + lines[0] + "sky,70,130\n")
+    told = "\n".join(f.message for f in diagnose([root]).errors)
+    assert "class_dict.csv:3: cannot read 'sky,70,130'" in told
+    (root / "class_dict.csv").write_text("name,red,green,blue\nroad,1,2,3\n")
+    told = "\n".join(f.message for f in diagnose([root]).errors)
+    assert "class_dict.csv: no column r, g, b; its first line must name r, g, b, name" in told
+
+
 def test_a_colour_that_the_palette_lacks_is_named(tmp_path):
     root = masks_of(tmp_path, *COLORS.values(), (1, 2, 3))
     (root / "classes.txt").write_text("128 64 128 road\n0 0 0 void\n70 130 sky\n")

@@ -90,6 +90,45 @@ def test_bdd100k_boxes(name, tmp_path):
     assert [e.truth for e in task.splits["test"]] == [None]
 
 
+def test_bdd100k_classes_that_are_not_scored_are_crowds_of_those_that_are(tmp_path):
+    """The pairs of ignore_mapping in BDD100K's det.toml."""
+    name = "labels/det_20/det_{}.json"
+    root = bdd100k(tmp_path, name)
+    pairs = {"other person": "pedestrian", "other vehicle": "car", "trailer": "truck"}
+    rows = [bdd_box(category, 1, 2, 3, 4) for category in pairs]
+    rows.append(bdd_box("rider", 1, 2, 3, 4) | {"attributes": {"crowd": True, "occluded": False}})
+    rows.append(bdd_box("rider", 1, 2, 3, 4) | {"attributes": {"crowd": False}})
+    write(root / name.format("val"), [{"name": "c.jpg", "labels": rows}])
+    task, told = read(root)
+    assert told == "" and task.info.class_names == ("car", "pedestrian", "rider", "truck")
+    (picture,) = task.splits["val"]
+    found = [(task.info.class_names[box.label], box.crowd) for box in picture.truth]
+    assert found == [*((name, True) for name in pairs.values()), ("rider", True), ("rider", False)]
+
+
+def test_bdd100k_lists_nearly_all_pictures(tmp_path):
+    name = "labels/det_20/det_{}.json"
+    root = bdd100k(tmp_path, name)
+    for i in range(400):
+        (root / f"images/100k/val/{i}.jpg").touch()
+    rows = [{"name": f"{i}.jpg"} for i in range(399)]
+    write(root / name.format("val"), rows)
+    task, told = read(root)  # 399.jpg and c.jpg are in no list
+    assert told == "" and len(task.splits["val"]) == 399
+    write(root / name.format("val"), rows[:-1])
+    task, told = read(root)
+    assert len(told.splitlines()) == 3 and "398.jpg: not in det_val.json" in told
+
+
+def test_bdd100k_with_a_file_per_picture_is_refused_with_the_remedy(tmp_path):
+    pictures(tmp_path / "images/100k/train", "a.jpg")
+    write(tmp_path / "labels/100k/train/a.json", {"name": "a", "frames": []})
+    with pytest.raises(
+        ValueError, match=r"labels/100k: BDD100K's first labels.*; take its Detection 2020 Labels"
+    ):
+        read(tmp_path)
+
+
 def test_bdd100k_defects_are_reported(tmp_path):
     name = "labels/det_20/det_{}.json"
     root = bdd100k(tmp_path, name)

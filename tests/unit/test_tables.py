@@ -111,12 +111,36 @@ def test_numbers_that_name_pictures_and_classes(tmp_path):
     assert labels(read(tmp_path)[0]) == {"images/3.jpg": "1", "images/2.jpg": "2", "images/1.jpg": "1"}
 
 
+def test_one_column_of_0_and_1_per_class(tmp_path):
+    """As in Plant Pathology (0, 1) and ISIC (0.0, 1.0)."""
+    pictures(tmp_path / "images", "a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    write(tmp_path / "train.csv", "image,healthy,rust,scab", "a,0,0,1", "b,1,0,0", "c,0,1,0")
+    write(tmp_path / "test.csv", "image", "d")
+    check_dataset([tmp_path], tmp_path.parent / "out_one_hot")
+    task, told = read(tmp_path)
+    assert told == "" and task.info.class_names == ("healthy", "rust", "scab")
+    assert labels(task) == {"images/a.jpg": "scab", "images/b.jpg": "healthy", "images/c.jpg": "rust"}
+    assert labels(task, "test") == {"images/d.jpg": None}
+    write(tmp_path / "train.csv", "image,split,NV,MEL", "a,train,0.0,1.0", "b,train,1.0,0.0", "c,val,1.0,0.0")
+    assert labels(read(tmp_path)[0], "val") == {"images/c.jpg": "NV"}
+
+
+def test_a_column_named_label_wins_over_columns_of_0_and_1(tmp_path):
+    pictures(tmp_path / "images", "a.jpg", "b.jpg")
+    write(tmp_path / "train.csv", "image,male,female,label", "a,0,1,x", "b,1,0,y")
+    assert labels(read(tmp_path)[0]) == {"images/a.jpg": "x", "images/b.jpg": "y"}
+
+
 REFUSED = {
     ("id,class,xmin,ymin,xmax,ymax", "a,x,1,1,5,5", "b,y,1,1,5,5"): r"boxes in a table \(column xmin\)",
     ("id", "a", "b"): "names pictures, but no column says their class; add a column label",
     ("id,age", "a,1.0", "b,1.25"): r"numbers such as 1\.25 are no classes",
     ("id,age,sex", "a,1,m", "b,2,w"): r"may be in age \(2 values\), sex \(2 values\); name that column label",
     ("id,label,class", "a,1,m", "b,2,w"): r"may be in label \(2 values\), class \(2 values\)",
+    ("id,rust,scab", "a,1,1", "b,0,1"): r"2 classes of a \(rust, scab\); .* one class per picture is read",
+    ("id,rust,scab", "a,1,0", "b,0,0"): r"0 classes of b \(none\); .* one class per picture is read",
+    ("id,rust,scab", "a,0.9,0.1", "b,0.2,0.8"): r"may be in rust \(2 values\), scab \(2 values\)",
+    ("id,age,rust,scab", "a,7,1,0", "b,9,0,1"): r"may be in age \(2 values\), rust",
     ("id,file,label", "a,a,1", "b,b,2"): "the columns id, file name the same pictures; take all but one out",
 }
 
@@ -125,7 +149,7 @@ REFUSED = {
 def test_a_table_that_may_be_read_in_two_ways_is_refused_with_the_candidates(lines, tmp_path):
     pictures(tmp_path / "images", "a.jpg", "b.jpg")
     write(tmp_path / "labels.csv", *lines)
-    with pytest.raises(ValueError, match=r"labels\.csv: .*" + REFUSED[lines]):
+    with pytest.raises(ValueError, match=r"labels\.csv:.* " + REFUSED[lines]):
         read(tmp_path)
 
 

@@ -32,17 +32,24 @@ def text(path: Path, content: str) -> Path:
     return path
 
 
-def yolo(root: Path, split: str = "train") -> None:
+def yolo_polygons(root: Path, split: str = "train") -> None:
     for stem in "ab":
         photo(root / split / f"images/{stem}.jpg")
     text(root / split / "labels/a.txt", "")
-    text(root / split / "labels/b.txt", "0 0.5 0.5 0.2 0.2\n")
+    text(root / split / "labels/b.txt", "0 0.5 0.5 0.2 0.2 0.4 0.4\n")
 
 
-def yolo_by_kind(root: Path) -> None:
-    photo(root / "images/test/a.jpg")
-    text(root / "labels/test/a.txt", "0 0.5 0.5 0.2 0.2\n")
-    text(root / "classes.txt", "car\nbus\n")
+def yolo_by_lists(root: Path) -> None:
+    """The lists say the splits, so the folders alone must not."""
+    photo(root / "images/a.jpg")
+    text(root / "labels/a.txt", "0 0.5 0.5 0.2 0.2\n")
+    text(root / "train.txt", "images/a.jpg\n")
+
+
+def darknet(root: Path) -> None:
+    photo(root / "obj_train_data/part/a.jpg")
+    text(root / "obj_train_data/part/a.txt", "0 0.5 0.5 0.2 0.2\n")
+    text(root / "obj.data", "classes = 1\ntrain = train.txt\nnames = obj.names\n")
 
 
 def yolo_beside_pictures(root: Path) -> None:
@@ -88,6 +95,21 @@ def voc_segmentation(root: Path) -> None:
     write_stripes(root / "SegmentationClass/a.png", 0, 1)
 
 
+def no_mask_among_the_labels(root: Path) -> None:
+    photo(root / "images/train/a.jpg")
+    write_stripes(root / "labels/drivable/masks/train/a.png", 0, 1)
+
+
+def empty_labels(root: Path) -> None:
+    photo(root / "images/a.jpg")
+    text(root / "labels/a.txt", "")
+
+
+def one_folder_of_an_archive(root: Path) -> None:
+    photo(root / "tt100k/train/1.jpg")
+    text(root / "tt100k/annotations.json", '{"imgs": {}, "types": []}')
+
+
 def split_and_kind_in_one_name(root: Path) -> None:
     photo(root / "train_images/a.jpg")
     photo(root / "test_images/b.jpg")
@@ -99,8 +121,9 @@ def pairs_of_translation(root: Path) -> None:
 
 
 UNREAD: dict[Callable[[Path], None], str] = {
-    yolo: r"labels/b\.txt: YOLO is read where a data\.yaml names .*; write one into the folder, with train:",
-    yolo_by_kind: r"labels/test/a\.txt: YOLO is read where",
+    yolo_polygons: r"labels/b\.txt: YOLO is read where a data\.yaml names .*; write one into the folder",
+    yolo_by_lists: r"labels/a\.txt: YOLO is read where",
+    darknet: r"obj\.data: Darknet's list of files is not read; write a data\.yaml beside it",
     yolo_beside_pictures: r"part1/a\.txt: YOLO is read where",
     coco_of_another_name: r"instances_default\.json: COCO is read from annotations/instances_<split>\.json",
     coco_beside_pictures: r"result\.json: COCO is read from annotations/instances_<split>\.json",
@@ -109,6 +132,9 @@ UNREAD: dict[Callable[[Path], None], str] = {
     labelme: r"a\.json: LabelMe's shapes are not read; write them as COCO",
     masks_of_other_names: r"truth/a\.png is a mask of rgb/a\.jpg .* name the folders images/ and masks/",
     voc_segmentation: r"JPEGImages: no name of a class; .*name the folders images/ and masks/",
+    no_mask_among_the_labels: r"set/labels: no mask in it or in its train/ or val/; put those of",
+    empty_labels: r"set/labels: no mask in it",
+    one_folder_of_an_archive: r"no layout that is known, but its folder tt100k has one; give that",
     split_and_kind_in_one_name: r"test_images: no name of a class",
     pairs_of_translation: r"trainA: no name of a class",
 }
@@ -174,6 +200,20 @@ def test_one_class_alone_is_refused(tmp_path):
     findings = Findings()
     (both,) = read_sources([tmp_path / "set", tmp_path / "other"], findings)
     assert both.info.class_names == ("pictures", "dog") and not findings.items
+
+
+def test_classes_of_two_folders_that_are_spelt_apart_are_reported(tmp_path):
+    for name in ("one/stop sign", "one/a", "one/A", "two/Stop_Sign", "two/car"):
+        photo(tmp_path / name / "a.jpg")
+    findings = Findings()
+    (both,) = read_sources([tmp_path / "one", tmp_path / "two"], findings)
+    (item,) = findings.items
+    assert "cls: one folder has the class 'stop sign', another 'Stop_Sign'; spell them alike" in item.message
+    assert problems(tmp_path / "one") == ""  # letters may be classes
+    (tmp_path / "two/Stop_Sign").rename(tmp_path / "two/stop sign")
+    findings = Findings()
+    read_sources([tmp_path / "one", tmp_path / "two"], findings)
+    assert not findings.items
 
 
 def test_a_folder_without_pictures_is_no_class(tmp_path):

@@ -148,7 +148,7 @@ def test_key_points_behind_the_box_are_left_out(tmp_path):
 
 
 BAD_ROWS = {
-    "2 0.5 0.5 0.2 0.2": "class 2 is none of the 2 in data.yaml",
+    "2 0.5 0.5 0.2 0.2": "class 2 is none of the 2 that are named",
     "0.5 0.5 0.5 0.2 0.2": "class 0.5 is no whole number",
     "0 0.5 0.5 0.2": "4 numbers; a row is a class and 4 numbers, or a class and at least 3 points",
     "0 0.5 0.5 0.2 0.2 0.9": "6 numbers",
@@ -233,3 +233,58 @@ def test_two_files_that_describe_a_data_set_are_refused(tmp_path):
         read(root)
     text(root / "data.yaml", ULTRALYTICS)
     assert read(root)[0].info.num_classes == 2
+
+
+BARE = {"by kind": "images/{0}:labels/{0}", "by split": "{0}/images:{0}/labels"}
+
+
+@pytest.mark.parametrize("name", BARE)
+def test_folders_without_a_data_yaml(name, tmp_path):
+    root = tmp_path / "set"
+    images, labels = BARE[name].split(":")
+    for split, rows in (("train", "2 0.5 0.5 0.25 0.2\n"), ("valid", "0 0.25 0.5 0.5 1\n")):
+        picture(root / images.format(split) / "a.jpg", len(split))
+        text(root / labels.format(split) / "a.txt", rows)
+    picture(root / images.format("train") / "empty.jpg", 7)
+    check_dataset([root], tmp_path / "out")
+    task, told = read(root)
+    assert told == "" and (task.info.name, task.info.kind) == ("dec", "detection")
+    assert task.info.class_names == ("0", "2") and task.info.class_ids == (0, 2)
+    assert boxes_of(task) == [[(1, 15, 12, 25, 18)], []] and boxes_of(task, "val") == [[(0, 0, 0, 20, 30)]]
+    text(root / "obj.names", "stop\nlimit\nyield\n")
+    picture(root / images.format("test") / "c.jpg", 9)
+    task, told = read(root)
+    assert [e.truth for e in task.splits["test"]] == [None]
+    assert told == "" and task.info.class_names == ("stop", "limit", "yield")
+    assert boxes_of(task)[0] == [(2, 15, 12, 25, 18)]
+
+
+def test_label_tools_write_classes_beside_one_folder_of_each(tmp_path):
+    picture(tmp_path / "images/a.jpg")
+    text(tmp_path / "labels/a.txt", "1 0.5 0.5 0.25 0.2\n9 0.5 0.5 0.2 0.2\n")
+    text(tmp_path / "labels/classes.txt", "stop\nlimit\n")
+    text(tmp_path / "labels/z.txt", "0 0.5 0.5 0.2 0.2\n")
+    task, told = read(tmp_path)
+    assert boxes_of(task) == [[(1, 15, 12, 25, 18)]] and task.info.class_names == ("stop", "limit")
+    assert (
+        "a.txt:2: class 9 is none of the 2 that are named" in told
+        and "z.txt: no picture of that name" in told
+    )
+    assert len(told.splitlines()) == 2
+    text(tmp_path / "classes.txt", "limit\nstop\n")
+    with pytest.raises(ValueError, match=r"classes\.txt, .*classes\.txt: other classes in each; keep one"):
+        read(tmp_path)
+
+
+def test_polygons_and_key_points_need_a_data_yaml(tmp_path):
+    """The eleventh file is the first that has some."""
+    for i in range(11):
+        picture(tmp_path / f"images/{i:02}.jpg")
+        text(
+            tmp_path / f"labels/{i:02}.txt",
+            "0 0.5 0.5 0.25 0.2\n" if i < 10 else "0 0.1 0.1 0.3 0.1 0.3 0.5\n",
+        )
+    with pytest.raises(
+        ValueError, match=r"10\.txt:1: 7 numbers may be a polygon or key points, .* data\.yaml"
+    ):
+        read(tmp_path)

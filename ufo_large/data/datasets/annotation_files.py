@@ -4,6 +4,7 @@ Their pictures often lie in folders that look like classes, or like images besid
 folders would take them for something else.
 """
 
+import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -16,6 +17,7 @@ SUFFIXES = (".txt", ".xml", ".json")
 LOOKED_AT = 10  # of the files of one folder: the first may be a list of classes
 AS_COCO = "write them as COCO, in annotations/instances_<split>.json"
 AS_YOLO = "write one into the folder, with train: images/train, val: images/val and names: [car, bus]"
+AS_DARKNET = "write a data.yaml beside it, with train: obj_train_data and names: [car, bus]"
 YOLO_NUMBERS = 5  # class, centre x, centre y, width, height; polygons and key points have more
 
 
@@ -28,7 +30,7 @@ def unread_annotations(root: Path) -> str:
 def _candidates(root: Path) -> Iterator[Path]:
     """Yield files of the root and its split folders, some of each label folder, some named as pictures."""
     for place in (root, *split_folders(root).values()):
-        yield from _files(place, ".json")
+        yield from _files(place, ".json", ".data")
         for folder in (place / name for name in LABEL_FOLDERS):
             for kept in (folder, *split_folders(folder).values()):
                 yield from islice(_files(kept, *SUFFIXES), LOOKED_AT)
@@ -46,8 +48,10 @@ def _files(folder: Path, *suffixes: str) -> Iterator[Path]:
 
 def _told(file: Path) -> str:
     content, suffix = file.read_bytes(), file.suffix.lower()
-    if suffix == ".txt" and _is_yolo(content):
+    if suffix == ".txt" and is_yolo(content):
         return f"{file}: YOLO is read where a data.yaml names its pictures and classes; {AS_YOLO}"
+    if suffix == ".data" and re.search(rb"^\s*names\s*=", content, re.MULTILINE):
+        return f"{file}: Darknet's list of files is not read; {AS_DARKNET}"
     if suffix == ".xml" and b"<annotation" in content:
         return f"{file}: VOC is read from Annotations/ and JPEGImages/; name the folders so"
     if suffix == ".json" and b'"shapes"' in content:
@@ -58,13 +62,16 @@ def _told(file: Path) -> str:
     return ""
 
 
-def _is_yolo(content: bytes) -> bool:
-    """True where every line is a class number and at least four numbers in 0..1."""
+def is_yolo(content: bytes, exactly: bool = False) -> bool:
+    """True where every line is a class number and at least four numbers in 0..1; no more where `exactly`."""
     try:
         rows = [[float(word) for word in line.split()] for line in content.splitlines() if line.strip()]
     except ValueError:
         return False
     return bool(rows) and all(
-        len(row) >= YOLO_NUMBERS and row[0].is_integer() and all(0 <= v <= 1 for v in row[1:5])
+        len(row) >= YOLO_NUMBERS
+        and (len(row) == YOLO_NUMBERS or not exactly)
+        and row[0].is_integer()
+        and all(0 <= v <= 1 for v in row[1:5])
         for row in rows
     )

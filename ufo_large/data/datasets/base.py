@@ -1,5 +1,6 @@
 """What the readers of users' folders share: listing pictures, reading lines and class names."""
 
+import csv
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from ufo_large.config import Problems
 from ufo_large.structures import IGNORE_INDEX, Example, Findings, Reporter
 
+COLOR_COLUMNS = ("r", "g", "b", "name")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 
 
@@ -67,11 +69,12 @@ def read_class_names(file: Path, report: Reporter) -> dict[int, str]:
 def read_class_colors(file: Path, report: Reporter) -> tuple[dict[int, str], dict[int, int]]:
     """Return (class names by label, label by 0xRRGGBB); the class Void is ignored.
 
-    A name that stands twice is one class of two colours.
+    A line is "<red> <green> <blue> <name>"; a .csv has the columns name, r, g and b. A name that stands twice
+    is one class of two colours.
     """
     names: dict[int, str] = {}
     colors: dict[int, int] = {}
-    for line, text in numbered_lines(file, report):
+    for line, text in _color_lines(file, report):
         parts = text.split(maxsplit=3)
         if len(parts) != 4 or not all(p.isdecimal() and int(p) < 256 for p in parts[:3]):
             report.add("classes", f'{file}:{line}: cannot read {text!r}; write "red green blue name"', file)
@@ -84,3 +87,20 @@ def read_class_colors(file: Path, report: Reporter) -> tuple[dict[int, str], dic
         if not void:
             names[label] = parts[3]
     return names, colors
+
+
+def _color_lines(file: Path, report: Reporter) -> list[tuple[int, str]]:
+    lines = numbered_lines(file, report)
+    if file.suffix != ".csv" or not lines:
+        return lines
+    rows = [[cell.strip() for cell in cells] for cells in csv.reader(text for _, text in lines)]
+    header = [name.lower() for name in rows[0]]
+    if lost := [name for name in COLOR_COLUMNS if name not in header]:
+        told = f"{file}: no column {', '.join(lost)}; its first line must name {', '.join(COLOR_COLUMNS)}"
+        report.add("classes", told, file)
+        return []
+    columns = [header.index(name) for name in COLOR_COLUMNS]
+    return [
+        (line, " ".join(cells[i] for i in columns) if len(cells) == len(header) else text)
+        for (line, text), cells in zip(lines[1:], rows[1:], strict=True)
+    ]

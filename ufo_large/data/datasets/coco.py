@@ -1,14 +1,13 @@
 """COCO detection JSON: categories of any numbering, sparse image ids, boxes as [x, y, width, height]."""
 
-import json
-import math
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from ufo_large.config import outside
+from ufo_large.config import LARGE_BYTES, outside, read_json
 from ufo_large.data.datasets.base import list_images
 from ufo_large.data.datasets.split_names import report_unread, splits_among
+from ufo_large.kinds.answers import is_int, is_number
 from ufo_large.kinds.boxes import Box
 from ufo_large.structures import FIX_REMEDY, Example, Findings, Reporter, SourceTask, numbered_info
 
@@ -20,9 +19,12 @@ LISTS = ("images", "annotations", "categories")
 def load_coco(file: Path, report: Reporter) -> Coco:
     """Read a COCO file; reports and returns empty lists where it is not one."""
     try:
-        raw = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        report.add("json", f"{file}: cannot be read as JSON ({error}); write it again", file)
+        raw = read_json(file, "write it again", finite=False, limit=LARGE_BYTES)
+    except OSError as error:
+        report.add("json", f"{file}: cannot be read ({error.strerror}); write it again", file)
+        return {name: [] for name in LISTS}
+    except ValueError as error:
+        report.add("json", str(error), file)
         return {name: [] for name in LISTS}
     if not isinstance(raw, dict) or not all(_is_list_of_dicts(raw.get(name, [])) for name in LISTS):
         report.add("json", f"{file}: not a COCO file; it needs the lists {', '.join(LISTS)}", file)
@@ -44,7 +46,7 @@ def read_categories(cocos: dict[Path, Coco], report: Reporter) -> dict[int, str]
     for file, coco in cocos.items():
         for category in coco["categories"]:
             number, name = category.get("id"), str(category.get("name", category.get("id")))
-            if not isinstance(number, int):
+            if not is_int(number):
                 report.add("classes", f"{file}: category {category} has no integer id; give it one", file)
             elif names.setdefault(number, name) != name:
                 clash = f"category id {number} is {name!r} here and {names[number]!r} in another file"
@@ -53,7 +55,8 @@ def read_categories(cocos: dict[Path, Coco], report: Reporter) -> dict[int, str]
 
 
 def _once_each(names: dict[int, str], cocos: dict[Path, Coco], report: Reporter) -> dict[int, str]:
-    used = {a.get("category_id") for coco in cocos.values() for a in coco.get("annotations", [])}
+    stated = (a.get("category_id") for coco in cocos.values() for a in coco.get("annotations", []))
+    used = {number for number in stated if is_int(number)}
     by_name: dict[str, list[int]] = defaultdict(list)
     for number, name in names.items():
         by_name[name].append(number)
@@ -91,12 +94,12 @@ class CocoReader:
         return [e for e in (self._example(image, boxes) for image in coco["images"]) if e is not None]
 
     def _boxes_by_image(self, coco: Coco) -> dict[int, list[Box]]:
-        known = {image.get("id") for image in coco["images"]}
+        known = {image.get("id") for image in coco["images"] if is_int(image.get("id"))}
         boxes: dict[int, list[Box]] = defaultdict(list)
         seen: set[Any] = set()
         for position, annotation in enumerate(coco.get("annotations", [])):
             number = annotation.get("id")
-            number = f"#{position}" if number is None else number
+            number = number if isinstance(number, int | str) else f"#{position}"
             problem = self._annotation_problem(annotation, known)
             if problem:
                 self._add("annotation", f"annotation {number} {problem}; {FIX_REMEDY}", keeps_images=True)
@@ -111,10 +114,13 @@ class CocoReader:
         return boxes
 
     def _annotation_problem(self, annotation: dict[str, Any], known: set[Any]) -> str:
-        if annotation.get("image_id") not in known:
-            return f"is of image_id {annotation.get('image_id')}, which is not in `images`"
-        if annotation.get("category_id") not in self.labels:
-            return f"has category_id {annotation.get('category_id')}, which is not in `categories`"
+        image, category, area = (annotation.get(key) for key in ("image_id", "category_id", "area"))
+        if not is_int(image) or image not in known:
+            return f"is of image_id {image}, which is not in `images`"
+        if not is_int(category) or category not in self.labels:
+            return f"has category_id {category}, which is not in `categories`"
+        if area is not None and not is_number(area):
+            return f"has area {area!r}, not a number of pixels"
         if not is_box(annotation.get("bbox")):
             return f"has bbox {annotation.get('bbox')}, not [x, y, width, height] in pixels"
         return ""
@@ -131,7 +137,7 @@ class CocoReader:
 
     def _example(self, image: dict[str, Any], boxes: dict[int, list[Box]] | None) -> Example | None:
         number, name = image.get("id"), image.get("file_name")
-        if not isinstance(number, int) or not isinstance(name, str):
+        if not is_int(number) or not isinstance(name, str):
             self._add("annotation", f"image {image} needs an integer `id` and a `file_name`; {FIX_REMEDY}")
             return None
         if told := outside(name):
@@ -172,7 +178,7 @@ def _size_of(image: dict[str, Any]) -> tuple[int, int] | None:
 def is_box(values: Any) -> bool:
     if not isinstance(values, list) or len(values) != 4:
         return False
-    return all(isinstance(v, int | float) and math.isfinite(v) for v in values)
+    return all(map(is_number, values))
 
 
 def is_coco_folder(root: Path) -> bool:

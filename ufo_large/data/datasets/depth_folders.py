@@ -8,7 +8,6 @@ Cityscapes: leftImg8bit/<split>/<city>/ with disparity/ and camera/ of the same 
 gtFine/ or a depth.json asks for it.
 """
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -86,9 +85,9 @@ def _cityscapes_splits(
 def _focal_baseline(camera: Path | None, disparity: Path, report: Reporter) -> float | None:
     """Return focal length (px) x baseline (m) of a camera file; None, and reported, where it has none."""
     try:
-        content = json.loads(camera.read_text(encoding="utf-8")) if camera else {}
+        content = read_json(camera, "copy it again") if camera else {}
         scale = float(content["intrinsic"]["fx"]) * float(content["extrinsic"]["baseline"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         where = camera or disparity
         told = "no intrinsic.fx and extrinsic.baseline" if camera else "no camera file of this frame"
         report.add("camera", f"{where}: {told} ({error!r}); {FIX_REMEDY}", where)

@@ -10,13 +10,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ufo_large.config import write_text_whole
+from ufo_large.config import LARGE_BYTES, Unreadable, read_json, write_text_whole
 from ufo_large.data.shard_index import SPLITS
 from ufo_large.kinds import Kind, kind_of
 from ufo_large.structures import Example, SourceTask, TaskInfo
 
 FIXED_FILE = "fixed.json"
 FORMAT = "ufo-large-fixed/2"
+REMEDY = "run check_data.py --fix again"
 
 
 def is_fixed_folder(root: Path) -> bool:
@@ -51,16 +52,14 @@ def _example_json(example: Example, kind: Kind) -> dict[str, Any]:
 def read_fixed_folder(root: Path) -> list[SourceTask]:
     """Read what `write_fixed_index` wrote. Raises ValueError for another format or an unknown split."""
     file = root / FIXED_FILE
-    try:
-        body = json.loads(file.read_text(encoding="utf-8"))
-        found = body["format"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{file}: not a fixed index ({error!r}); run check_data.py --fix again") from None
+    body = read_json(file, REMEDY, limit=LARGE_BYTES)
+    found = body.get("format") if isinstance(body, dict) else None
     if found != FORMAT:
-        raise ValueError(
-            f"{file}: format {found!r}, but this version reads {FORMAT!r}; run check_data.py --fix"
-        )
-    return [_task(row, file) for row in body["tasks"]]
+        raise Unreadable(file, f"format {found!r}, but this version reads {FORMAT!r}", REMEDY)
+    try:
+        return [_task(row, file) for row in body["tasks"]]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Unreadable(file, f"not a fixed index ({error!r})", REMEDY) from None
 
 
 def _task(row: dict[str, Any], file: Path) -> SourceTask:

@@ -7,14 +7,14 @@ from ufo_large.data.datasets.table_folder import table_files
 from ufo_large.data.datasets.tables import Pictures, Table, picture_column, read_csv
 
 IN_FOLDERS = "put them into a folder per class, and move the table out if the folders are the classes"
-AS_FILES = "save its pictures as files, with a metadata.jsonl that names them and their label"
+AS_FILES = "write a metadata.jsonl that names the pictures and their label, and move it out"
 
 
 def unread_tables(root: Path) -> str:
     """Return which table says the labels of the pictures, with the remedy; empty where none is found."""
     for place in (root, root / "data", *split_folders(root).values()):
         if file := next(iter(sorted(place.glob("*.parquet"))), None):
-            return f"{file}: Parquet is not read; {AS_FILES}"
+            return f"{file}: Parquet without a column of pictures is not read; {AS_FILES}"
     files = table_files(root)
     pictures = Pictures(root) if files else None
     for table in (read_csv(file, pictures) for file in files):

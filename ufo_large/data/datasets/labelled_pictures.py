@@ -108,9 +108,9 @@ def the_picture(where: str, said: Any, split: str, pictures: Pictures, report: R
 
 def _label(row: Labelled, info: TaskInfo, path: Path, report: Reporter) -> int | None:
     name = "" if row.label is None else str(row.label)
-    name = str(int(name)) if name.isdecimal() else name
-    if name in info.class_names:
-        return info.class_names.index(name)
+    for spelt in (name, str(int(name)) if name.isdecimal() else name):
+        if spelt in info.class_names:
+            return info.class_names.index(spelt)
     told = f"class {name!r} does not exist in train" if name else "no class"
     report.add("label", f"{row.where}: {told}; {FIX_REMEDY}", path)
     return None

@@ -1,6 +1,7 @@
 """What the values or colours of plain masks mean.
 
     label_colors.txt, or classes.txt: "<red> <green> <blue> <name>" on every line: masks of colours
+    class_dict.csv: the same with the columns name, r, g and b
     classes.txt: one name per line, the values 0..K-1; or "<value> <name>", where 255 may be a class
     --classes TASK=N: values 0..N-1. N = 2 and masks of 0 and 255 alone: background and foreground
 
@@ -16,7 +17,7 @@ from ufo_large.kinds.masks import MaskCoding
 from ufo_large.media.pictures import inspect_file, mask_facts
 from ufo_large.structures import IGNORE_INDEX, Findings, Reporter
 
-CLASS_FILE, COLOR_FILE = "classes.txt", "label_colors.txt"
+CLASS_FILE, COLOR_FILE, COLOR_TABLE = "classes.txt", "label_colors.txt", "class_dict.csv"
 TWO = ("background", "foreground")
 LOOKED_AT = 50  # masks of each split
 Classes = tuple[dict[int, str], MaskCoding]
@@ -56,8 +57,9 @@ def _numbered(names: dict[int, str]) -> Classes:
 
 def _palette(root: Path) -> Path | None:
     """Return the file that says colours."""
-    if (root / COLOR_FILE).is_file():
-        return root / COLOR_FILE
+    for name in (COLOR_FILE, COLOR_TABLE):
+        if (root / name).is_file():
+            return root / name
     file = root / CLASS_FILE
     words = numbered_lines(file, Findings().at("")) if file.is_file() else []
     first = words[0][1].split(maxsplit=3) if words else []

@@ -12,7 +12,7 @@ from ufo_large.data.datasets.annotation_files import unread_annotations
 from ufo_large.data.datasets.base import list_images
 from ufo_large.data.datasets.mask_classes import mask_classes
 from ufo_large.data.datasets.pairs import Files, by_stem, masked_source
-from ufo_large.data.datasets.split_names import report_unread, splits_among, subfolders
+from ufo_large.data.datasets.split_names import report_unread, split_folders, splits_among, subfolders
 from ufo_large.structures import Findings, Reporter, SourceTask
 
 TRAIN_ID = "_train_id"
@@ -43,8 +43,15 @@ def is_mask_folder(root: Path) -> bool:
 
 def unread_instead_of_masks(root: Path) -> str:
     """Return which annotations lie where masks are looked for, with the remedy; empty where masks do."""
-    masks = _find(root).masks
-    return "" if any(map(list_images, (masks, *subfolders(masks)))) else unread_annotations(root)
+    place = _find(root)
+    if any(map(list_images, (place.masks, *subfolders(place.masks)))):
+        return ""
+    if told := unread_annotations(root):
+        return told
+    if {folder.name for folder in split_folders(place.images).values()} == {"test"}:
+        return ""
+    told = f"{place.masks}: no mask in it or in its train/ or val/"
+    return f"{told}; put those of the pictures there, of the same names, or name the folder for what it holds"
 
 
 def read_mask_folder(root: Path, task: str, findings: Findings, count: int | None = None) -> SourceTask:

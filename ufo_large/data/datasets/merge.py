@@ -1,11 +1,12 @@
 """Merge several sources of one task: classes of one name become one class."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ufo_large.data.datasets.base import joined
 from ufo_large.kinds import kind_of
-from ufo_large.structures import Example, SourceTask, TaskInfo
+from ufo_large.structures import Example, Findings, Reporter, SourceTask, TaskInfo
 
 
 def names_of_several(name: str, tasks: Sequence[str]) -> dict[str, str]:
@@ -24,13 +25,25 @@ def renamed(tasks: list[SourceTask], name: str) -> list[SourceTask]:
     return [replace(task, info=replace(task.info, name=names[task.info.name])) for task in tasks]
 
 
-def merge_tasks(tasks: list[SourceTask]) -> list[SourceTask]:
+def merge_tasks(tasks: list[SourceTask], findings: Findings) -> list[SourceTask]:
     """Return one SourceTask a task name, in order of first appearance."""
     merged: dict[str, SourceTask] = {}
     for task in tasks:
         name = task.info.name
+        if name in merged:
+            _report_spelt_apart(merged[name].info, task.info, findings.at(name))
         merged[name] = task if name not in merged else _merge(merged[name], task)
     return list(merged.values())
+
+
+def _report_spelt_apart(first: TaskInfo, second: TaskInfo, report: Reporter) -> None:
+    """Report classes of two sources that differ in capitals and signs alone: they would be learned as two."""
+    known = {re.sub(r"[\s_-]", "", name).lower(): name for name in first.class_names}
+    for name in second.class_names:
+        alike = known.get(re.sub(r"[\s_-]", "", name).lower(), name)
+        if name not in first.class_names and alike not in (name, *second.class_names):
+            told = f"{first.name}: one folder has the class {alike!r}, another {name!r}"
+            report.add("classes", f"{told}; spell them alike, or name the tasks apart with NAME=FOLDER", "")
 
 
 def _merge(first: SourceTask, second: SourceTask) -> SourceTask:

@@ -12,19 +12,28 @@ from ufo_large.structures import FIX_REMEDY, Example, Findings, Reporter, Source
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class NamedBox:
+    """The class of a box and its x0, y0, x1, y1 in pixels. `crowd`: neither right nor wrong to find."""
+
+    name: Any
+    corners: Sequence[Any]
+    crowd: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class NamedBoxes:
-    """One picture: `name` below `folder`, the class of each box, and its x0, y0, x1, y1 in pixels."""
+    """One picture, `name` below `folder`, and its boxes."""
 
     where: str
     folder: Path
     name: Any
-    boxes: Sequence[tuple[Any, Sequence[Any]]]
+    boxes: Sequence[NamedBox]
 
 
 def names_of(entries: dict[str, list[NamedBoxes]]) -> set[str]:
     """Return the classes that boxes have; what is no text is no class, and is reported with its box."""
     boxes = (box for found in entries.values() for entry in found for box in entry.boxes)
-    return {name for name, _ in boxes if isinstance(name, str)}
+    return {box.name for box in boxes if isinstance(box.name, str)}
 
 
 def objects_of(image: dict[str, Any], key: str, file: Path, form: str) -> list[dict[str, Any]]:
@@ -69,12 +78,13 @@ def _example(entry: NamedBoxes, number: int, names: Sequence[str], report: Repor
         report.add("missing", told, path)
         return None
     boxes = []
-    for name, corners in entry.boxes:
-        if name not in names or not all(_is_finite(v) for v in corners):
-            told = f"{entry.where}: a box of {name!r} at {list(corners)} is no class and four numbers"
+    for box in entry.boxes:
+        if box.name not in names or not all(_is_finite(v) for v in box.corners):
+            told = f"{entry.where}: a box of {box.name!r} at {list(box.corners)} is no class and four numbers"
             report.add("annotation", f"{told}; {FIX_REMEDY}", path, keeps_images=True)
         else:
-            boxes.append(Box(xyxy=tuple(map(float, corners)), label=names.index(name)))
+            xyxy = tuple(map(float, box.corners))
+            boxes.append(Box(xyxy=xyxy, label=names.index(box.name), crowd=box.crowd))
     return Example(image=path, file_name=entry.name, image_id=number, where=entry.where, truth=tuple(boxes))
 
 

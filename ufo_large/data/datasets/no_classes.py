@@ -5,11 +5,10 @@ from itertools import combinations, islice
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
-
 from ufo_large.data.datasets.base import list_images
 from ufo_large.data.datasets.pairs import Files
 from ufo_large.data.datasets.split_names import SPLIT_NAMES, split_folders, subfolders
+from ufo_large.media.opening import open_picture
 
 MOST_FOLDERS = 4  # pictures, masks and perhaps other views of the same; more are classes
 PAIRS = 5
@@ -60,7 +59,7 @@ class _Look(NamedTuple):
 def _look(path: Path) -> _Look | None:
     """Return None where the picture cannot be read: that is reported where files are checked."""
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             return _Look(image.size, image.convert("RGB").getcolors(MASK_COLORS) is not None)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except (OSError, ValueError, SyntaxError):
         return None

@@ -9,6 +9,7 @@ from typing import Any
 
 from ufo_large.data.datasets.annotation_files import unread_annotations
 from ufo_large.data.datasets.bdd_boxes import (
+    a_file_per_picture,
     is_bdd_boxes_folder,
     masks_beside_boxes,
     read_bdd_boxes_folder,
@@ -29,11 +30,14 @@ from ufo_large.data.datasets.label_tables import unread_tables
 from ufo_large.data.datasets.mask_folders import is_mask_folder, read_mask_folder, unread_instead_of_masks
 from ufo_large.data.datasets.merge import keep_to, merge_tasks, renamed
 from ufo_large.data.datasets.no_classes import no_class_folders
+from ufo_large.data.datasets.parquet import has_parquet_boxes, is_parquet_folder, read_parquet_folder
 from ufo_large.data.datasets.roboflow_coco import is_roboflow_coco_folder, read_roboflow_coco_folder
+from ufo_large.data.datasets.split_names import subfolders
 from ufo_large.data.datasets.table_folder import is_table_folder, read_table_folder
 from ufo_large.data.datasets.tt100k import is_tt100k_folder, read_tt100k_folder
 from ufo_large.data.datasets.voc import is_voc_folder, read_voc_folder
-from ufo_large.data.datasets.yolo import is_yolo_folder, read_yolo_folder
+from ufo_large.data.datasets.yolo import is_yolo_folder, read_bare_yolo_folder, read_yolo_folder
+from ufo_large.data.datasets.yolo_folders import is_bare_yolo_folder
 from ufo_large.kinds import kind_of, require_kind
 from ufo_large.structures import Findings, SourceTask, TaskInfo
 
@@ -80,8 +84,9 @@ LAYOUTS = [
         is_bdd_boxes_folder,
         "dec",
         read_bdd_boxes_folder,
-        other_tools=(masks_beside_boxes,),
+        other_tools=(masks_beside_boxes, a_file_per_picture),
     ),
+    _layout("YOLO (images/ beside labels/*.txt)", is_bare_yolo_folder, "dec", read_bare_yolo_folder),
     _layout("depth maps (images/, depth/, depth.json)", is_depth_folder, "depth", read_depth_folder),
     _layout("Cityscapes (leftImg8bit/, gtFine/)", is_cityscapes_folder, "seg", read_cityscapes_folder),
     _layout("CamVid (<split>annot/, or label_colors.txt)", is_camvid_folder, "seg", read_camvid_folder),
@@ -105,6 +110,8 @@ LAYOUTS = [
         "cls",
         read_hugging_face_folder,
     ),
+    _layout("Hugging Face's Parquet with objects", has_parquet_boxes, "dec", read_parquet_folder),
+    _layout("Hugging Face's Parquet with pictures", is_parquet_folder, "cls", read_parquet_folder),
     _layout(
         "a table of names and classes (CSV)",
         is_table_folder,
@@ -158,7 +165,7 @@ def read_sources(
     ]
     for task in tasks + others:
         require_kind(task.info)
-    merged = keep_to(merge_tasks(tasks + others), known)
+    merged = keep_to(merge_tasks(tasks + others, findings), known)
     _refuse_idle_counts(merged, counts)
     _report_single_classes(merged, findings)
     return merged
@@ -201,5 +208,13 @@ def _read_single_task(path: Path, name: str, findings: Findings, counts: Mapping
             return layout.read(path, task, findings, **options)
     if told := unread_annotations(path) or unread_tables(path):
         raise ValueError(told)
+    if inside := [folder for folder in subfolders(path) if _has_layout(folder)]:
+        shown = ", ".join(folder.name for folder in inside[:5])
+        raise ValueError(f"{path}: no layout that is known, but its folder {shown} has one; give that")
     known = "; ".join(["the contest's roots (cls/, dec/, seg/)", *(layout.name for layout in LAYOUTS)])
     raise ValueError(f"{path}: no layout that is known. Known: {known}")
+
+
+def _has_layout(folder: Path) -> bool:
+    """True as for the one folder that archives unpack into."""
+    return bool(contest_roots(folder)) or any(layout.looks_like(folder) for layout in LAYOUTS)

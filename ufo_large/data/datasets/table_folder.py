@@ -1,7 +1,8 @@
 """Classification by a table (CSV, TSV) of names and classes beside pictures, as Kaggle hands data out.
 
-train.csv, val.csv and test.csv are splits, and so are the folders of pictures (train_images/) and a column of
-train, val and test; else all is train. Pictures in a test folder that no table names have no ground truth.
+The class is in one column, or each class has a column of 0 and 1. train.csv, val.csv and test.csv are splits,
+and so are the folders of pictures (train_images/) and a column of train, val and test; else all is train.
+Pictures in a test folder that no table names have no ground truth.
 """
 
 import re
@@ -15,12 +16,12 @@ from ufo_large.data.datasets.labelled_pictures import (
     report_unnamed,
     with_names,
 )
+from ufo_large.data.datasets.row_labels import row_labels
 from ufo_large.data.datasets.split_names import split_folders, split_said_by
 from ufo_large.data.datasets.tables import (
     SUFFIXES,
     Pictures,
     Table,
-    label_column,
     picture_column,
     read_csv,
     split_column,
@@ -93,15 +94,15 @@ def _rows(table: Table, named: str, pictures: Pictures) -> list[Labelled]:
     if boxes := [column for column in table.columns if BOX_COLUMNS.fullmatch(column)]:
         told = f"{table.file}: boxes in a table (column {boxes[0]}) are not read"
         raise ValueError(f"{told}; write them as COCO, in annotations/instances_<split>.json")
-    label, split = label_column(table, named), split_column(table)
+    labels, split = row_labels(table, named), split_column(table)
     of_table = split_said_by(table.file.stem) or split_said_by(pictures.parts(table.file.parent / "-")[0])
-    if not label and of_table != "test":
+    if labels is None and of_table != "test":
         raise ValueError(f"{table.file}: names pictures, but no column says their class; add a column label")
     rows = []
-    for row in table.rows:
+    for row, label in zip(table.rows, labels or [None] * len(table.rows), strict=True):
         said = row.cells.get(named)
         of_row = split_said_by(row.cells[split]) if split else of_table or split_of(said, pictures)
-        rows.append(Labelled(where=row.where, said=said, split=of_row, label=row.cells.get(label)))
+        rows.append(Labelled(where=row.where, said=said, split=of_row, label=label))
     return rows
 
 

@@ -1,7 +1,6 @@
 """Tables that name pictures: a CSV with a header or without, or JSON lines, and which column says what."""
 
 import csv
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -10,6 +9,7 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ufo_large.config import parse_json
 from ufo_large.data.datasets.base import IMAGE_SUFFIXES
 from ufo_large.data.datasets.split_names import SPLIT_NAMES, split_said_by
 
@@ -106,10 +106,7 @@ def read_jsonl(file: Path) -> Table:
     for number, line in enumerate(file.read_bytes().splitlines(), 1):
         if not line.strip():
             continue
-        try:
-            cells = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"{file}:{number}: not JSON ({error}); {REMEDY}") from None
+        cells = parse_json(line, f"{file}:{number}", REMEDY)
         if not isinstance(cells, dict):
             raise ValueError(f"{file}:{number}: no JSON object; {REMEDY}")
         columns |= dict.fromkeys(cells)
@@ -153,13 +150,18 @@ def split_column(table: Table) -> str:
     return ""
 
 
+def other_columns(table: Table, pictures: str) -> list[str]:
+    """Return the columns that may say the class: neither pictures nor splits nor numbers of rows."""
+    others = [c for c in table.columns if c not in (pictures, split_column(table))]
+    return [c for c in others if not ROW_NUMBER.fullmatch(c.lower())]
+
+
 def label_column(table: Table, pictures: str) -> str:
     """Return the column of classes: the only one beside `pictures`, or the only one with a usual name.
 
     Empty where there is no other column. Raises ValueError with the candidates where there are several.
     """
-    others = [c for c in table.columns if c not in (pictures, split_column(table))]
-    others = [c for c in others if not ROW_NUMBER.fullmatch(c.lower())]
+    others = other_columns(table, pictures)
     named = [c for c in others if c.lower() in LABEL_NAMES]
     if len(others) > 1 and len(named) != 1:
         shown = [f"{c} ({len(set(map(str, table.values(c))))} values)" for c in named or others]

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ufo_large.config import read_json
+from ufo_large.config import LARGE_BYTES, read_json
 from ufo_large.data.datasets.named_boxes import (
+    NamedBox,
     NamedBoxes,
     corners_of,
     named_boxes_source,
@@ -39,7 +40,7 @@ def _file(root: Path) -> Path | None:
 def read_tt100k_folder(root: Path, task: str, findings: Findings) -> SourceTask:
     """Classes are those that boxes of train and test have, in the order of `types`."""
     file = _file(root)
-    content = read_json(file, FORM)
+    content = read_json(file, FORM, finite=False, limit=LARGE_BYTES)
     images, types = (content.get("imgs"), content.get("types")) if isinstance(content, dict) else (None, None)
     if not isinstance(images, dict) or not isinstance(types, list):
         raise ValueError(f"{file}: `imgs` is no object or `types` no list; {FORM}")
@@ -57,6 +58,8 @@ def _entries(root: Path, file: Path, images: dict[str, Any], split: str) -> Iter
         path = str(image.get("path", ""))
         if path.startswith(f"{split}/"):
             objects = objects_of(image, "objects", file, FORM)
-            boxes = [(o.get("category"), corners_of(o.get("bbox"), CORNERS)) for o in objects]
+            boxes = [
+                NamedBox(name=o.get("category"), corners=corners_of(o.get("bbox"), CORNERS)) for o in objects
+            ]
             where, name = f"{file}: image {number}", path.removeprefix(f"{split}/")
             yield NamedBoxes(where=where, folder=root / split, name=name, boxes=boxes)

@@ -7,16 +7,16 @@ path it lies beside the picture. An empty or missing file means that the picture
 from collections import defaultdict
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from ufo_large.config import outside
 from ufo_large.data.datasets.base import IMAGE_SUFFIXES, list_images, numbered_lines
 from ufo_large.data.datasets.split_names import subfolders
+from ufo_large.data.datasets.yolo_folders import bare_yolo_set, label_files
 from ufo_large.data.datasets.yolo_rows import read_rows
 from ufo_large.data.datasets.yolo_yaml import YoloSet, place_inside, read_yaml, yaml_files
+from ufo_large.media.opening import open_picture
 from ufo_large.structures import FIX_REMEDY, Example, Findings, Reporter, SourceTask, numbered_info
-
-CLASS_LIST = "classes.txt"  # which labelling tools write among the labels
 
 
 def is_yolo_folder(root: Path) -> bool:
@@ -29,13 +29,21 @@ def read_yolo_folder(root: Path, task: str, findings: Findings) -> SourceTask:
 
     Raises ValueError for a data.yaml that does not say where its pictures are, and of what classes.
     """
-    data = read_yaml(root)
+    return _read_set(read_yaml(root), task, findings)
+
+
+def read_bare_yolo_folder(root: Path, task: str, findings: Findings) -> SourceTask:
+    """Read a YOLO data set that has no data.yaml; see `yolo_folders`."""
+    return _read_set(bare_yolo_set(root, task, findings), task, findings)
+
+
+def _read_set(data: YoloSet, task: str, findings: Findings) -> SourceTask:
     info = numbered_info(task, "detection", data.names)
     splits = {}
     for split, places in data.splits.items():
         report = findings.at(task, split)
-        images = [image for place in places for image in _images_of(place, root, report)]
-        base = places[0] if len(places) == 1 and places[0].is_dir() else root
+        images = [image for place in places for image in _images_of(place, data.root, report)]
+        base = places[0] if len(places) == 1 and places[0].is_dir() else data.root
         splits[split] = _read_split(data, _once_each(images, report), base, places, report)
     _report_unread(data, splits, findings.at(task))
     return SourceTask(info, splits)
@@ -111,9 +119,9 @@ def _read_split(
 def _size_of(image: Path, report: Reporter) -> tuple[int, int] | None:
     """Return (height, width), which turn shares into pixels; reports a picture that cannot be read."""
     try:
-        with Image.open(image) as opened:
+        with open_picture(image) as opened:
             return opened.height, opened.width
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError) as error:
         reason = "not a picture that can be read" if isinstance(error, UnidentifiedImageError) else error
         report.add("picture", f"{image}: {reason}; replace the file, or {FIX_REMEDY}", image)
         return None
@@ -126,8 +134,8 @@ def _report_stray(files: dict[Path, Path], report: Reporter) -> None:
         if folder != labels:
             stems[labels] |= {Path(name).stem for name in list_images(folder)}
     for folder in sorted(stems):
-        for file in sorted(folder.glob("*.txt")):
-            if file.stem not in stems[folder] and file.name != CLASS_LIST:
+        for file in label_files(folder):
+            if file.stem not in stems[folder]:
                 told = f"{file}: no picture of that name; add it, or {FIX_REMEDY}"
                 report.add("missing", told, file, keeps_images=True)
 

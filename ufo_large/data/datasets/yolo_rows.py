@@ -45,7 +45,7 @@ def _read_row(
     """Raises ValueError that says what is wrong with the row."""
     number, *numbers = (_number(word) for word in words)
     if number not in labels:
-        told = f"none of the {len(labels)} in data.yaml" if number.is_integer() else "no whole number"
+        told = f"none of the {len(labels)} that are named" if number.is_integer() else "no whole number"
         raise ValueError(f"class {number:g} is {told}")
     if has_key_points and len(numbers) > BOX_NUMBERS:
         numbers = numbers[:BOX_NUMBERS]
