@@ -7,8 +7,11 @@
 The second form writes submission.json, metrics.json, examples/ and report.html. For the test split of the
 shards that the run was trained on they go into RUN, for any other into a folder of their own,
 RUN/evaluations/<split> or RUN/evaluations/<shards>-<fingerprint>[-<split>], and replace no other results.
-`--set` changes how a task is fed at test time, such as a larger input or tiles for large images:
+So do results with the options that follow; the folder's name says which. `--flip` and `--scales` also predict
+mirrored images and inputs of other sizes, and join the predictions, for each task that can have that. `--set`
+changes how one task is fed at test time, such as tiles for large images:
 
+    --flip --scales 0.75 1 1.25 --set tasks.detection.loader.views.flip=false
     --set tasks.detection.loader.tiles.rows=2 --set tasks.detection.loader.tiles.columns=3
 """
 
@@ -39,6 +42,20 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="official (as the contest's scorer) or standard; default: official for data with the "
         "contest's 19 classes of streets, standard for any other",
     )
+    parser.add_argument("--flip", action="store_true", help="with --workdir: predict mirrored images as well")
+    parser.add_argument(
+        "--scales",
+        type=float,
+        nargs="+",
+        default=[1.0],
+        metavar="S",
+        help="with --workdir: predict inputs of each of these sizes, such as 0.75 1 1.25",
+    )
+    parser.add_argument(
+        "--fusion",
+        metavar="nms|wbf",
+        help="with --flip or --scales: join boxes by suppression (default) or weighted box fusion",
+    )
     parser.add_argument(
         "--set",
         action="append",
@@ -53,13 +70,16 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add_plugin_option(parser)
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
-    if args.submission and (args.set or args.checkpoint):
-        parser.error("--set and --checkpoint are of a model; a submission is scored as it is")
+    options = ("set", "checkpoint", "flip", "scales", "fusion")
+    given = [f"--{name}" for name in options if getattr(args, name) != parser.get_default(name)]
+    if args.submission and given:
+        parser.error(f"{', '.join(given)}: of a model; a submission is scored as it is")
     return args
 
 
 def evaluated(args: argparse.Namespace) -> dict | None:
     """Predict with a run on all ranks; the result is rank 0's."""
+    from ufo_large.data.views import Views
     from ufo_large.distributed import comm
     from ufo_large.evaluation.run import SUBMISSION_FILE, evaluate
 
@@ -68,6 +88,7 @@ def evaluated(args: argparse.Namespace) -> dict | None:
         args.data,
         split=args.split,
         protocol=args.protocol,
+        views=Views(flip=args.flip, scales=tuple(args.scales), fusion=args.fusion),
         assignments=args.set,
         checkpoint=args.checkpoint,
     )

@@ -307,6 +307,64 @@ def test_the_script_evaluates_a_run_alike_on_one_and_two_ranks(data, run_folder)
     ]
 
 
+VIEWS = ("--flip", "--scales", "1", "1.5", "--fusion", "wbf")
+
+
+def test_results_of_views_are_alike_on_two_ranks_and_have_a_folder_of_their_own(data, tmp_path):
+    """Of 4, 3 and 2 batches the second rank's last one of detection is empty, in every view."""
+    run, other = write_run(data, tmp_path / "one"), write_run(data, tmp_path / "two")
+    assert run_script("--workdir", run, "--data", data / "shards")[1] == 0
+    before = files_of(run)
+    text, code = run_script("--workdir", run, "--data", data / "shards", *VIEWS)
+    results = run / "evaluations/flip-scales_1_1.5-wbf"
+    assert code == 0 and f"report: {results / 'report.html'}" in text
+    assert {f: content for f, content in files_of(run).items() if not f.startswith("evaluations/")} == before
+    run_ranks(run_script, 2, "--workdir", other, "--data", data / "shards", *VIEWS)
+    for name in ("submission.json", "metrics.json"):
+        assert (results / name).read_bytes() == (other / results.relative_to(run) / name).read_bytes()
+        assert (results / name).read_bytes() != before[name]
+    assert json.loads(before["metrics.json"])["inputs"] == {"cls": "16x24", "dec": "48x64", "seg": "32x32"}
+    assert json.loads((results / "metrics.json").read_text())["inputs"] == {
+        "cls": "16x24, scales 1 1.5, flip, mean",
+        "dec": "48x64, scales 1 1.5, flip, wbf",
+        "seg": "32x32, scales 1 1.5, flip, mean",
+    }
+    assert "48x64, scales 1 1.5, flip, wbf" in (results / "report.html").read_text()
+
+
+def test_set_overrules_the_views_of_all_tasks(data, tmp_path):
+    run = write_run(data, tmp_path / "run")
+    option = "tasks.detection.loader.views.flip=false"
+    assert run_script("--workdir", run, "--data", data / "shards", "--flip", "--set", option)[1] == 0
+    results = run / "evaluations/flip-detection.views.flip_false"
+    assert json.loads((results / "metrics.json").read_text())["inputs"]["dec"] == "48x64"
+    assert not (run / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--fusion", "wbf"), "--fusion has no effect on any task of the run: cls (classification), dec"),
+        (
+            ("--flip", "--fusion", "wbff"),
+            "--fusion wbff is no way to join predictions of any task of the run.",
+        ),
+        (("--scales", "1", "0"), "must be different numbers above 0"),
+        (("--set", "tasks.detection.loader.views.fusion=nms"), "has nothing to join; set flip or scales"),
+    ],
+)
+def test_views_without_effect_are_refused(data, run_folder, options, told):
+    text, code = run_script("--workdir", run_folder, "--data", data / "shards", *options)
+    assert code == 2 and told in text
+
+
+def test_a_submission_has_no_views(data, alone):
+    text, code = run_script(
+        "--submission", alone[0] / "submission.json", "--data", data / "test_data", "--flip"
+    )
+    assert code == 2 and "--flip: of a model; a submission is scored as it is" in text
+
+
 def test_results_of_other_splits_and_shards_leave_a_finished_run_alone(data, run_folder, tmp_path):
     run = Path(shutil.copytree(run_folder, tmp_path / "run"))
     assert run_script("--workdir", run, "--data", data / "shards")[1] == 0

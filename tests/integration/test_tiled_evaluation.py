@@ -1,18 +1,21 @@
-"""Evaluation in tiles gives what evaluation of whole images gives, where nothing is scaled."""
+"""Evaluation in tiles, or of mirrored images, gives that of whole images, where nothing is scaled."""
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import one_hot
 
 from ufo_large.data.loader import LoaderConfig
 from ufo_large.data.sharding import ShardingOptions, make_shards
 from ufo_large.data.shards import ShardSet
 from ufo_large.data.tiles import Tiling
+from ufo_large.data.views import Views
 from ufo_large.evaluation.evaluator import Evaluator
 from ufo_large.evaluation.examples import predict_examples
 from ufo_large.kinds.protocols import get_protocol
@@ -47,7 +50,8 @@ class SeesColour:
         pixels = batch.images_BCHW.permute(0, 2, 3, 1).numpy()
         assert all(p.shape[:2] == (s.height, s.width) for p, s in zip(pixels, batch.samples, strict=True))
         find = self._boxes if batch.task == "dec" else self._mask
-        return [find(image, sample) for image, sample in zip(pixels, batch.samples, strict=True)]
+        found = [find(image, sample) for image, sample in zip(pixels, batch.samples, strict=True)]
+        return [_with_scores(p) for p in found] if batch.keep_scores and batch.task == "seg" else found
 
     def _boxes(self, image, sample) -> BoxPrediction:
         _, _, stats, _ = cv2.connectedComponentsWithStats((image == (0, 200, 0)).all(-1).astype(np.uint8))
@@ -59,6 +63,10 @@ class SeesColour:
 
     def _mask(self, image, sample) -> MaskPrediction:
         return MaskPrediction(sample, torch.from_numpy((image == (200, 0, 0)).all(-1).astype(np.uint8)))
+
+
+def _with_scores(prediction: MaskPrediction) -> MaskPrediction:
+    return replace(prediction, scores=lambda: one_hot(prediction.mask_HW.long(), 2).permute(2, 0, 1).float())
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +127,41 @@ def test_tiles_and_whole_images_give_the_same_submission(shards):
     whole = evaluator(shards, **WHOLE).gathered(SeesColour(), get_protocol("standard"))[0]
     assert evaluator(shards, **TILES).gathered(SeesColour(), get_protocol("standard"))[0] == whole
     assert len(whole["dec"]) == 3 * len(BOXES)
+
+
+@pytest.mark.parametrize("options", [WHOLE, TILES], ids=["whole", "tiles"])
+@pytest.mark.parametrize("fusion", ["wbf", "nms"])
+def test_mirrored_images_give_the_same_submission(shards, options, fusion):
+    """The pictures are not symmetric and the model does not mind: each view finds the very same."""
+    whole = evaluator(shards, **WHOLE).gathered(SeesColour(), get_protocol("standard"))[0]
+    flipped = evaluator(shards, **options)
+    views = {"detection": Views(flip=True, fusion=fusion), "segmentation": Views(flip=True)}
+    flipped = replace(flipped, loaders={k: replace(v, views=views[k]) for k, v in flipped.loaders.items()})
+    assert flipped.gathered(SeesColour(), get_protocol("standard"))[0] == whole
+
+
+def test_views_of_other_scales_reach_the_model(shards):
+    seen = []
+
+    class Notes(SeesColour):
+        def predict(self, batch: TaskBatch) -> list:
+            seen.append((tuple(batch.images_BCHW.shape[-2:]), len(batch.samples)))
+            nothing = torch.zeros(0, 4), torch.zeros(0), torch.zeros(0).long()
+            return [BoxPrediction(sample, *nothing) for sample in batch.samples]
+
+    chosen = evaluator(shards, **WHOLE, views=Views(flip=True, scales=(0.5, 1.25)))
+    found = list(replace(chosen, patch=16).predictions(Notes(), shards.task("dec")))
+    assert [p.sample.order for p in found] == [0, 1, 2]
+    assert seen == [((48, 64), 3)] * 2 + [((128, 160), 3)] * 2
+
+
+def test_inputs_are_told_in_words(shards):
+    assert evaluator(shards, **WHOLE).inputs == {"dec": "96x128", "seg": "96x128"}
+    views = Views(flip=True, scales=(0.75, 1.0))
+    assert evaluator(shards, **(TILES | {"tiles": Tiling(columns=2), "views": views})).inputs == {
+        "dec": "64x80, 1 x 2 tiles and the whole, scales 0.75 1, flip, nms",
+        "seg": "64x80, 1 x 2 tiles, scales 0.75 1, flip, mean",
+    }
 
 
 def test_the_report_shows_joined_tiles(shards):

@@ -27,6 +27,7 @@ from ufo_large.data.sampler import SAMPLINGS, Draw, Position, SampleStream, seed
 from ufo_large.data.shards import SplitReader
 from ufo_large.data.tiles import Tiling
 from ufo_large.data.transforms import TRANSFORMS, Transform, View, hermetic
+from ufo_large.data.views import Views
 from ufo_large.data.worker_signals import heed_trainer_only
 from ufo_large.structures import BadSample, SampleInfo, TaskBatch, TaskInfo
 from ufo_large.structures.batch import map_arrays
@@ -44,7 +45,8 @@ class LoaderConfig:
     `micro_batch` images a rank; `image_size` (height, width) of the network's input, filled by stretching
     or, with `keep_aspect`, padded at the bottom and right. `workers` processes a rank; 0 loads in the
     trainer's own. Up to `max_bad_samples` different unreadable samples a rank are replaced by others
-    before it stops. `tiles` cuts the images when the task is tested; training crops them anyway.
+    before it stops. `tiles` cuts the images when the task is tested; training crops them anyway. `views`:
+    mirrored and rescaled ones that are predicted then as well.
     """
 
     micro_batch: int
@@ -55,6 +57,7 @@ class LoaderConfig:
     shapes: Any = choice(BATCH_SHAPES, "fixed")
     workers: int = 2
     tiles: Tiling = Tiling()
+    views: Views = Views()
     max_bad_samples: int = 10
 
     def __post_init__(self):
@@ -84,6 +87,7 @@ class LoaderConfig:
                 f"task {info.name!r} is {info.kind}, but its transform is for {', '.join(kinds)}"
             )
         self.tiles.for_task(info)
+        self.views.for_task(info)
         full = BatchShape(self.micro_batch, self.image_size)
         try:
             shapes = self.shapes.build(reader.heights, reader.widths, full, tokens)

@@ -12,7 +12,7 @@ from ufo_large.data.evaluation_batches import evaluation_batches
 from ufo_large.data.loader import LoaderConfig
 from ufo_large.data.progress import progress_bar
 from ufo_large.data.shards import ShardSet
-from ufo_large.data.tiles import Tiling, merge_tiles
+from ufo_large.data.tiles import merge_tiles
 from ufo_large.distributed import comm
 from ufo_large.evaluation.ground_truth import GroundTruth, truth_of_shards
 from ufo_large.evaluation.score import summary
@@ -38,8 +38,9 @@ class Predictor(Protocol):
 class Evaluator:
     """Predicts one split of a data set; made once, used as often as wanted.
 
-    `loaders` gives each task (by name, else by kind) its input size, micro-batch and tiles. `only` names the
-    tasks that the model knows, where it does not know all. Every rank of the process group must call each
+    `loaders` gives each task (by name, else by kind) its input size, micro-batch, tiles and views. `only`
+    names the tasks that the model knows, where it does not know all. `patch`: the side of the trunk's
+    patches, in which other scales are counted. Every rank of the process group must call each
     method: they predict different images, and take the same number of forward passes because ZeRO-3 gathers
     parameters in them. Batches do not depend on the number of ranks, so neither do the figures.
     """
@@ -48,8 +49,14 @@ class Evaluator:
     loaders: Mapping[str, LoaderConfig]
     split: str = "test"
     only: tuple[str, ...] | None = None
+    patch: int = 1
     device: torch.device | str = "cpu"
     show_progress: bool = True
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Say per task how its images are shown to the network. ValueError where that does not suit it."""
+        return {info.name: _in_words(info.choose(self.loaders), info) for info in self.tasks}
 
     @property
     def tasks(self) -> list[TaskInfo]:
@@ -65,9 +72,8 @@ class Evaluator:
         With `shown`, only of those images, and the same on every rank.
         """
         loader = info.choose(self.loaders)
-        tiles = loader.tiles.for_task(info)
-        found = self._raw_predictions(model, info, loader, tiles, shown)
-        yield from found if tiles is None else merge_tiles(info, found)
+        found = self._raw_predictions(model, info, loader, shown)
+        yield from found if loader.tiles.for_task(info) is None else merge_tiles(info, found)
 
     def gathered(
         self, model: Predictor, protocol: ScoringProtocol
@@ -111,30 +117,32 @@ class Evaluator:
         return values if score is None else values | {"score": score}
 
     def _raw_predictions(
-        self,
-        model: Predictor,
-        info: TaskInfo,
-        loader: LoaderConfig,
-        tiles: Tiling | None,
-        shown: ShownRows | None,
+        self, model: Predictor, info: TaskInfo, loader: LoaderConfig, shown: ShownRows | None
     ) -> Iterator[Prediction]:
-        reader = self.shards.split(info.name, self.split)
-        batches = evaluation_batches(
-            reader if shown is None else shown,
+        """Yield a prediction per image, or per tile; its views are joined."""
+        views = loader.views.for_task(info)
+        canvases = views.canvases(loader.image_size, self.patch)
+        scales = [self._batches(info, loader, canvas, shown) for canvas in canvases]
+        total = 0 if shown else len(self.shards.split(info.name, self.split))
+        with _evaluating(model), self._progress(f"{info.name} {self.split}", total) as advance:
+            for batches in zip(*scales, strict=True):
+                yield from views.predicted(info, batches, lambda b: _predict(model, b, self.device))
+                advance(len(batches[0].samples))
+
+    def _batches(
+        self, info: TaskInfo, loader: LoaderConfig, canvas: tuple[int, int], shown: ShownRows | None
+    ) -> Iterator[TaskBatch]:
+        return evaluation_batches(
+            self.shards.split(info.name, self.split) if shown is None else shown,
             info,
-            image_size=loader.image_size,
+            image_size=canvas,
             micro_batch=loader.micro_batch,
             rank=comm.rank() if shown is None else 0,
             world_size=comm.world_size() if shown is None else 1,
             workers=loader.workers if shown is None else 0,
-            tiles=tiles,
+            tiles=loader.tiles.for_task(info),
             keep_aspect=loader.keep_aspect,
         )
-        progress = self._progress(f"{info.name} {self.split}", 0 if shown else len(reader))
-        with _evaluating(model), progress as advance:
-            for batch in batches:
-                yield from _predict(model, batch, self.device)
-                advance(len(batch.samples))
 
     def _entries(self, model: Predictor, info: TaskInfo) -> list[dict[str, Any]]:
         kind = kind_of(info)
@@ -163,6 +171,18 @@ class Evaluator:
             line = bar.add_task(title, total=count)
             yield lambda images: bar.advance(line, images * comm.world_size())
             bar.update(line, completed=count)
+
+
+def _in_words(loader: LoaderConfig, info: TaskInfo) -> str:
+    tiles, views = loader.tiles.for_task(info), loader.views.for_task(info)
+    told = ["{}x{}".format(*loader.image_size)]
+    if tiles is not None:
+        told.append(f"{tiles.rows} x {tiles.columns} tiles" + (" and the whole" if tiles.whole else ""))
+    if views.scales != (1.0,):
+        told.append(f"scales {' '.join(f'{scale:g}' for scale in views.scales)}")
+    if views.flip:
+        told.append("flip")
+    return ", ".join([*told, views.fusion] if views.fusion else told)
 
 
 @contextlib.contextmanager

@@ -28,7 +28,9 @@ def _of_task(
     return [
         PredictionExample(
             info=info,
-            image_HW3=decode_image(reader.read(row).image),
+            image_HW3=decode_image(
+                (raw := reader.read(row)).image, size=(raw.sample.height, raw.sample.width)
+            ),
             prediction=prediction,
             truth=reader.truth(row) if reader.labeled else None,
         )

@@ -8,8 +8,10 @@ from typing import Any
 from ufo_large.config import Problems, require_writable, write_json
 from ufo_large.data.shard_index import SPLITS
 from ufo_large.data.shards import ShardSet
+from ufo_large.data.views import Views
 from ufo_large.distributed import comm, zero
 from ufo_large.evaluation.baselines import trivial_baselines
+from ufo_large.evaluation.changed_feeds import for_all_tasks, name_of
 from ufo_large.evaluation.evaluator import Evaluator, Predictor
 from ufo_large.evaluation.examples import predict_examples
 from ufo_large.evaluation.loading import find_checkpoint, load_run
@@ -26,6 +28,7 @@ from ufo_large.tracking import write_report
 SUBMISSION_FILE = "submission.json"
 UNSCORED_FILE = "submission_unscored.json"
 METRICS_FILE = "metrics.json"
+PLAIN = Views()
 
 
 def evaluate_run(
@@ -41,8 +44,9 @@ def evaluate_run(
     chosen, shards = get_protocol(protocol), evaluator.shards
     if not evaluator.tasks:
         there = [split for split in SPLITS if replace(evaluator, split=split).tasks]
-        told = f"{shards.root}: no task that the model knows has a split {evaluator.split!r}"
+        told = f"{shards.name}: no task that the model knows has a split {evaluator.split!r}"
         raise ValueError(f"{told}; give --split {' or '.join(there)}")
+    inputs = evaluator.inputs  # before any task is predicted, so that a misfit of the last costs no time
     entries, metrics = evaluator.gathered(model, chosen)
 
     def written() -> dict[str, Any] | None:
@@ -52,6 +56,7 @@ def evaluate_run(
         write_submission(folder / UNSCORED_FILE, entries)
         result = _scored(evaluator, folder / UNSCORED_FILE, metrics, chosen)
         if result is not None:
+            result["inputs"] = inputs
             write_json(folder / METRICS_FILE, result, allow_nan=False)
         (folder / UNSCORED_FILE).replace(folder / SUBMISSION_FILE)
         return result
@@ -73,7 +78,7 @@ def known_tasks(trained: tuple[TaskInfo, ...], fingerprint: str, shards: ShardSe
 
 def check_tasks(trained: tuple[TaskInfo, ...], shards: ShardSet) -> None:
     """Raise ValueError unless every task of the shards is one the model was trained for, class by class."""
-    problems = Problems(f"shards {shards.root} and the trained model")
+    problems = Problems(f"shards {shards.name} and the trained model")
     known = {task.name: task for task in trained}
     for task in shards.tasks:
         if task.name not in known:
@@ -117,14 +122,15 @@ def evaluate(
     *,
     split: str,
     protocol: str | None,
+    views: Views = PLAIN,
     assignments: Sequence[str] = (),
     checkpoint: str | None = None,
 ) -> Evaluation:
     """Predict a split with a run on all ranks, score it and write the report.
 
-    `protocol` None: as `protocol_for` chooses. `assignments`: changes of a task's feed, as
-    `SavedRun.test_feeds` takes them. `checkpoint`: instead of the final weights; see `find_checkpoint`. Its
-    results get a folder of their own.
+    `protocol` None: as `protocol_for` chooses. `views`: for every task that can have them. `assignments`:
+    changes of a task's feed, as `SavedRun.test_feeds` takes them, made after that. `checkpoint`: instead of
+    the final weights; see `find_checkpoint`. Results with any of these get a folder of their own.
     """
     device = zero.init_distributed()
     run = RunFolder(workdir)
@@ -133,12 +139,16 @@ def evaluate(
     known = known_tasks(saved.tasks, saved.fingerprint, shards)
     chosen = comm.agreed(lambda: find_checkpoint(run, checkpoint) if checkpoint else None)
     model = comm.agreed(lambda: load_run(run, saved, device, chosen))
-    loaders = saved.test_feeds(assignments)
-    evaluator = Evaluator(shards=shards, loaders=loaders, split=split, only=known, device=device)
+    loaders = saved.test_feeds([*for_all_tasks(saved, views), *assignments])
+    evaluator = Evaluator(
+        shards=shards, loaders=loaders, split=split, only=known, patch=model.trunk.stride, device=device
+    )
     folder = run.results(split, shards, saved.fingerprint)
-    if chosen is not None:
-        name = chosen.name if folder == run.root else f"{folder.name}-{chosen.name}"
-        folder = run.root / "evaluations" / name
+    marks = [] if chosen is None else [chosen.name]
+    marks += [] if loaders == saved.test_feeds() else [name_of(views, assignments)]
+    if marks:
+        begin = [] if folder == run.root else [folder.name]
+        folder = run.root / "evaluations" / "-".join([*begin, *marks])
     protocol = protocol or protocol_for(evaluator.tasks)
     result = evaluate_run(evaluator, model, folder, protocol)
     if comm.is_main():

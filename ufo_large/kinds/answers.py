@@ -5,6 +5,8 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+MAX_INT = 1 << 63
+
 
 class Repeated(dict):
     """A JSON object in which keys stand twice; plain dict would silently keep the last."""
@@ -50,7 +52,8 @@ def _pairs(raw: Any, form: str, report: Callable[[str], None]) -> Iterator[tuple
 
 
 def is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    """Tell whether it is a whole number that fits into 64 bits with a sign."""
+    return isinstance(value, int) and not isinstance(value, bool) and -MAX_INT <= value < MAX_INT
 
 
 def is_number(value: Any) -> bool:

@@ -86,8 +86,10 @@ class Kind(ABC):
     `class_metrics`: key -> title of the metrics that come per class as `<key>/<class>`. `input_size`:
     (height, width) of the row in `launchers/plan.py`. `target_suffix`: ending of the file beside an image in
     a shard. `has_tiles`: large images may be cut into tiles at test time; `whole_tile`: the whole image is
-    one more. `in_submission`: the contest's submission has a form for it. `form`: that form, for messages.
-    `in_coco`: COCO's results have one.
+    one more. `fusions`: ways to join the predictions of several views of an image at test time, the usual one
+    first; empty: there is none. `any_scale`: what is predicted does not depend on how large it is shown.
+    `in_submission`: the contest's submission has a form for it. `form`: that form, for messages. `in_coco`:
+    COCO's results have one.
     `compares_classes`: a task of one class has nothing to tell apart, so that such data is misread. `empty`:
     what is wrong where the truth of a whole split leaves nothing to count, and the remedy.
     """
@@ -100,6 +102,8 @@ class Kind(ABC):
     target_suffix: ClassVar[str] = ""
     has_tiles: ClassVar[bool] = False
     whole_tile: ClassVar[bool] = False
+    fusions: ClassVar[tuple[str, ...]] = ()
+    any_scale: ClassVar[bool] = True
     in_submission: ClassVar[bool] = False
     in_coco: ClassVar[bool] = False
     compares_classes: ClassVar[bool] = False
@@ -195,6 +199,17 @@ class Kind(ABC):
     def merged(self, source: SampleInfo, parts: Sequence[Any]) -> Any:
         """Return one prediction of `source` from those of its tiles (`TileSample`s)."""
         raise NotImplementedError(f"{self.name} has no tiles")
+
+    def mirrored(self, prediction: Any) -> Any:
+        """Return a prediction of an image from that of its mirror image, left for right."""
+        raise NotImplementedError(f"{self.name} has no views")
+
+    def fused(self, views: Sequence[Any], fusion: str) -> Any:
+        """Return one prediction of an image from those of its views, by one of `fusions`.
+
+        The batches that they come from had `keep_scores`.
+        """
+        raise NotImplementedError(f"{self.name} has no views")
 
     @abstractmethod
     def metric(self, info: TaskInfo, protocol: Protocol) -> Metric:

@@ -1,5 +1,6 @@
 """A prediction beside its picture and its truth, and the same as drawn for a page."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +50,11 @@ class Card:
     details: tuple[str, ...] = ()
     bars: tuple[tuple[str, float], ...] = ()
     legend: tuple[tuple[str, str], ...] = field(default=())
+
+    def __post_init__(self):
+        for name, color in self.legend:
+            if not re.fullmatch("#[0-9a-f]{6}", color):  # it stands in a page's style
+                raise ValueError(f"{self.name}: the colour {color!r} of {name!r} is not of the form #rrggbb")
 
     @property
     def caption(self) -> str:

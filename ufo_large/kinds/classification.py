@@ -6,6 +6,7 @@ Legend: B images, K classes.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ class Classification(Kind):
     name = "classification"
     headline = Headline(name="top1", title="Top-1", label="Top-1 accuracy")
     class_metrics = {"top1": "Top-1 accuracy"}
+    fusions = ("mean",)
     in_submission = True
     compares_classes = True
     form = '{"<image>": <class id>}'
@@ -51,6 +53,12 @@ class Classification(Kind):
 
     def collate(self, targets: Sequence[Mapping[str, Tensor]], sizes: Any, canvas: Any) -> ClassTargets:
         return ClassTargets(labels_B=torch.cat([t["labels"] for t in targets]))
+
+    def mirrored(self, prediction: ClassPrediction) -> ClassPrediction:
+        return prediction
+
+    def fused(self, views: Sequence[ClassPrediction], fusion: str) -> ClassPrediction:
+        return replace(views[0], scores_K=torch.stack([view.scores_K for view in views]).mean(0))
 
     def metric(self, info: TaskInfo, protocol: Protocol) -> Accuracy:
         return Accuracy(info.class_names)

@@ -19,7 +19,9 @@ from torchvision.ops import box_convert
 
 from ufo_large.kinds.answers import is_int, is_number, short
 from ufo_large.kinds.base import Column, Headline, Kind, Stored, StoredPicture
+from ufo_large.kinds.box_fusion import fused_boxes
 from ufo_large.kinds.boxes import (
+    MAX_BOXES,
     Box,
     best_score,
     corners,
@@ -61,6 +63,7 @@ class Detection(Kind):
     input_size = (1022, 1022)
     has_tiles = True
     whole_tile = True
+    fusions = ("nms", "wbf")
     in_submission = True
     in_coco = True
     form = '{"image_id": ..., "category_id": ..., "bbox": [x, y, width, height], "score": ...}'
@@ -150,6 +153,14 @@ class Detection(Kind):
 
     def merged(self, source: SampleInfo, parts: Sequence[BoxPrediction]) -> BoxPrediction:
         return merged_boxes(source, parts)
+
+    def mirrored(self, prediction: BoxPrediction) -> BoxPrediction:
+        x0, y0, x1, y1 = prediction.boxes_xyxy_N4.unbind(1)
+        width = prediction.sample.width
+        return replace(prediction, boxes_xyxy_N4=torch.stack([width - x1, y0, width - x0, y1], 1))
+
+    def fused(self, views: Sequence[BoxPrediction], fusion: str) -> BoxPrediction:
+        return fused_boxes(views, fusion, MAX_BOXES)
 
     def metric(self, info: TaskInfo, protocol: Protocol) -> MeanAveragePrecision:
         return MeanAveragePrecision(info.class_names)

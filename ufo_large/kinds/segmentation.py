@@ -10,11 +10,13 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
@@ -52,6 +54,7 @@ from ufo_large.structures import (
 )
 
 MAX_COORDINATE = 1 << 15
+MAX_DIGITS = 3
 MAX_MASKS = 1000
 MAX_GRID = 512
 
@@ -65,6 +68,7 @@ class Segmentation(Kind):
     input_size = (504, 1022)
     target_suffix = "mask.png"
     has_tiles = True
+    fusions = ("mean",)
     in_submission = True
     in_coco = True
     compares_classes = True
@@ -170,6 +174,21 @@ class Segmentation(Kind):
     def merged(self, source: SampleInfo, parts: Sequence[MaskPrediction]) -> MaskPrediction:
         return MaskPrediction(sample=source, mask_HW=pasted(source, [(p.sample, p.mask_HW) for p in parts]))
 
+    def mirrored(self, prediction: MaskPrediction) -> MaskPrediction:
+        scores = prediction.scores and partial(_flipped, prediction.scores)
+        return replace(prediction, mask_HW=prediction.mask_HW.flip(-1), scores=scores)
+
+    def fused(self, views: Sequence[MaskPrediction], fusion: str) -> MaskPrediction:
+        """The class with the best mean score at each pixel."""
+        if any(view.scores is None for view in views):
+            raise ValueError(
+                "the task head gives masks without scores, which cannot be averaged; let its `predict` "
+                "return `mask_predictions`, or leave loader.views"
+            )
+        total_KHW = sum(view.scores() for view in views)
+        mask_HW = total_KHW.argmax(dim=0).to(torch.uint8).cpu()
+        return MaskPrediction(sample=views[0].sample, mask_HW=mask_HW)
+
     def metric(self, info: TaskInfo, protocol: Protocol) -> MeanIoU:
         if protocol.background not in (IGNORE_INDEX, *info.class_ids):
             raise ValueError(
@@ -263,6 +282,10 @@ class Segmentation(Kind):
         }
 
 
+def _flipped(scores: Callable[[], Tensor]) -> Tensor:
+    return scores().flip(-1)
+
+
 def most_frequent_by_position(train: Any, overall: int) -> np.ndarray:
     """Return the most frequent class at every position, uint8 [H, W]; `overall` where none was ever seen.
 
@@ -302,10 +325,10 @@ def _rings(name: str, value: Any, known: set[int], report: Callable[[str], None]
         return None
     rings: Rings = {}
     for key, of_class in value.items():
-        number = int(key) if key.isascii() and key.isdigit() else None
+        number = int(key) if key.isascii() and key.isdigit() and len(key) <= MAX_DIGITS else None
         if number not in known:
             listed = ", ".join(map(str, sorted(known)))
-            report(f"{name!r} names the class {key!r}; the data set has {listed}")
+            report(f"{name!r} names the class {key[:80]!r}; the data set has {listed}; write one of them")
             continue
         parsed = _rings_of_class(of_class)
         if parsed is None:
@@ -321,12 +344,13 @@ def _rings_of_class(raw: Any) -> list[np.ndarray] | None:
     """Return rings, int32 [P, 2], fractions cut off; None where one is no ring."""
     if not isinstance(raw, list) or not all(isinstance(ring, list) for ring in raw):
         return None
+    points = [point for ring in raw for point in ring]
     try:
-        points_P2 = np.array([point for ring in raw for point in ring], np.float64)
+        if not set(map(type, itertools.chain.from_iterable(points))) <= {int, float}:
+            return None  # NumPy would take "1" and true
+        points_P2 = np.array(points, np.float64) if points else np.empty((0, 2))
     except (TypeError, ValueError):
         return None
-    if not points_P2.size:
-        points_P2 = points_P2.reshape(-1, 2)
     if points_P2.ndim != 2 or points_P2.shape[1] != 2 or not (np.abs(points_P2) < MAX_COORDINATE).all():
         return None
     points_P2 = points_P2.astype(np.int32)

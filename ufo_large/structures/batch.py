@@ -64,7 +64,9 @@ class TaskBatch:
 
     `images_BCHW`: uint8 RGB, padded at the bottom and right to one size. `sizes_B2`: int64 (height,
     width) of the valid part of each, before padding. `targets`: what the task's kind collates, a dataclass of
-    tensors; None when only predictions are wanted. `samples[i]` describes image i.
+    tensors; None when only predictions are wanted. `samples[i]` describes image i. `keep_scores`: the
+    predictions will be joined with those of other views of the same images, so they must hold what their kind
+    averages.
     """
 
     task: str
@@ -72,6 +74,7 @@ class TaskBatch:
     sizes_B2: Tensor
     targets: Any
     samples: tuple[SampleInfo, ...]
+    keep_scores: bool = False
 
     def __len__(self) -> int:
         return self.images_BCHW.shape[0]

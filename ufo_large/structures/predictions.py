@@ -3,6 +3,7 @@
 Legend: K classes, N boxes, H W the stored image's own height and width.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
@@ -35,10 +36,15 @@ class BoxPrediction:
 
 @dataclass(slots=True)
 class MaskPrediction:
-    """`mask_HW`: uint8 model label of every pixel of the stored image."""
+    """`mask_HW`: uint8 model label of every pixel of the stored image.
+
+    `scores`, where the batch asked for them, returns each class's score of every pixel, float32 [K, H, W]; a
+    function, because the maps of a whole batch could be gigabytes.
+    """
 
     sample: SampleInfo
     mask_HW: Tensor
+    scores: Callable[[], Tensor] | None = None
 
 
 class Prediction(Protocol):

@@ -3,22 +3,34 @@
 Legend: K classes, H W height and width.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from ufo_large.structures import IGNORE_INDEX, MaskPrediction, TaskBatch, TaskInfo
-from ufo_large.tasks.stored_size import at_stored_size
+from ufo_large.tasks.stored_size import when_called
 
 
-def mask_predictions(scores_BKHW: Tensor, stride: int, batch: TaskBatch) -> list[MaskPrediction]:
+def mask_predictions(
+    scores_BKHW: Tensor, stride: float, batch: TaskBatch, are_logits: bool = False
+) -> list[MaskPrediction]:
     """Return the best class of every pixel of each stored image, from scores at `stride`.
 
-    Scores, not labels, are resized, so edges fall between pixels where the scores say so.
+    Scores, not labels, are resized, so edges fall between pixels where the scores say so. What several views
+    of an image average are the resized scores, of logits the probabilities.
     """
-    return [
-        MaskPrediction(sample=sample, mask_HW=scores_KHW.argmax(dim=0).to(torch.uint8).cpu())
-        for sample, scores_KHW in at_stored_size(scores_BKHW, stride, batch)
-    ]
+    found = []
+    for sample, at_size in when_called(scores_BKHW, stride, batch):
+        mask_HW = at_size().argmax(dim=0).to(torch.uint8).cpu()
+        scores = partial(_probabilities, at_size) if are_logits else at_size
+        found.append(MaskPrediction(sample, mask_HW, scores if batch.keep_scores else None))
+    return found
+
+
+def _probabilities(logits: Callable[[], Tensor]) -> Tensor:
+    return logits().softmax(dim=0)
 
 
 def check_label_range(info: TaskInfo) -> None:

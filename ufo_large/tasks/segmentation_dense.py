@@ -89,7 +89,7 @@ class DenseSegmenter(TaskHead):
 
     @torch.no_grad()
     def predict(self, outputs: dict[str, Tensor], batch: TaskBatch) -> list[MaskPrediction]:
-        return mask_predictions(outputs["logits_BKHW"], self.strides[0], batch)
+        return mask_predictions(outputs["logits_BKHW"], self.strides[0], batch, are_logits=True)
 
 
 def _check(config: DenseSegmenter.Config, info: TaskInfo) -> None:

@@ -3,7 +3,8 @@
 Legend: B images, C channels, H W height and width.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,14 +13,24 @@ from ufo_large.structures import SampleInfo, TaskBatch
 from ufo_large.tasks.pyramid_fusion import enlarge
 
 
-def at_stored_size(maps_BCHW: Tensor, stride: int, batch: TaskBatch) -> Iterator[tuple[SampleInfo, Tensor]]:
+def at_stored_size(maps_BCHW: Tensor, stride: float, batch: TaskBatch) -> Iterator[tuple[SampleInfo, Tensor]]:
     """Yield each image with its part of a map at `stride`, float32 [C, H, W] at the stored image's size.
 
     One image at a time: at the stored size the maps of a whole batch could be gigabytes.
     """
-    for map_CHW, (height, width), sample in zip(
-        maps_BCHW.float(), batch.sizes_B2.tolist(), batch.samples, strict=True
-    ):
-        map_1CHW = enlarge(map_CHW[None], stride)[..., :height, :width]
-        stored_size = (sample.height, sample.width)
-        yield sample, F.interpolate(map_1CHW, size=stored_size, mode="bilinear", align_corners=False)[0]
+    for sample, at_size in when_called(maps_BCHW, stride, batch):
+        yield sample, at_size()
+
+
+def when_called(
+    maps_BCHW: Tensor, stride: float, batch: TaskBatch
+) -> Iterator[tuple[SampleInfo, Callable[[], Tensor]]]:
+    """Yield each image with a function that makes its map of `at_stored_size`; until then it stays small."""
+    for map_CHW, size, sample in zip(maps_BCHW.float(), batch.sizes_B2.tolist(), batch.samples, strict=True):
+        yield sample, partial(_resized, map_CHW, stride, size, (sample.height, sample.width))
+
+
+def _resized(map_CHW: Tensor, stride: float, valid: list[int], stored: tuple[int, int]) -> Tensor:
+    height, width = valid
+    map_1CHW = enlarge(map_CHW[None], stride)[..., :height, :width]
+    return F.interpolate(map_1CHW, size=stored, mode="bilinear", align_corners=False)[0]

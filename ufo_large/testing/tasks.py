@@ -5,12 +5,14 @@ Legend: B images, D trunk width, P pyramid width, N boxes, H W height and width 
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ufo_large.structures import Features, TaskBatch
+from ufo_large.kinds import kind_of
+from ufo_large.structures import Features, TaskBatch, on_cpu
 from ufo_large.tasks import TaskHead
 from ufo_large.testing.scenes import PADDED, Scene, scene_of
 
@@ -33,6 +35,16 @@ def scene_features(strides: tuple[int, ...], dtype: torch.dtype = torch.float32,
         image_size=PADDED,
         pyramid={s: leaf(3, PYRAMID_WIDTH, -(-height // s), -(-width // s)) for s in strides},
     )
+
+
+def features_for(head: TaskHead, dtype: torch.dtype = torch.float32, seed: int = 0) -> Features:
+    """Return random features for `head`; its queries, if any, come with something of each image added."""
+    features, queries_QD = scene_features(head.strides, dtype, seed), head.trunk_queries()
+    if queries_QD is None:
+        return features
+    generator = torch.Generator().manual_seed(seed + 1)
+    of_images = torch.randn(3, *queries_QD.shape, generator=generator).to(dtype)
+    return features._replace(queries_BQD=queries_QD + of_images)
 
 
 def check_task(
@@ -63,7 +75,7 @@ def check_gradients(
     `nothing`: the batch has nothing to learn, so that features may get a gradient of zeros.
     """
     head.zero_grad(set_to_none=True)
-    features = scene_features(head.strides, dtype)
+    features = features_for(head, dtype)
     losses = head.losses(head(features), batch)
     assert losses and all(name.isidentifier() for name in losses), f"loss names {list(losses)}"
     for name, loss in losses.items():
@@ -81,7 +93,7 @@ def check_gradients(
 
 def check_right_answer(head: TaskHead, scene: Scene, right_outputs: RightOutputs, tolerance: float) -> None:
     """The right answer costs almost nothing, another one much more; predictions are the targets again."""
-    features, batch = scene_features(head.strides), scene.batch()
+    features, batch = features_for(head), scene.batch()
     outputs = right_outputs(head, features, batch)
     right = sum(head.losses(outputs, batch).values()).item()
     wrong = sum(head.losses(head(features), batch).values()).item()
@@ -91,11 +103,21 @@ def check_right_answer(head: TaskHead, scene: Scene, right_outputs: RightOutputs
     assert [p.sample for p in predictions] == list(batch.samples)
     for index, prediction in enumerate(predictions):
         scene.check(prediction, batch.targets, index)
+    check_views(head, scene, outputs)
+
+
+def check_views(head: TaskHead, scene: Scene, outputs: dict[str, Any]) -> None:
+    """Predictions of several views that all are the targets are joined to the targets."""
+    batch, kind = scene.batch(), kind_of(scene.info)
+    for index, view in enumerate(head.predict(outputs, replace(batch, targets=None, keep_scores=True))):
+        for fusion in kind.fusions:
+            back = kind.mirrored(kind.mirrored(view))
+            scene.check(kind.fused([on_cpu(view), on_cpu(back)], fusion), batch.targets, index)
 
 
 def check_parameters_are_used_in_forward_only(head: TaskHead, batch: TaskBatch) -> None:
     """Losses and predictions still come out where parameters are away, as under ZeRO-3 after forward."""
-    outputs = head(scene_features(head.strides))
+    outputs = head(features_for(head))
     kept = [p.data for p in head.parameters()]
     for parameter in head.parameters():
         parameter.data = parameter.data.new_empty(0)
@@ -109,13 +131,13 @@ def check_parameters_are_used_in_forward_only(head: TaskHead, batch: TaskBatch) 
 
 def check_reports_nan(head: TaskHead, scene: Scene) -> None:
     """NaN in features or targets raises nothing, makes every loss NaN and is named; the next pass is fine."""
-    features = scene_features(head.strides)
+    features = features_for(head)
     with torch.no_grad():
         for x in (features.pooled_BD, features.map_BDHW, *features.pyramid.values()):
             x.fill_(torch.nan)
     _check_all_nan(head, features, scene, scene.batch())
     if scene.broken is not None:
-        _check_all_nan(head, scene_features(head.strides), scene, scene.batch(scene.broken))
+        _check_all_nan(head, features_for(head), scene, scene.batch(scene.broken))
 
 
 def _check_all_nan(head: TaskHead, features: Features, scene: Scene, batch: TaskBatch) -> None:
@@ -126,5 +148,5 @@ def _check_all_nan(head: TaskHead, features: Features, scene: Scene, batch: Task
     assert head.watch.not_finite(), "nothing was named"
     head.zero_grad()
     sum(losses.values()).backward()  # the step goes on to the collectives of its backward pass
-    losses = head.losses(head(scene_features(head.strides)), scene.batch())
+    losses = head.losses(head(features_for(head)), scene.batch())
     assert all(loss.isfinite() for loss in losses.values()), f"NaN of an earlier pass came back: {losses}"

@@ -62,7 +62,7 @@ class SegmentationTransform(Transform):
         window = jittered_window(size, canvas, zoom, self.keep_aspect)
         if self.config.max_share == 1 or raw.target is None or (window.height, window.width) == size:
             return window
-        mask = decode_labels(raw.target)
+        mask = decode_labels(raw.target, size)
         for _ in range(CROP_ATTEMPTS - 1):
             if largest_share(mask, window) <= self.config.max_share:
                 break
