@@ -2,13 +2,17 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from ufo_large.tracking.environment import commit_text
 
 ROOT = Path(__file__).resolve().parents[2]
+BENCHMARKS = ROOT / "benchmarks"
 
 
 def loader(data: Path) -> subprocess.CompletedProcess:
@@ -39,3 +43,28 @@ def test_a_benchmark_needs_no_git_commit():
 def test_no_benchmark_reads_a_commit_itself():
     texts = {path.name: path.read_text() for path in (ROOT / "benchmarks").rglob("*.py")}
     assert [name for name, text in texts.items() if "['hash']" in text or '"git"' in text] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("balancing.py", ("--methods", "pcgard"), "Did you mean 'pcgrad'"),
+        ("balancing.py", (), "no such folder"),
+    ],
+)
+def test_a_wrong_call_of_a_benchmark_is_one_clean_message(monkeypatch, capsys, tmp_path, name, options, said):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.setattr(sys, "argv", [name, "--data", str(tmp_path / "none"), *options])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(BENCHMARKS / name), run_name="__main__")
+    assert said in f"{stop.value.code} {capsys.readouterr().err}"
+
+
+@pytest.mark.parametrize("name", ["draw_balancing.py", "draw_quality.py", "draw_transforms.py"])
+def test_help_of_a_picture_script_draws_nothing(monkeypatch, capsys, name):
+    script = ROOT / "docs" / name
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(script), run_name="__main__")
+    assert stop.value.code == 0 and "--out" in capsys.readouterr().out

@@ -17,6 +17,7 @@ LAYERS = (
     ("train", "serving"),
     ("recipes", "testing"),
     ("finetuning",),
+    ("comparing",),
 )
 LEVEL = {package: level for level, packages in enumerate(LAYERS) for package in packages}
 

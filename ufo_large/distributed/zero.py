@@ -63,7 +63,8 @@ def init_distributed() -> torch.device:
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     if "RANK" in os.environ:
         deepspeed.init_distributed(verbose=False)
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // max(local_world or comm.world_size(), 1)))
+    cores = len(os.sched_getaffinity(0))  # not the machine's: a comparison gives each training its own
+    torch.set_num_threads(max(1, cores // max(local_world or comm.world_size(), 1)))
     if get_accelerator().device_name() != "cuda":  # as DS_ACCELERATOR=cpu asks for on a machine with GPUs
         return torch.device("cpu")
     torch.cuda.set_device(local_rank)

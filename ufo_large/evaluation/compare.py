@@ -66,15 +66,27 @@ def comparison_table(results: Mapping[str, Mapping[str, Any]], gains: Mapping[st
     first = next(iter(results.values()))
     table = Table(title=f"protocol {first['protocol']}, split {first.get('split', 'unknown')}")
     table.add_column("run")
-    shown = titles(results.values()) | _titles_of_tasks(results.values())
+    shown = columns(results.values())
     for title in (*shown.values(), *(["delta-m"] if gains else [])):
         table.add_column(title, justify="right")
     for name, result in results.items():
-        cells = [_percent(_figure(result, key)) for key in shown]
+        cells = [_percent(figure(result, key)) for key in shown]
         if gains:
             cells.append("" if gains.get(name) is None else f"{100 * gains[name]:+.2f} %")
         table.add_row(name, *cells)
     return table
+
+
+def columns(results: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return key -> title of what stands side by side; `figure` looks a key up."""
+    results = list(results)
+    return titles(results) | _titles_of_tasks(results)
+
+
+def figure(result: Mapping[str, Any], key: str) -> float | None:
+    """Return a run's figure: a metric, or one task's as `<task>/<metric>`; None where it has none."""
+    task, slash, metric = key.partition("/")
+    return result.get("tasks", {}).get(task, {}).get(metric) if slash else result.get(key)
 
 
 def _titles_of_tasks(results: Iterable[Mapping[str, Any]]) -> dict[str, str]:
@@ -86,11 +98,6 @@ def _titles_of_tasks(results: Iterable[Mapping[str, Any]]) -> dict[str, str]:
             own = [task for task, figures in result.get("tasks", {}).items() if metric in figures]
             found |= {f"{task}/{metric}": f"{kind.headline.title} {task}" for task in own if len(own) > 1}
     return found
-
-
-def _figure(result: Mapping[str, Any], key: str) -> float | None:
-    task, slash, metric = key.partition("/")
-    return result.get("tasks", {}).get(task, {}).get(metric) if slash else result.get(key)
 
 
 def _agree(value: Any, first: Any) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ufo_large.config import without_credentials
 from ufo_large.finetuning.machine import Machine
 
 OUT_OF_MEMORY = (-signal.SIGKILL, 128 + signal.SIGKILL, 256 - signal.SIGKILL)
@@ -39,7 +40,7 @@ class Children:
         """
         command = [*self._start(sharded), str(self.root / script), *map(str, arguments)]
         command += [word for plugin in self.plugins for word in ("--plugin", plugin)]
-        print(f"$ {shlex.join(command)}", flush=True)
+        print(f"$ {shlex.join(map(without_credentials, command))}", flush=True)
         child = subprocess.Popen(command, env=self._environment())
         before = signal.signal(signal.SIGTERM, lambda number, frame: child.send_signal(number))
         try:
@@ -55,16 +56,28 @@ class Children:
             raise ChildFailed(code)
 
     def _start(self, sharded: bool) -> list[str]:
-        if not sharded:
-            return [sys.executable]
-        launcher = str(Path(sys.executable).with_name("deepspeed"))
-        ranks = ["--num_gpus", str(self.machine.ranks), "--master_port", str(_free_port())]
-        return [sys.executable, str(self.root / "launchers/restartable.py"), launcher, *ranks]
+        return sharded_start(self.root, self.machine.ranks) if sharded else [sys.executable]
 
     def _environment(self) -> dict[str, str]:
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-        accelerator = {} if self.machine.gpus else {"DS_ACCELERATOR": "cpu"}
-        return {**os.environ, "PATH": path, **accelerator}
+        return environment_of(self.machine)
+
+
+def sharded_start(root: Path, ranks: int, gpus: Sequence[int] = ()) -> list[str]:
+    """Return the words that start a script on `ranks` ranks of this machine: `gpus`, or the first ones.
+
+    SIGTERM to the process that they make lets the ranks save.
+    """
+    launcher = str(Path(sys.executable).with_name("deepspeed"))
+    where = ["--include", f"localhost:{','.join(map(str, gpus))}"] if gpus else ["--num_gpus", str(ranks)]
+    start = [sys.executable, str(root / "launchers/restartable.py"), launcher, *where]
+    return [*start, "--master_port", str(_free_port())]
+
+
+def environment_of(machine: Machine) -> dict[str, str]:
+    """Return the environment of a command that finds this one's programs and uses the machine's device."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    accelerator = {} if machine.gpus else {"DS_ACCELERATOR": "cpu"}
+    return {**os.environ, "PATH": path, **accelerator}
 
 
 def _free_port() -> int:

@@ -1,12 +1,11 @@
 """The settings of a run: chosen for data and machine, measured for a few steps, fitted to the time."""
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ufo_large.config import Problems, apply_overrides, to_dict, write_json
+from ufo_large.config import Problems, apply_overrides, read_json, to_dict, write_json
 from ufo_large.data.shards import ShardSet
 from ufo_large.finetuning.children import OUT_OF_MEMORY, ChildFailed, Children
 from ufo_large.finetuning.choosing import (
@@ -147,7 +146,7 @@ def _pace(config: RunConfig, shards: ShardSet, children: Children, workdir: Path
         return None
     if code:
         raise ChildFailed(code)
-    return Pace(**json.loads(out.read_text(encoding="utf-8")))
+    return Pace(**read_json(out, "measure again"))
 
 
 def _tell(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ufo_large.config import did_you_mean
+from ufo_large.structures import role_of
 
 Part = Literal["mlp", "attention", "norms"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -114,6 +115,10 @@ class ExpertBank(nn.Module, ABC):
     @abstractmethod
     def add_task(self, task: str) -> None:
         """Add what a new task needs, starting from what is there; the others' outputs stay as they are."""
+
+    def active(self, task: str) -> int:
+        """Return how many parameters, which are whole, a token of `task` meets when predicting."""
+        return sum(p.numel() for p in self.parameters() if role_of(p).task in (None, task))
 
     def units(self) -> list[nn.Module]:
         """Return the modules that are each used whole or not at all."""

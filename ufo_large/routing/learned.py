@@ -96,6 +96,10 @@ class LearnedBank(ExpertBank):
     def path(self, task: str) -> nn.Module:
         return self.experts[task] if self.choices[task].likelier() == OWN_PATH else self.shared
 
+    def active(self, task: str) -> int:
+        """Return the size of one path; both are alike."""
+        return sum(p.numel() for p in self.shared.parameters())
+
     def fresh(self, name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
         return torch.zeros(shape)
 

@@ -100,6 +100,11 @@ class TokenTopKBank(ExpertBank):
         self._report(shares_NE, experts_NK)
         return y_ND.view_as(x_BLD)
 
+    def active(self, task: str) -> int:
+        """Return the size of the chosen experts and the task's gate."""
+        expert, gate = (sum(p.numel() for p in m.parameters()) for m in (self.experts["0"], self.gates[task]))
+        return self.config.k * expert + gate
+
     def path(self, task: str) -> nn.Module:
         raise ValueError(
             f"task {task!r}: token_topk mixes experts token by token, no dense MLP equals that; "
