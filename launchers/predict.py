@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("paths", nargs="+", metavar="PATH", help="picture, folder, list, video or stream")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: predictions/<name of RUN>")
     parser.add_argument("--tasks", metavar="A,B", help="only these tasks; default: all")
+    parser.add_argument("--size", metavar="H,W", help="show all tasks one size; shared blocks run once")
     parser.add_argument("--checkpoint", metavar="last|DIR", help="a run's checkpoint, not its final weights")
     parser.add_argument("--device", help="default: the first GPU, else the processor")
     add_plugin_option(parser)
@@ -40,6 +41,7 @@ def main() -> None:
 def predict(arguments: argparse.Namespace) -> int:
     """Predict and say what was done; the exit code."""
     from ufo_large import UFO
+    from ufo_large.serving.one_size import parse_size
     from ufo_large.serving.predict_paths import predict_paths
 
     source, out = arguments.workdir, arguments.out
@@ -48,7 +50,8 @@ def predict(arguments: argparse.Namespace) -> int:
         source, checkpoint=arguments.checkpoint, device=arguments.device, plugins=arguments.plugin
     )
     tasks = arguments.tasks.split(",") if arguments.tasks else None
-    done = predict_paths(model, arguments.paths, out, tasks)
+    size = parse_size(arguments.size) if arguments.size else None
+    done = predict_paths(model, arguments.paths, out, tasks, size)
     frames = f" and {done.frames} frames of videos" if done.frames else ""
     there = f"; {done.there} were there already" if done.there else ""
     print(f"{out}: {done.pictures} pictures{frames} predicted{there}")

@@ -83,9 +83,24 @@ def assert_same(found, expected) -> None:
     assert all(torch.equal(a, b) for a, b in zip(*tensors, strict=True))
 
 
-def test_a_path_gives_the_bits_of_the_evaluation(tiny_shards, run, model):
-    saved = RunFolder(run).read()
-    evaluator = Evaluator(shards=ShardSet.open(tiny_shards), loaders=saved.test_feeds(), show_progress=False)
+VIEWS = {"flip": True, "scales": [0.5, 1.0]}
+
+
+@pytest.mark.parametrize("views", [{}, VIEWS], ids=["plain", "views"])
+def test_a_path_gives_the_bits_of_the_evaluation(tiny_shards, run, views, tmp_path):
+    """Also where the recipe asks for several views of each image."""
+    shutil.copytree(run, tmp_path / "run")
+    body = json.loads((run / "config.json").read_text())
+    for task in body["config"]["tasks"].values():
+        task["loader"]["views"] |= views
+    (tmp_path / "run/config.json").write_text(json.dumps(body))
+    model, saved = UFO.from_pretrained(tmp_path / "run"), RunFolder(tmp_path / "run").read()
+    evaluator = Evaluator(
+        shards=ShardSet.open(tiny_shards),
+        loaders=saved.test_feeds(),
+        patch=model.model.trunk.stride,
+        show_progress=False,
+    )
     for info in evaluator.tasks:
         expected = sorted(evaluator.predictions(model.model, info), key=lambda p: p.sample.order)
         results = model.predict(test_pictures(tiny_shards, info.name), tasks=[info.name])
@@ -101,6 +116,23 @@ def test_all_tasks_together_say_what_each_says_alone(tiny_shards, model):
         for one, both in zip(model.predict(pictures, tasks=[task]), together, strict=True):
             assert list(both.to_dict()["tasks"]) == list(TASKS)
             assert_same(one[task], both[task])
+
+
+def test_at_one_size_the_shared_blocks_run_once_and_no_bit_changes(tiny_shards, model):
+    size = (96, 128)
+    pictures = [path for task in TASKS for path in test_pictures(tiny_shards, task)[:3]]
+    calls = []
+    handle = model.model.trunk.vit.blocks[0].register_forward_pre_hook(lambda *_: calls.append(1))
+    together = model.predict(pictures, size=size)
+    passes = len(calls)
+    for task in TASKS:
+        for one, both in zip(model.predict(pictures, tasks=[task], size=size), together, strict=True):
+            assert_same(one[task], both[task])
+    handle.remove()
+    assert passes == -(-len(pictures) // 2)  # in the smallest micro-batch, segmentation's
+    assert len(calls) == (1 + len(TASKS)) * passes
+    with pytest.raises(ValueError, match=r"size=\(0, 128\): give height and width"):
+        model.predict(pictures, size=(0, 128))
 
 
 def test_the_submission_of_the_evaluation_holds_the_same_boxes(tiny_shards, run, model):
@@ -368,6 +400,14 @@ def test_a_video_gives_a_line_per_frame_and_a_video(run, model, predict, tmp_pat
     given = (Named(source=frame, name="a.avi", number=i) for i, frame in enumerate(frames, 1))
     expected = [result.to_dict()["tasks"] for result in model.stream(given, ["cls", "seg"], at_once=8)]
     assert [line["tasks"] for line in lines] == expected
+    masks = sorted((tmp_path / "out/videos/a.avi.files/seg").iterdir())
+    assert [mask.name for mask in masks] == [f"{i:06d}.mask.png" for i in range(1, 12)]
+    with Image.open(masks[4]) as mask:
+        assert mask.size == (96, 64)
+    (entries,) = (json.loads(p.read_text()) for p in (tmp_path / "out/videos").glob("*.coco_*.json"))
+    assert {entry["image_id"] for entry in entries} <= set(range(1, 12)) and entries
+    there = {path.name for path in (tmp_path / "out/videos").iterdir()}
+    assert there == {f"a.avi.{end}" for end in ("files", "coco_seg.json", "mp4", "jsonl")}
     drawn = cv2.VideoCapture(str(tmp_path / "out/videos/a.avi.mp4"))
     assert drawn.get(cv2.CAP_PROP_FRAME_COUNT) == 11 and drawn.get(cv2.CAP_PROP_FPS) == 10
     code, printed = predict(

@@ -1,6 +1,6 @@
 """The whole model: one routed trunk, one head a task, a feature pyramid where the head wants one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ufo_large.config import choice_of_entries, did_you_mean
 from ufo_large.models.pyramid import SimplePyramid
+from ufo_large.models.sharing import computed_once
 from ufo_large.models.trunk import Trunk
 from ufo_large.structures import Prediction, Role, TaskBatch, TaskInfo, set_role
 from ufo_large.tasks import ALL_HEADS, TaskHead
@@ -67,6 +68,8 @@ class MultitaskModel(nn.Module):
         self._attach(info, *build_head(self.config, info, self.trunk.width, self.trunk.stride))
 
     def _attach(self, info: TaskInfo, head: TaskHead, pyramid: SimplePyramid | None) -> None:
+        if head.query_blocks:
+            self.trunk.allow_queries(head.query_blocks)
         self.heads[info.name] = head
         if pyramid is not None:
             self.pyramids[info.name] = pyramid
@@ -98,6 +101,7 @@ class MultitaskModel(nn.Module):
         if mode not in ("losses", "predictions"):
             raise ValueError(f"mode={mode!r}.{did_you_mean(mode, ('losses', 'predictions'))}")
         outputs = self.outputs(batch)
+        self.trunk.require(batch.task)
         head: Any = self.heads[batch.task]
         if mode == "predictions":
             return head.predict(outputs, batch)
@@ -111,16 +115,37 @@ class MultitaskModel(nn.Module):
 
     def outputs(self, batch: TaskBatch) -> dict[str, Any]:
         """Return the raw outputs of the batch's head."""
-        features = self.trunk(batch.images_BCHW, batch.sizes_B2, batch.task)
+        self.trunk.require(batch.task)
+        head: Any = self.heads[batch.task]
+        features = self.trunk(
+            batch.images_BCHW, batch.sizes_B2, batch.task, head.trunk_queries(), head.query_blocks
+        )
         if batch.task in self.pyramids:
             pyramid = self.pyramids[batch.task]
             levels = dict(zip(pyramid.strides, pyramid(features.map_BDHW), strict=True))
             features = features._replace(pyramid=levels)
-        return self.heads[batch.task](features)
+        return head(features)
 
     def predict(self, batch: TaskBatch) -> list[Prediction]:
         """Return one prediction an image, in that image's own pixels."""
         return self(batch, mode="predictions")
+
+    @property
+    def shared_blocks(self) -> int:
+        """How many first blocks of the trunk all tasks share: no expert bank, and no head's queries."""
+        queried = max((head.query_blocks for head in self.heads.values()), default=0)
+        return min(self.trunk.shared_blocks, self.trunk.depth - queried)
+
+    def predict_together(self, batches: Sequence[TaskBatch]) -> list[list[Prediction]]:
+        """Return what `predict` returns of each batch, bit for bit; the shared blocks run once.
+
+        The batches are of several tasks and hold the very same tensor of images. Call it without gradients.
+        """
+        for batch in batches:
+            if batch.images_BCHW is not batches[0].images_BCHW:
+                raise ValueError(f"task {batch.task!r}: predict_together needs one tensor of images for all")
+        with computed_once(self.trunk.vit.blocks, self.shared_blocks):
+            return [self.predict(batch) for batch in batches]
 
 
 def build_head(

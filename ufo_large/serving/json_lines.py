@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ufo_large.config import write_text_whole
+from ufo_large.config import parse_json, write_text_whole
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -17,7 +17,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     found = []
     for number, line in enumerate(text.split("\n")[:-1], 1):
         try:
-            entry = json.loads(line)
+            entry = parse_json(line, path, "delete the line")
         except ValueError:
             entry = None
         if not isinstance(entry, dict):

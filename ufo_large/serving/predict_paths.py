@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.progress import Progress
 
 from ufo_large.data.progress import progress_bar
 from ufo_large.kinds import kind_of
+from ufo_large.serving.one_size import Size
 from ufo_large.serving.output_folder import OutputFolder
 from ufo_large.serving.pictures import Named
 from ufo_large.serving.predictor import UFO
@@ -27,17 +29,24 @@ class Summary:
     left_out: tuple[Result, ...]
 
 
-def predict_paths(model: UFO, paths: Sequence[str], out: Path, tasks: Sequence[str] | None = None) -> Summary:
+def predict_paths(
+    model: UFO,
+    paths: Sequence[str],
+    out: Path,
+    tasks: Sequence[str] | None = None,
+    size: Size | None = None,
+) -> Summary:
     """Predict pictures, folders, lists and videos into `out`; what it has already is not done again.
 
-    What cannot be read is left out and listed. Raises ValueError for paths that are not there, and an `out`
-    that lies in the model's folder or holds something else.
+    `size`: see `UFO.stream`. What cannot be read is left out and listed. Raises ValueError for paths that are
+    not there, and an `out` that lies in the model's folder or holds something else.
     """
     sources = list_sources(paths)
     if out.resolve().is_relative_to(model.folder.resolve()):
         raise ValueError(f"--out {out} lies in {model.folder}, which is only read; give another --out")
     chosen = model.choose(tasks)
-    about = {**model.identity, "tasks": list(chosen)}
+    about = {**model.identity, "tasks": list(chosen)} | ({} if size is None else {"size": list(size)})
+    predict = partial(model.stream, tasks=tasks, size=size)
     folder = OutputFolder(out, about, [name for name, info in chosen.items() if kind_of(info).in_coco])
     videos = [one for one in sources if is_video(one.path)]
     pictures = [one for one in sources if not is_video(one.path)]
@@ -46,7 +55,7 @@ def predict_paths(model: UFO, paths: Sequence[str], out: Path, tasks: Sequence[s
     left_out: list[Result] = []
     predicted = turned = frames = 0
     with progress_bar() as bar:
-        for result in _streamed(model, new_pictures, folder.next_number, tasks, bar):
+        for result in _streamed(predict, new_pictures, folder.next_number, bar):
             if result.error:
                 left_out.append(result)
             else:
@@ -55,8 +64,12 @@ def predict_paths(model: UFO, paths: Sequence[str], out: Path, tasks: Sequence[s
                 turned += result.picture.turned
         for one in new_videos:
             try:
-                show = _frames_shown(bar, one)
-                frames += predict_video(model, one.path, folder.video(one.name), tasks, show)
+                done, error = predict_video(
+                    predict, one.path, folder.video(one.name), _frames_shown(bar, one)
+                )
+                frames += done
+                if error:
+                    left_out.append(Result(file_name=one.name, error=error))
             except ValueError as error:
                 left_out.append(Result(file_name=one.name, error=str(error)))
     folder.finish(left_out)
@@ -70,13 +83,13 @@ def predict_paths(model: UFO, paths: Sequence[str], out: Path, tasks: Sequence[s
 
 
 def _streamed(
-    model: UFO, pictures: Sequence[Found], first: int, tasks: Sequence[str] | None, bar: Progress
+    predict: Callable[..., Iterator[Result]], pictures: Sequence[Found], first: int, bar: Progress
 ) -> Iterator[Result]:
     if not pictures:
         return
     line = bar.add_task("pictures", total=len(pictures))
     given = (Named(source=one.path, name=one.name, number=n) for n, one in enumerate(pictures, first))
-    for result in model.stream(given, tasks):
+    for result in predict(given):
         yield result
         bar.advance(line)
 

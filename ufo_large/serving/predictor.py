@@ -17,6 +17,7 @@ import torch
 from ufo_large.config import did_you_mean, load_plugins, require_writable
 from ufo_large.models.multitask import MultitaskModel
 from ufo_large.serving.feeding import Feed, predicted
+from ufo_large.serving.one_size import Size, at_one_size
 from ufo_large.serving.pictures import Named, Source, Unread, named
 from ufo_large.serving.pretrained import Opened, find_folder, open_model, write_pretrained
 from ufo_large.serving.result import Result
@@ -72,34 +73,47 @@ class UFO:
         return dict(self.model.tasks)
 
     @overload
-    def predict(self, pictures: Source, tasks: Sequence[str] | None = None) -> Result: ...
+    def predict(
+        self, pictures: Source, tasks: Sequence[str] | None = None, size: Size | None = None
+    ) -> Result: ...
     @overload
-    def predict(self, pictures: Sequence[Source], tasks: Sequence[str] | None = None) -> list[Result]: ...
-    def predict(self, pictures, tasks=None):
+    def predict(
+        self, pictures: Sequence[Source], tasks: Sequence[str] | None = None, size: Size | None = None
+    ) -> list[Result]: ...
+    def predict(self, pictures, tasks=None, size=None):
         """Predict one picture, or a folder or list of them; all tasks, or those named.
 
         A picture is a path, a PIL image or a NumPy array (uint8 [height, width, 3], RGB). One picture gives a
         `Result`, and ValueError where it cannot be read; several give a list, where such a one has `error`.
         A path gives the very predictions of the run's evaluation; PIL may decode a JPEG by a level apart.
+        `size`: see `stream`.
         """
         if isinstance(pictures, (str, os.PathLike)) and Path(pictures).is_dir():
             pictures = [source.path for source in list_sources([pictures]) if not is_video(source.path)]
         if isinstance(pictures, (list, tuple)):
-            return list(self.stream(named(pictures), tasks))
-        (result,) = self.stream(named([pictures]), tasks)
+            return list(self.stream(named(pictures), tasks, size=size))
+        (result,) = self.stream(named([pictures]), tasks, size=size)
         if result.error:
             raise ValueError(f"{result.file_name}: {result.error}")
         return result
 
     def stream(
-        self, pictures: Iterable[Named], tasks: Sequence[str] | None = None, at_once: int | None = None
+        self,
+        pictures: Iterable[Named],
+        tasks: Sequence[str] | None = None,
+        at_once: int | None = None,
+        size: Size | None = None,
     ) -> Iterator[Result]:
         """Yield one result per picture, in order, holding no more than a block of `at_once` pictures.
 
-        None fills the batches of every task.
+        None fills the batches of every task. `size` (height, width): all tasks see each picture once, whole,
+        at this size, so that the trunk's shared blocks run once for all; the evaluation predicts otherwise.
         """
         chosen = self.choose(tasks)
-        feeds = [Feed(info, self._opened.saved.config.task(info).loader) for info in chosen.values()]
+        config, patch = self._opened.saved.config, self.model.trunk.stride
+        feeds = {name: Feed(info, config.task(info).loader, patch) for name, info in self.tasks.items()}
+        feeds = feeds if size is None else at_one_size(feeds, size)
+        feeds = [feeds[name] for name in chosen]
         for found in predicted(self.model, feeds, pictures, at_once):
             if isinstance(found, Unread):
                 yield Result(file_name=found.name, number=found.number, error=found.error)
