@@ -36,8 +36,8 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    recipes = f"{', '.join(known_recipes())}, or PATH.py (vit_g)"
-    parser.add_argument("--recipe", default="vit_g", metavar="NAME", help=recipes)
+    recipes = f"{', '.join(known_recipes())}, or PATH.py (contest_vit_g)"
+    parser.add_argument("--recipe", default="contest_vit_g", metavar="NAME", help=recipes)
     parser.add_argument("--data", metavar="SHARDS", help="folder or address of the shards")
     parser.add_argument(
         "--workdir", type=Path, metavar="RUN", help="where the run goes (runs/ and the recipe's name)"

@@ -23,7 +23,7 @@ CARS = TaskFacts(
     seen=20_000 * 128,
 )
 FACTS = RunFacts(
-    recipe="vit_g",
+    recipe="contest_vit_g",
     steps=20_000,
     ranks=8,
     memory="zero3_bf16",
@@ -45,7 +45,7 @@ def printed(facts: RunFacts, terminal: bool = False) -> str:
 def test_the_banner_has_every_figure():
     """20,000 steps of 8 x 8 x 2 images are 314 times 8,144."""
     text = printed(FACTS)
-    assert "vit_g: 20 000 steps on 8 ranks, zero3_bf16" in text
+    assert "contest_vit_g: 20 000 steps on 8 ranks, zero3_bf16" in text
     assert "weights     FILE" in text and "1.71 B in all\n" in text
     row = next(line for line in text.splitlines() if line.startswith("cls"))
     assert re.split(r"\s{2,}", row.strip()) == [

@@ -14,8 +14,12 @@ TASKS = (
     task_info("dec", "detection", 45),
     task_info("seg", "segmentation", 19),
 )
-MLPS = {"vit_g": 20 * (2 * 1408 * 6144 + 1408 + 6144), "vit_gigantic": 24 * (2 * 1664 * 8192 + 1664 + 8192)}
-DENSE = {"vit_g": 1.01e9, "vit_gigantic": 1.84e9}  # as published
+MLPS = {
+    "contest_vit_b": 6 * (2 * 768 * 3072 + 768 + 3072),
+    "contest_vit_g": 20 * (2 * 1408 * 6144 + 1408 + 6144),
+    "contest_vit_gigantic": 24 * (2 * 1664 * 8192 + 1664 + 8192),
+}
+DENSE = {"contest_vit_b": 86.6e6, "contest_vit_g": 1.01e9, "contest_vit_gigantic": 1.84e9}  # as published
 
 
 @pytest.mark.parametrize("name", known_recipes())
