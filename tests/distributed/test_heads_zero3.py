@@ -15,11 +15,20 @@ from ufo_large.structures import TaskBatch
 from ufo_large.tasks import HEADS
 from ufo_large.testing.distributed import run_ranks
 from ufo_large.testing.scenes import scene_info, scene_of
-from ufo_large.testing.tasks import PYRAMID_WIDTH, TRUNK_WIDTH, scene_features
+from ufo_large.testing.tasks import PYRAMID_WIDTH, TRUNK_WIDTH, features_for
 
 RATE, STEPS, RANKS = 0.01, 2, 2
 SMALL = {
     "detr": {"width": 32, "layers": 2, "heads": 2, "feedforward": 64, "num_queries": 12, "groups": 2},
+    "rf_detr": {
+        "width": 32,
+        "layers": 2,
+        "heads": 2,
+        "cross_heads": 2,
+        "feedforward": 64,
+        "num_queries": 12,
+        "groups": 2,
+    },
     "mask2former": {
         "strides": (4, 8, 16),
         "width": 32,
@@ -29,6 +38,7 @@ SMALL = {
         "num_queries": 6,
         "num_points": 256,
     },
+    "eomt": {"num_queries": 6, "num_points": 512},
 }
 NAMES = [(kind, name) for kind, heads in HEADS.items() for name in heads]
 
@@ -42,7 +52,7 @@ class HeadOnly(nn.Module):
 
     def forward(self, batch: TaskBatch, seed: int) -> dict:
         torch.manual_seed(seed)  # Mask2Former draws points
-        return self.head.losses(self.head(scene_features(self.head.strides, seed=seed)), batch)
+        return self.head.losses(self.head(features_for(self.head, seed=seed)), batch)
 
 
 def micro_batch(kind: str, rank: int) -> TaskBatch:

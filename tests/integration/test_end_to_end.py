@@ -79,7 +79,19 @@ def test_train_evaluate_report(tiny_shards, tmp_path, script):
         (("--recipe", "demo", "--ds", "zero4_fp32"), "no such DeepSpeed config"),
         (("--recipe", "demo", "--ds", "none", "--data", "nowhere"), "nowhere"),
         (("--recipe", "demo", "--set", "balancer=pcgard"), "Did you mean 'pcgrad'"),
-        (("--ds", "none", "--data", "SHARDS", "--set", "model.trunk.lora.rank=4"), "random here"),
+        (
+            (
+                "--ds",
+                "none",
+                "--data",
+                "SHARDS",
+                "--set",
+                "model.trunk.lora.rank=4",
+                "--set",
+                "pretrained=none",
+            ),
+            "random here",
+        ),
     ],
 )
 def test_bad_input_stops_before_training(arguments, message, tiny_shards, tmp_path, script):

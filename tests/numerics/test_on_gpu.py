@@ -11,7 +11,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
 ]
 INFOS = {info.kind: info for info in TINY_TASKS}
-RANDOM = ("mask2former",)  # its loss looks at random points
+RANDOM = ("mask2former", "eomt")  # their loss looks at random points
 CONFIGS = {f"{k}, {h}": (k, tiny_model_with(k, h)) for k, heads in HEADS.items() for h in heads}
 CONFIGS |= {f"router {router}": ("classification", tiny_model(router)) for router in ROUTED}
 

@@ -16,7 +16,7 @@ from ufo_large.testing.pretend_gpu import GPU, PretendGpu
 from ufo_large.train.steps import Feed, StepRunner
 
 WAITS = dict.fromkeys(("linear", "grid", "arcface", "dense", "dense_depth", "dpt"), 0)
-WAITS |= {"fcos": 20, "detr": 245, "mask2former": 85}
+WAITS |= {"fcos": 20, "detr": 245, "rf_detr": 69, "mask2former": 85, "eomt": 25}
 """In a forward and backward pass on two images: boxes and matching of each image, most in transformers."""
 
 

@@ -13,6 +13,7 @@ from ufo_large.testing.scenes import PADDED, scene_batch, scene_info
 from ufo_large.testing.tasks import PYRAMID_WIDTH, TRUNK_WIDTH, scene_features
 
 SMALL_DETR = {"width": 32, "layers": 2, "heads": 2, "feedforward": 64, "num_queries": 12}
+SMALL_RF_DETR = {**SMALL_DETR, "cross_heads": 2, "groups": 2}
 
 
 def make_head(kind, name, **options):
@@ -35,11 +36,15 @@ def make_head(kind, name, **options):
         ("detection", "fcos", {"max_detections": 0}, "max_detections"),
         ("detection", "detr", {"width": 30}, "multiple"),
         ("detection", "detr", {"num_queries": 0}, "num_queries"),
+        ("detection", "rf_detr", {"width": 40}, "cross_heads=16"),
+        ("detection", "rf_detr", {"groups": 0}, "groups=0"),
         ("segmentation", "dense", {"num_convs": 0}, "num_convs"),
         ("segmentation", "dense", {"dice_weight": -1.0}, "dice_weight"),
         ("segmentation", "mask2former", {"strides": (4, 8)}, "three or four"),
         ("segmentation", "mask2former", {"layers": 2}, "3 or more"),
         ("segmentation", "mask2former", {"dice_weight": -1.0}, "dice_weight"),
+        ("segmentation", "eomt", {"blocks": 0}, "blocks=0"),
+        ("segmentation", "eomt", {"enlargements": -1}, "enlargements"),
     ],
 )
 def test_bad_values_are_refused(kind, name, options, words):
@@ -131,7 +136,7 @@ def test_width_and_depth_change_the_head(kind, name):
     head.predict(head(scene_features(head.strides)), scene_batch(kind))
 
 
-@pytest.mark.parametrize("name,options", [("fcos", {}), ("detr", SMALL_DETR)])
+@pytest.mark.parametrize("name,options", [("fcos", {}), ("detr", SMALL_DETR), ("rf_detr", SMALL_RF_DETR)])
 def test_at_most_max_detections_best_first_inside_the_image(name, options):
     head, batch = make_head("detection", name, max_detections=7, **options), scene_batch("detection")
     head.eval()
@@ -159,7 +164,9 @@ def test_detr_takes_inputs_with_fewer_cells_than_queries():
     assert all(loss.isfinite() for loss in head.losses(outputs, scene_batch("detection")).values())
 
 
-@pytest.mark.parametrize("name,options", [("fcos", {}), ("detr", {**SMALL_DETR, "groups": 2})])
+@pytest.mark.parametrize(
+    "name,options", [("fcos", {}), ("detr", {**SMALL_DETR, "groups": 2}), ("rf_detr", SMALL_RF_DETR)]
+)
 def test_an_image_without_objects_pushes_scores_down_only(name, options):
     """In a batch that is half empty the empty image gives no box loss but a class loss."""
     head, batch = make_head("detection", name, **options), scene_batch("detection")

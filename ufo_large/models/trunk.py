@@ -19,6 +19,7 @@ from ufo_large.models.checkpointing import CHECKPOINTING, Checkpointing, checkpo
 from ufo_large.models.expert_banks import banks_of, graft_banks, units_of
 from ufo_large.models.lora import LoraConfig, has_adapters
 from ufo_large.models.positions import OnGrid, is_antialiased
+from ufo_large.models.queries import check_queries, features_with_queries, join_queries
 from ufo_large.models.stem import GradientPatchEmbed
 from ufo_large.models.windows import Grid, default_global_blocks, window_attention
 from ufo_large.routing import ROUTERS, ExpertBank, Route, Router
@@ -187,6 +188,7 @@ class Trunk(nn.Module):
             self._freeze_first(config.frozen_blocks)
         for block in self.vit.blocks:
             checkpoint_block(block, config.checkpointing)
+        join_queries(self.vit)
         self.vit.__class__ = _with_trunk_forward(type(self.vit), config.is_antialiased)
         self._pixels: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
@@ -249,6 +251,11 @@ class Trunk(nn.Module):
         """Return the expert banks by their place in the ViT, as `blocks.3.mlp`."""
         return banks_of(self.vit)
 
+    @property
+    def shared_blocks(self) -> int:
+        """How many first blocks have no expert bank: of the same images all tasks get the same from them."""
+        return min((int(place.split(".")[1]) for place in self.banks()), default=self.depth)
+
     def restore_tables(self) -> None:
         """Compute what is neither parameter nor saved anew, such as the frequencies of rotary embeddings.
 
@@ -279,14 +286,30 @@ class Trunk(nn.Module):
             block.eval()
         return self
 
-    def forward(self, images_BCHW: Tensor, sizes_B2: Tensor, task: str) -> Features:
-        """Return the features of uint8 RGB images for `task`.
+    def allow_queries(self, last_blocks: int) -> None:
+        """Raise ValueError where a head's queries cannot join the last blocks."""
+        check_queries(self.vit, last_blocks, self.config.window, self.config.frozen)
 
-        `sizes_B2`: (height, width) of the valid part of each image. `Features.image_size` is the size after
-        padding to whole patches. Raises ValueError for a task the trunk was not built for.
-        """
+    def require(self, task: str) -> None:
+        """Raise ValueError for a task the trunk was not built for."""
         if task not in self.tasks:
             raise ValueError(f"the model has no task {task!r}.{did_you_mean(task, self.tasks)}")
+
+    def forward(
+        self,
+        images_BCHW: Tensor,
+        sizes_B2: Tensor,
+        task: str,
+        queries_QD: Tensor | None = None,
+        query_blocks: int = 0,
+    ) -> Features:
+        """Return the features of uint8 RGB images for `task`.
+
+        `sizes_B2`: (height, width) of the valid part of each image. `queries_QD` pass through the last
+        `query_blocks` blocks too. `Features.image_size` is the size after padding to whole patches. Raises
+        ValueError for a task the trunk was not built for.
+        """
+        self.require(task)
         images_BCHW = self._normalise(images_BCHW, sizes_B2)
         height, width = images_BCHW.shape[-2:]
         self.grid.height, self.grid.width = height // self.stride, width // self.stride
@@ -295,12 +318,12 @@ class Trunk(nn.Module):
             images_BCHW.requires_grad_()
         self.route.begin(task, self.training)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.frozen):
-            tokens_BLD, pooled_BD = self.vit(images_BCHW)
+            tokens_BLD, pooled_BD, queries_BQD = self.vit(images_BCHW, queries_QD, query_blocks)
         if self.config.frozen and torch.is_grad_enabled():  # for the same reason, of heads and pyramids
             tokens_BLD, pooled_BD = (x.detach().requires_grad_() for x in (tokens_BLD, pooled_BD))
         self.route.end()
         map_BDhw = tokens_BLD.transpose(1, 2).unflatten(2, (self.grid.height, self.grid.width))
-        return Features(pooled_BD, map_BDhw, self.stride, (height, width), pyramid={})
+        return Features(pooled_BD, map_BDhw, self.stride, (height, width), {}, queries_BQD)
 
     def _normalise(self, images_BCHW: Tensor, sizes_B2: Tensor) -> Tensor:
         mean_C11, scale_C11 = self._pixel_statistics(images_BCHW.device)
@@ -345,16 +368,25 @@ def _with_trunk_forward(vit_class: type[nn.Module], antialias: bool) -> type[nn.
     return type(vit_class.__name__, (vit_class,), members)
 
 
-def _trunk_forward(vit: VisionTransformer | Eva, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the normalised patch tokens, [B, hw, D], and the pooled vector, [B, D].
+def _trunk_forward(
+    vit: VisionTransformer | Eva,
+    images_BCHW: Tensor,
+    queries_QD: Tensor | None = None,
+    query_blocks: int = 0,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the normalised patch tokens, [B, hw, D], the pooled vector, [B, D], and the queries, [B, Q, D].
 
     Models that pool before their last norm have no norm on tokens; the map gets that last norm too.
     """
-    tokens_BLD = vit.forward_features(images_BCHW)
+    if queries_QD is None:
+        tokens_BLD, queries_BQD = vit.forward_features(images_BCHW), None
+    else:
+        tokens_BLD, queries_BQD = features_with_queries(vit, images_BCHW, queries_QD, query_blocks)
     pooled_BD = vit.forward_head(tokens_BLD, pre_logits=True)
     patches_BLD = tokens_BLD[:, vit.num_prefix_tokens :]
     if isinstance(vit.norm, nn.Identity):
         patches_BLD = vit.fc_norm(patches_BLD)
+        queries_BQD = None if queries_BQD is None else vit.fc_norm(queries_BQD)
     if pooled_BD.ndim == 3:  # timm pools nothing for this model
         pooled_BD = patches_BLD.mean(1)
-    return patches_BLD, pooled_BD
+    return patches_BLD, pooled_BD, queries_BQD

@@ -1,6 +1,6 @@
 """What the trunk hands to a head.
 
-Legend: B images, D trunk width, P pyramid width, H W height and width of a feature map.
+Legend: B images, Q queries, D trunk width, P pyramid width, H W height and width of a feature map.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,8 @@ class Features(NamedTuple):
     `pooled_BD`: one vector an image, pooled as the timm model pools. `map_BDHW`: normalised patch
     tokens on their grid, one cell per `stride` input pixels. `pyramid`: stride -> map [B, P, H, W], for
     the strides the head asked for, finest first; empty if it asked for none. `image_size`: (height,
-    width) of the padded input in pixels.
+    width) of the padded input in pixels. `queries_BQD`: the head's own tokens after the trunk's last blocks,
+    normalised as the patches are; None where the head has none.
     """
 
     pooled_BD: Tensor
@@ -22,3 +23,4 @@ class Features(NamedTuple):
     stride: int
     image_size: tuple[int, int]
     pyramid: dict[int, Tensor] = {}
+    queries_BQD: Tensor | None = None

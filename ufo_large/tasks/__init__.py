@@ -11,13 +11,15 @@ from ufo_large.tasks.depth_dense import DenseDepth
 from ufo_large.tasks.depth_dpt import DPTDepth
 from ufo_large.tasks.detection_detr import DETRDetector
 from ufo_large.tasks.detection_fcos import FCOSDetector
+from ufo_large.tasks.detection_rf_detr import RFDETRDetector
 from ufo_large.tasks.segmentation_dense import DenseSegmenter
+from ufo_large.tasks.segmentation_eomt import EoMTSegmenter
 from ufo_large.tasks.segmentation_mask2former import Mask2FormerSegmenter
 
 HEADS: dict[str, dict[str, type[TaskHead]]] = {
     "classification": {"linear": LinearClassifier, "grid": GridClassifier, "arcface": ArcFaceClassifier},
-    "detection": {"fcos": FCOSDetector, "detr": DETRDetector},
-    "segmentation": {"dense": DenseSegmenter, "mask2former": Mask2FormerSegmenter},
+    "detection": {"fcos": FCOSDetector, "detr": DETRDetector, "rf_detr": RFDETRDetector},
+    "segmentation": {"dense": DenseSegmenter, "mask2former": Mask2FormerSegmenter, "eomt": EoMTSegmenter},
     "depth": {"dense_depth": DenseDepth, "dpt": DPTDepth},
 }
 

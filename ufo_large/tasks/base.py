@@ -1,6 +1,6 @@
 """A task's head: from trunk features to named losses and to predictions in the user's own terms.
 
-Legend: B images, D trunk width, P pyramid width.
+Legend: B images, Q queries, D trunk width, P pyramid width.
 """
 
 from abc import ABC, abstractmethod
@@ -17,12 +17,15 @@ class TaskHead(nn.Module, ABC):
     """Head + targets + losses + post-processing of one task.
 
     A head never sees other tasks. `strides` names the pyramid levels it wants (in input pixels, finest
-    first); empty for a head that reads only `pooled_BD` or `map_BDHW`. Parameters are used inside `forward`
-    only, because under ZeRO-3 they are whole only there; whoever builds the model gives them their role.
+    first); empty for a head that reads only `pooled_BD` or `map_BDHW`. `query_blocks`: how many of the
+    trunk's last blocks its `trunk_queries` pass through beside the patches. Parameters are used inside
+    `forward` and `trunk_queries` only, because under ZeRO-3 they are whole only there; whoever builds the
+    model gives them their role.
     """
 
     kind: ClassVar[str]
     strides: tuple[int, ...] = ()
+    query_blocks: int = 0
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config:
@@ -40,6 +43,10 @@ class TaskHead(nn.Module, ABC):
             )
         self.info = info
         self.watch = FiniteWatch()
+
+    def trunk_queries(self) -> Tensor | None:
+        """Return the head's own tokens for the trunk's last blocks, [Q, D]; None for a head without."""
+        return None
 
     @abstractmethod
     def forward(self, features: Features) -> dict[str, Any]:

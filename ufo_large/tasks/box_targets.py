@@ -1,10 +1,11 @@
 """Boxes between the network's input and the stored image: what the detection heads share."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_area
+from torchvision.ops import box_area, box_convert
 
 from ufo_large.structures import BoxPrediction, SampleInfo, TaskBatch
 from ufo_large.tasks.finite import FiniteWatch
@@ -21,6 +22,33 @@ def boxes_by_image(batch: TaskBatch, watch: FiniteWatch) -> list[dict[str, Tenso
     targets = replace(batch.targets, boxes_xyxy_N4=torch.where(finite_N1, boxes_N4, 0))
     images = [targets.of_image(i) for i in range(len(batch))]
     return [{"boxes": boxes.float(), "labels": labels} for boxes, labels in images]
+
+
+def box_shares(targets: list[dict[str, Tensor]], extent: Tensor) -> list[dict[str, Any]]:
+    """Return labels and boxes as the DETR losses of transformers read them: cxcywh, as shares of `extent`."""
+    return [
+        {
+            "class_labels": target["labels"],
+            "boxes": box_convert(target["boxes"], "xyxy", "cxcywh") / extent,
+        }
+        for target in targets
+    ]
+
+
+def best_queries(
+    scores_BQK: Tensor, boxes_cxcywh_BQ4: Tensor, batch: TaskBatch, max_detections: int
+) -> list[BoxPrediction]:
+    """Return the best (query, class) pairs of each image; boxes come in input pixels."""
+    num_classes = scores_BQK.shape[-1]
+    boxes_BQ4 = box_convert(boxes_cxcywh_BQ4.float(), "cxcywh", "xyxy")
+    keep = min(max_detections, scores_BQK[0].numel())
+    scores, index = scores_BQK.flatten(1).topk(keep, dim=1)
+    return [
+        box_prediction(sample, tuple(size), boxes[i // num_classes], score, i % num_classes)
+        for sample, size, boxes, score, i in zip(
+            batch.samples, batch.sizes_B2.tolist(), boxes_BQ4, scores, index, strict=True
+        )
+    ]
 
 
 def box_prediction(

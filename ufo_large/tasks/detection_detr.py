@@ -9,15 +9,13 @@ D head width, N decoder layers, K classes.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import box_convert
 
 from ufo_large.structures import BoxPrediction, Features, TaskBatch, TaskInfo
 from ufo_large.tasks.base import TaskHead
-from ufo_large.tasks.box_targets import box_prediction, boxes_by_image, covered_pixels
+from ufo_large.tasks.box_targets import best_queries, box_shares, boxes_by_image, covered_pixels
 
 _LOSS_NAMES = {"loss_vfl": "class", "loss_bbox": "box", "loss_giou": "giou"}
 
@@ -107,7 +105,7 @@ class DETRDetector(TaskHead):
         groups = len(outputs["logits"]) // len(batch)
         labels = [
             target
-            for target in _shares(boxes_by_image(batch, self.watch), outputs["extent"])
+            for target in box_shares(boxes_by_image(batch, self.watch), outputs["extent"])
             for _ in range(groups)
         ]
         _, by_layer, _ = RTDetrForObjectDetectionLoss(
@@ -132,25 +130,5 @@ class DETRDetector(TaskHead):
         """Return the best (query, class) pairs of the last layer; no suppression of doubles is needed."""
         groups = len(outputs["logits"]) // len(batch)
         scores_BQK = outputs["logits"][::groups, -1].float().sigmoid()
-        num_classes = scores_BQK.shape[-1]
-        boxes_BQ4 = box_convert(outputs["boxes"][::groups, -1].float(), "cxcywh", "xyxy")
-        boxes_BQ4 = boxes_BQ4 * outputs["extent"]
-        keep = min(self.config.max_detections, scores_BQK[0].numel())
-        scores, index = scores_BQK.flatten(1).topk(keep, dim=1)
-        return [
-            box_prediction(sample, tuple(size), boxes[i // num_classes], score, i % num_classes)
-            for sample, size, boxes, score, i in zip(
-                batch.samples, batch.sizes_B2.tolist(), boxes_BQ4, scores, index, strict=True
-            )
-        ]
-
-
-def _shares(targets: list[dict[str, Tensor]], extent: Tensor) -> list[dict[str, Any]]:
-    """Return labels and boxes as transformers' losses read them."""
-    return [
-        {
-            "class_labels": target["labels"],
-            "boxes": box_convert(target["boxes"], "xyxy", "cxcywh") / extent,
-        }
-        for target in targets
-    ]
+        boxes_BQ4 = outputs["boxes"][::groups, -1].float() * outputs["extent"]
+        return best_queries(scores_BQK, boxes_BQ4, batch, self.config.max_detections)

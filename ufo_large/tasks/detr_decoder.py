@@ -78,7 +78,7 @@ class QueryDecoder(RTDetrDecoder):
         self.class_embed = nn.ModuleList(_class_layer(width, num_classes) for _ in self.layers)
         self.bbox_embed = nn.ModuleList(_box_layers(width) for _ in self.layers)
         for layer in self.layers:
-            layer.encoder_attn.attn = _Float32Sampling()
+            layer.encoder_attn.attn = Float32Sampling()
 
     def _init_weights(self, module: nn.Module) -> None:
         if is_whole(module):
@@ -117,7 +117,7 @@ class QueryDecoder(RTDetrDecoder):
         return torch.stack(logits, dim=1), torch.stack(boxes, dim=1)
 
 
-class _Float32Sampling(MultiScaleDeformableAttention):
+class Float32Sampling(MultiScaleDeformableAttention):
     """Sample at float32 positions whatever the features' dtype: bfloat16 positions are pixels off."""
 
     def forward(self, value: Tensor, *arguments, **keywords) -> Tensor:

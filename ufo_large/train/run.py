@@ -119,7 +119,8 @@ def _train(
     with tracker:
         hooks = [LogHook(tracker, config.log_every, config.steps)]
         if config.evaluate_every:
-            evaluator, pictures = validator(config, shards, device), config.tracking.pictures_wanted()
+            evaluator = validator(config, shards, device, trainer.model.trunk.stride)
+            pictures = config.tracking.pictures_wanted()
             hooks.append(EvaluationHook(trainer, evaluator, tracker, pictures, best))
         try:
             trainer.fit([*hooks, CheckpointHook(trainer, folder.checkpoints)])
@@ -174,13 +175,14 @@ def train_readers(shards: ShardSet, tasks: tuple[TaskInfo, ...]) -> dict[str, Sp
     return {task.name: shards.split(task.name, "train") for task in tasks}
 
 
-def validator(config: RunConfig, shards: ShardSet, device: torch.device) -> Evaluator:
+def validator(config: RunConfig, shards: ShardSet, device: torch.device, patch: int) -> Evaluator:
     """Return what evaluates the run's split while it trains."""
     return Evaluator(
         shards=shards,
         loaders={key: task.loader for key, task in config.tasks.items()},
         split=config.evaluate_split,
         only=tuple(task.name for task in trained_tasks(shards)),
+        patch=patch,
         device=device,
         show_progress=False,
     )

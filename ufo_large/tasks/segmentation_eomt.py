@@ -1,0 +1,95 @@
+"""Label pixels with queries that pass through the trunk's own last blocks (EoMT, arXiv:2503.19108).
+
+There is no decoder: a pretrained ViT can compare queries and patches itself, and a routed one does so with
+the task's own experts. The original masks the queries' attention while training and anneals it to none; here
+it is never masked. For a pretrained trunk.
+
+Legend: B images, Q queries, D trunk width, K classes, H W height and width of a map.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ufo_large.structures import Features, TaskInfo
+from ufo_large.tasks.mask_resize import check_label_range
+from ufo_large.tasks.query_segmenter import QuerySegmenter
+
+
+class EoMTSegmenter(QuerySegmenter):
+    """transformers' mask head, enlargement and losses; the trunk gives patches and queries."""
+
+    @dataclass(frozen=True, kw_only=True, slots=True)
+    class Config(QuerySegmenter.Config):
+        """`blocks`: how many of the trunk's last blocks see the queries. `enlargements`: doublings of the
+        patch grid on which masks are predicted. `num_points`: points at which a predicted mask meets the true
+        one.
+        """
+
+        blocks: int = 4
+        num_queries: int = 100
+        enlargements: int = 2
+        num_points: int = 12544
+        class_weight: float = 2.0
+        mask_weight: float = 5.0
+        dice_weight: float = 5.0
+        no_object_weight: float = 0.1
+
+        def __post_init__(self):
+            for name in ("blocks", "num_queries", "num_points"):
+                if getattr(self, name) < 1:
+                    raise ValueError(f"{name}={getattr(self, name)}: choose 1 or more")
+            for name in ("enlargements", "class_weight", "mask_weight", "dice_weight", "no_object_weight"):
+                if getattr(self, name) < 0:
+                    raise ValueError(f"{name}={getattr(self, name)}: choose 0 or more")
+
+        def build(self, info: TaskInfo, trunk_width: int, pyramid_width: int) -> "EoMTSegmenter":
+            return EoMTSegmenter(self, info, trunk_width)
+
+    def __init__(self, config: Config, info: TaskInfo, trunk_width: int):
+        super().__init__(info)
+        check_label_range(info)
+        # transformers takes seconds to import: only a run that uses this head pays.
+        from transformers import EomtConfig
+        from transformers.models.eomt.modeling_eomt import EomtMaskHead, EomtScaleBlock
+
+        self.query_blocks = config.blocks
+        self.eomt = EomtConfig(
+            hidden_size=trunk_width,
+            num_labels=info.num_classes,
+            num_queries=config.num_queries,
+            num_upscale_blocks=config.enlargements,
+            train_num_points=config.num_points,
+            class_weight=config.class_weight,
+            mask_weight=config.mask_weight,
+            dice_weight=config.dice_weight,
+            no_object_weight=config.no_object_weight,
+        )
+        self.query = nn.Embedding(config.num_queries, trunk_width)
+        self.upscale_block = EomtScaleBlock(self.eomt)
+        self.mask_head = EomtMaskHead(self.eomt)
+        self.class_predictor = nn.Linear(trunk_width, info.num_classes + 1)
+
+    def trunk_queries(self) -> Tensor:
+        """Return them by calling their layer, because under ZeRO-3 they are whole only there."""
+        return self.query(torch.arange(self.eomt.num_queries, device=self.query.weight.device))
+
+    def forward(self, features: Features) -> dict[str, Tensor]:
+        """Return `class_logits` [B, 1, Q, K + 1] (last: no object) and `mask_logits` [B, 1, Q, H, W]."""
+        self.mask_stride = features.stride / 2**self.eomt.num_upscale_blocks
+        masks_BQHW = torch.einsum(
+            "bqd,bdhw->bqhw", self.mask_head(features.queries_BQD), self.upscale_block(features.map_BDHW)
+        )
+        class_logits = self.class_predictor(features.queries_BQD)
+        return {"class_logits": class_logits[:, None], "mask_logits": masks_BQHW[:, None]}
+
+    def criterion(self, device: torch.device) -> nn.Module:
+        from transformers.models.eomt.modeling_eomt import EomtLoss
+
+        weights = {
+            "loss_cross_entropy": self.eomt.class_weight,
+            "loss_mask": self.eomt.mask_weight,
+            "loss_dice": self.eomt.dice_weight,
+        }
+        return EomtLoss(self.eomt, weights).to(device)
