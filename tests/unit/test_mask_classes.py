@@ -52,6 +52,16 @@ def test_a_class_list_that_names_255_makes_it_a_class(tmp_path):
     assert stored_row(dataset) == [0, 1]
 
 
+def test_0_and_255_alone_are_background_and_foreground(tmp_path):
+    """As ignore, 255 would leave a single class: no other reading makes sense. A third value is refused."""
+    root = masks_of(tmp_path / "set", 0, 255)
+    dataset = check_dataset([root], tmp_path / "out")
+    assert dataset.tasks["seg"].class_names == ("background", "foreground")
+    assert stored_row(dataset) == [0, 1]
+    masks_of(root, 0, 7, split="val")
+    assert any("7" in error.message for error in diagnose([root]).errors)
+
+
 def test_two_classes_asked_for_are_background_and_foreground(tmp_path):
     root = masks_of(tmp_path / "set", 0, 255)
     dataset = check_dataset([root], tmp_path / "out", counts={"seg": 2})
@@ -78,10 +88,6 @@ def test_two_names_alone_leave_0_and_255_refused(tmp_path):
 
 
 SUGGESTED = {
-    (
-        0,
-        255,
-    ): 'they hold 0 and 255: give --classes seg=2, or write {}/classes.txt with the lines "0 background"',
     (0, 1, 3, 255): "give --classes seg=N (they hold 0 to 3: N=4)",
     ((9, 0, 0), (0, 9, 0)): "if they have colours, write {}/label_colors.txt",
 }

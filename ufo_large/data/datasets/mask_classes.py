@@ -4,8 +4,9 @@
     class_dict.csv: the same with the columns name, r, g and b
     classes.txt: one name per line, the values 0..K-1; or "<value> <name>", where 255 may be a class
     --classes TASK=N: values 0..N-1. N = 2 and masks of 0 and 255 alone: background and foreground
+    none of these, and masks of 0 and 255 alone: background and foreground
 
-Where nothing names 255, it means ignore.
+Elsewhere 255 means ignore where nothing names it; of 0 and 255 alone that would leave a single class.
 """
 
 from collections.abc import Iterable, Sequence
@@ -40,7 +41,9 @@ def mask_classes(
     elif not names and bdd:
         names = dict(enumerate(SEGMENTATION_NAMES))
     elif not names and not file.is_file():
-        report.add("classes", f"{root}: {_unexplained(root, _values(masks), report.task)}", root)
+        if (values := _values(masks)) == {0, IGNORE_INDEX}:
+            return _numbered(dict(zip((0, IGNORE_INDEX), TWO, strict=True)))
+        report.add("classes", f"{root}: {_unexplained(root, values, report.task)}", root)
     if count == 2 and IGNORE_INDEX not in names and _values(masks) == {0, IGNORE_INDEX}:
         said = tuple(names[number] for number in sorted(names))
         names = dict(zip((0, IGNORE_INDEX), said if said != ("0", "1") else TWO, strict=True))
@@ -76,11 +79,6 @@ def _values(masks: Iterable[Sequence[Path]]) -> set[int] | None:
 
 def _unexplained(root: Path, values: set[int] | None, task: str) -> str:
     told = "nothing says how many classes its masks have"
-    if values == {0, IGNORE_INDEX}:
-        lines = f'the lines "0 {TWO[0]}" and "{IGNORE_INDEX} {TWO[1]}"'
-        return (
-            f"{told}; they hold 0 and 255: give --classes {task}=2, or write {root / CLASS_FILE} with {lines}"
-        )
     if values is None:
         colours = f'if they have colours, write {root / COLOR_FILE}, "<red> <green> <blue> <name>" per line'
         return f"{told}; {colours}; else replace those that cannot be read"
