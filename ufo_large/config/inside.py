@@ -4,9 +4,12 @@ Data sets, shards and run folders come from other people. A path in them must no
 write or remove anything else.
 """
 
+import os
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+LONGEST_PART, LONGEST_PATH = 255, 4000
+"""Bytes that Linux takes, less what the folder's own path may have."""
 REMEDY = "write the path relative to its folder, without '..' and without a leading '/'"
 
 
@@ -20,7 +23,17 @@ def outside(name: Any) -> str:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
         return f"leads out of its folder; {REMEDY}"
+    if not _can_be_path(path):
+        return f"can be no file's path, by its length or its characters; {REMEDY}"
     return "" if path.parts else f"names no file; {REMEDY}"
+
+
+def _can_be_path(path: PurePosixPath) -> bool:
+    try:
+        sizes = [len(os.fsencode(part)) for part in path.parts]
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in str(path) and max(sizes, default=0) <= LONGEST_PART and sum(sizes) <= LONGEST_PATH
 
 
 def require_inside(folder: Path, name: Any, stated_in: str | Path, links: bool = True) -> Path:

@@ -33,7 +33,7 @@ FORMAT = "ufo-large-shards/2"
 DATASET_FILE = "dataset.json"
 SPLITS = ("train", "val", "test")
 # words joined by slashes: never above the root, never an option or anything else to a shell behind a pipe
-SHARD_PATH = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")
+SHARD_PATH = re.compile(r"\w[\w.-]{,60}(/\w[\w.-]{,60}){,8}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -58,7 +58,7 @@ class ShardEntry:
     def __post_init__(self):
         for name in ("file", "index"):
             if not SHARD_PATH.fullmatch(path := getattr(self, name)):
-                told = "letters, digits and _.- in parts that begin with a letter or digit, joined by /"
+                told = "up to 61 letters, digits and _.- a part, the first a letter or digit, joined by /"
                 raise ValueError(f"{name} {path!r} is no path below the shards' folder ({told})")
         for name in ("sha256", "index_sha256", "inputs"):
             if not SHA256.fullmatch(checksum := getattr(self, name)):

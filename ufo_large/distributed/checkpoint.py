@@ -229,7 +229,7 @@ def load_weights(folder: Path, fill: Callable[[str, Tensor], None]) -> None:
         raise ValueError(f"{folder}: no weights here ({INDEX} is missing); has the run finished?")
     again = f"copy it again, or remove {folder} and let the run write it anew with --resume auto"
     match read_json(folder / INDEX, again):
-        case {"weight_map": dict(weight_map)}:
+        case {"weight_map": dict(weight_map)} if all(isinstance(file, str) for file in weight_map.values()):
             pass
         case _:
             raise ValueError(f"{folder / INDEX}: names no weights; {again}")

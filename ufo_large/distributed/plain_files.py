@@ -38,3 +38,5 @@ def read_plain(file: str | Path, map_location: Any = "cpu", mmap: bool = False) 
             else "damaged"
         )
         raise pickle.UnpicklingError(f"{file}: {told}") from error
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:  # of a damaged pickle
+        raise pickle.UnpicklingError(f"{file}: damaged ({type(error).__name__}: {error})") from error

@@ -156,7 +156,7 @@ def _tell(
         loader = config.task(task).loader
         height, width = loader.image_size
         each = f" on each of {machine.ranks} GPUs" if machine.ranks > 1 else ""
-        print(f"{task.name}: {loader.micro_batch} images of {width} x {height} per step{each}")
+        print(f"{task.name}: {loader.micro_batch} images of {height} x {width} per step{each}")
     epochs = config.steps / steps_per_epoch(config, shards, tasks, machine.ranks)
     print(
         f"{config.steps} steps of {pace.step_s:.2g} s, {epochs:.1f} epochs of the largest task, a validation "
