@@ -194,10 +194,29 @@ def test_a_background_save_is_finished_by_the_next_poll_that_finds_it_written(tm
     saver = Saver(tmp_path, engine_of(0), keep_all, in_background=True)
     saver.save(1, STATE)
     assert complete_checkpoints(tmp_path) == []
-    saver._begun.writer._executor.shutdown()  # waits
+    saver._writer._executor.submit(int).result()  # comes after the files
     saver.poll()
+    saver._begun.published.result()
+    saver.poll()
+    assert saver._begun is None
     assert [p.name for p in complete_checkpoints(tmp_path)] == ["step-00000001"]
-    saver.poll()
+
+
+def test_a_later_background_save_overwrites_no_earlier_one(tmp_path):
+    """Though it takes the same host memory."""
+    engine = engine_of(0)
+    saver = Saver(tmp_path, engine, keep_all, in_background=True)
+    expected = {}
+    for step in (1, 2, 3):
+        with torch.no_grad():
+            engine.module[0].weight.add_(1)
+        expected[step] = values(engine)
+        saver.save(step, STATE)
+    saver.finish()
+    for step, saved in expected.items():
+        other = engine_of(1)
+        load_checkpoint(tmp_path / f"step-{step:08d}", other)
+        assert same(values(other), saved)
 
 
 def test_state_that_no_resume_would_read_is_refused_when_it_is_saved(tmp_path):

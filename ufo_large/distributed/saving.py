@@ -7,7 +7,9 @@ goes the other way round. So whatever ends the run, no folder with that name lac
 
 import shutil
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict, astuple, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +21,18 @@ from ufo_large.distributed.checkpoint import COMPLETE, complete_checkpoints, ran
 from ufo_large.distributed.checksums import Stamp, sealed, stamp_of, sync, sync_tree
 from ufo_large.distributed.engine import Engine
 from ufo_large.distributed.generators import rng_state
-from ufo_large.distributed.writer import Writer
+from ufo_large.distributed.writer import Writer, naming_file
 
 PARTIAL = "partial-"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Begun:
+    """A checkpoint whose files are being written, or, once `published` is set, that is being made whole."""
+
     step: int
     folder: Path
-    writer: Writer
+    published: Future[None] | None = None
 
 
 class Saver:
@@ -36,7 +40,7 @@ class Saver:
 
     `kept`: of the steps of which there are checkpoints, oldest first, those that stay. `in_background`:
     `save` returns once there is a copy in host memory, as large as this rank's part of the checkpoint; the
-    checkpoint is there after `finish`, or the first `poll` that finds every rank's files written.
+    checkpoint is there after `finish`, or soon after the first `poll` that finds every rank's files written.
     """
 
     def __init__(
@@ -50,6 +54,8 @@ class Saver:
         self.engine = engine
         self.kept = kept
         self.in_background = in_background
+        self._writer = Writer(in_background)
+        self._layout = [[astuple(piece) for piece in pieces] for pieces in engine.layout()]
         self._begun: _Begun | None = None
 
     def save(self, step: int, state: dict[str, Any]) -> None:
@@ -61,45 +67,54 @@ class Saver:
         self.finish()
         folder = self.root / f"{PARTIAL}step-{step:08d}"
         comm.agreed(lambda: self._make(folder) if comm.is_main() else None)
-        self._begun = _Begun(step, folder, Writer(self.in_background))
-        self.engine.save(folder, self._begun.writer.write)
-        layout = [[astuple(piece) for piece in pieces] for pieces in self.engine.layout()]
-        own = {"step": step, "state": state, "rng": rng_state(), "layout": layout}
+        self._begun = _Begun(step, folder)
+        self.engine.save(folder, self._writer.write)
+        own = {"step": step, "state": state, "rng": rng_state(), "layout": self._layout}
         own["buffers"] = _persistent_buffers(self.engine) if comm.is_main() else {}
-        self._begun.writer.write(own, rank_file(folder, comm.rank()))
+        self._writer.write(own, rank_file(folder, comm.rank()))
         if not self.in_background:
             self.finish()
 
     def poll(self) -> None:
-        """Finish what was begun where no rank has to wait for it."""
-        if self._begun is not None and not comm.any_rank(not self._begun.writer.is_done()):
-            self.finish()
-
-    def finish(self) -> None:
-        """Wait until what was begun is a checkpoint; then remove those that are no longer kept."""
+        """Go on with what was begun where no rank has to wait for it."""
         if self._begun is None:
             return
+        published = self._begun.published
+        if not comm.any_rank(not (self._writer.is_done() if published is None else published.done())):
+            self._go_on()
+
+    def finish(self) -> None:
+        """Wait until what was begun is a checkpoint, and those are removed that are no longer kept."""
+        while self._begun is not None:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """When all ranks have written their files, begin to make them a checkpoint; when it is one, end."""
         begun, self._begun = self._begun, None
-        written = comm.agreed(begun.writer.finish)
+        if begun.published is not None:
+            comm.agreed(begun.published.result)  # it is whole, for a rank that leaves next
+            return
+        written = comm.agreed(self._writer.finish)
         files = _recorded(begun.folder, {_name(begun.folder, file): s for file, s in written.items()})
         body = {"step": begun.step, "world_size": comm.world_size(), "engine": self.engine.kind}
-        body = sealed(body | {"files": files})
-        # agreed: it is whole, for a rank that leaves next
-        comm.agreed(lambda: self._publish(begun.folder, body) if comm.is_main() else None)
+        publish = partial(self._publish, begun.folder, sealed(body | {"files": files}))
+        begun.published = self._writer.submit(publish if comm.is_main() else lambda: None)
+        self._begun = begun
 
     def _make(self, folder: Path) -> None:
         for left in self.root.glob(f"{PARTIAL}*"):  # by a run that ended while it wrote or removed
             shutil.rmtree(left)
         folder.mkdir(parents=True)
 
-    def _publish(self, partial: Path, written: dict[str, Any]) -> None:
-        write_json(partial / COMPLETE, written)
-        sync(partial / COMPLETE)
-        sync_tree(partial)
-        folder = partial.with_name(partial.name.removeprefix(PARTIAL))
+    def _publish(self, unfinished: Path, written: dict[str, Any]) -> None:
+        with naming_file(unfinished / COMPLETE):
+            write_json(unfinished / COMPLETE, written)
+            sync(unfinished / COMPLETE)
+        sync_tree(unfinished)
+        folder = unfinished.with_name(unfinished.name.removeprefix(PARTIAL))
         if folder.exists():  # one that lacks its complete.json
             remove(folder)
-        partial.rename(folder)
+        unfinished.rename(folder)
         sync(self.root)
         found = {int(f.name.removeprefix("step-")): f for f in complete_checkpoints(self.root)}
         kept = self.kept(list(found))
