@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ufo_large.testing.checkpoints import reseal
 from ufo_large.testing.distributed import free_port, run_ranks
 from ufo_large.testing.settings import IN_THE_PROCESS, NO_WANDB, SMALL_MODEL, TWO_IMAGES_EACH
 
@@ -78,6 +79,7 @@ def refusals(shards: str, run: str, ds: str, patterns: tuple[str, ...]) -> dict[
             for file in files:
                 held = torch.load(file, weights_only=False)
                 torch.save({**held, "planted": RunsWhenUnpickled(made)}, file)
+            reseal(checkpoint)
         comm.barrier()
         reads = [lambda: load_checkpoint(checkpoint, engine)]
         reads += [lambda: engine.load(checkpoint)] if ds != "none" and "deepspeed" in pattern else []
@@ -90,6 +92,7 @@ def refusals(shards: str, run: str, ds: str, patterns: tuple[str, ...]) -> dict[
         if comm.is_main():
             for file, content in kept.items():
                 file.write_bytes(content)
+            reseal(checkpoint)
         comm.barrier()
     return told
 
@@ -117,6 +120,7 @@ def test_a_planted_object_is_not_run_on_another_number_of_ranks(tiny_shards, tmp
     (file,) = (run / "checkpoints/step-00000002").glob(pattern)
     held = torch.load(file, weights_only=False)
     torch.save({**held, "planted": RunsWhenUnpickled(tmp_path / "made")}, file)
+    reseal(run / "checkpoints/step-00000002")
     with pytest.raises(RuntimeError, match=r"step-00000002: .*holds posix\.mkdir"):
         run_ranks(resume_small, 1, str(tiny_shards), str(run), "none")
     assert not (tmp_path / "made").exists()
@@ -144,7 +148,8 @@ def launch_resume(shards: Path, run: Path, ranks: int) -> list[tuple[int, str]]:
     port, started = str(free_port()), []
     changes = [x for change in (*SMALL, "steps=3") for x in ("--set", change)]
     command = [sys.executable, "launchers/train.py", "--recipe", "demo", "--ds", "zero3_fp32", *changes]
-    command += ["--data", str(shards), "--workdir", str(run), "--resume", "auto"]
+    command += ["--data", str(shards), "--workdir", str(run)]
+    command += ["--resume", str(run / "checkpoints/step-00000002")]
     for rank in map(str, range(ranks)):
         own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
         environment = {**os.environ, **own, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}

@@ -342,7 +342,8 @@ def test_a_checkpoint_that_is_cut_off_names_the_earlier_one(tiny_shards, tmp_pat
         os.truncate(file, file.stat().st_size // 2)
     said = "step-00000002: this checkpoint cannot be read .*--resume .*step-00000001"
     with pytest.raises(RuntimeError, match=said):
-        run_ranks(train_run, ranks, *arguments, "auto", (*options, "steps=3"), 1)
+        chosen = str(tmp_path / "checkpoints/step-00000002")
+        run_ranks(train_run, ranks, *arguments, chosen, (*options, "steps=3"), 1)
 
 
 def test_a_task_that_has_only_validation_data_is_not_validated(tiny_shards, tmp_path):

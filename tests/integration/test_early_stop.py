@@ -66,6 +66,16 @@ def test_without_patience_all_steps_run_and_the_best_is_kept(scores, tiny_shards
     assert all(torch.equal(held[name], scores[4][name]) for name in held)
 
 
+def test_the_checkpoint_of_the_best_step_and_every_third_stay(scores, tiny_shards, tmp_path):
+    """The best is step 2 until step 5 is better, and so good that step 2's goes with the next save."""
+    changes = ("keep_best=true", "save_every=1", "keep_checkpoints=1", "keep_every=3")
+    steps = {}
+    for last in (4, 5):
+        train(config(*changes, f"steps={last}"), str(tiny_shards), tmp_path, None, resume="auto")
+        steps[last] = sorted(int(p.name[5:]) for p in (tmp_path / "checkpoints").iterdir())
+    assert steps == {4: [2, 3, 4], 5: [3, 5]}
+
+
 def test_both_need_validations(tiny_shards, tmp_path):
     with pytest.raises(ValueError, match="keep_best and patience have an effect with evaluate_every only"):
         changes = ("patience=2", "evaluate_every=0", "evaluate_split=val")

@@ -1,14 +1,14 @@
 """Checkpoints that are whole or absent, and the consolidated weights of a sharded model.
 
-A checkpoint folder holds the engine's files, one `rank-<r>.pt` a rank with everything else that a step
-depends on, and `complete.json`, written last. A folder without that file is ignored.
+A checkpoint folder holds the engine's files, one `rank-<r>.pt` per rank with everything else that a step
+depends on, and `complete.json`, written last, with size and SHA-256 of every other file and of itself. A
+folder without that file is ignored; see saving.py for how they are written.
 """
 
 import contextlib
 import pickle
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import astuple
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,9 +20,10 @@ from torch import Tensor
 
 from ufo_large.config import give_usual_rights, read_json, require_inside, write_json
 from ufo_large.distributed import comm
+from ufo_large.distributed.checksums import Stamp, fault_of, sealed
 from ufo_large.distributed.engine import Engine, Layout, Piece
-from ufo_large.distributed.generators import rng_state, set_rng_state
-from ufo_large.distributed.plain_files import read_plain, write_plain
+from ufo_large.distributed.generators import set_rng_state
+from ufo_large.distributed.plain_files import read_plain
 from ufo_large.distributed.resharding import Spread, read_saved, reshard
 
 COMPLETE = "complete.json"
@@ -30,28 +31,6 @@ INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 1 << 30
 
 T = TypeVar("T")
-
-
-def save_checkpoint(root: Path, step: int, engine: Engine, state: dict[str, Any], keep: int) -> Path:
-    """Save after `step` finished steps; then drop all but the newest `keep` checkpoints. On all ranks."""
-    folder = root / f"step-{step:08d}"
-    if comm.is_main():
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-    comm.barrier()
-    engine.save(folder)
-    layout = [[astuple(piece) for piece in pieces] for pieces in engine.layout()]
-    own = {"step": step, "state": state, "rng": rng_state(), "layout": layout}
-    own["buffers"] = _persistent_buffers(engine) if comm.is_main() else {}
-    write_plain(own, _rank_file(folder, comm.rank()))
-    comm.barrier()
-    if comm.is_main():
-        written = {"step": step, "world_size": comm.world_size(), "engine": engine.kind}
-        write_json(folder / COMPLETE, written)
-        for old in complete_checkpoints(root)[:-keep]:
-            shutil.rmtree(old)
-    comm.barrier()  # whole, for a rank that leaves next
-    return folder
 
 
 def finished_steps(folder: Path) -> int:
@@ -65,13 +44,52 @@ def is_sharded_alike(folder: Path, kind: str) -> bool:
     return (written["world_size"], written["engine"]) == (comm.world_size(), kind)
 
 
-def read_complete(folder: Path) -> dict[str, Any]:
-    """Return what was written last. ValueError names the file where it is not whole, and the remedy."""
-    file, remedy = folder / COMPLETE, _remedy(folder)
+def read_complete(folder: Path, remedy: str | None = None) -> dict[str, Any]:
+    """Return what was written last. ValueError names the file where it is not whole, and the remedy.
+
+    `files` is empty in a checkpoint of an earlier version, which wrote no checksums.
+    """
+    file, remedy = folder / COMPLETE, _remedy(folder) if remedy is None else remedy
     match read_json(file, remedy):
-        case {"step": int(), "world_size": int(), "engine": str()} as written:
-            return written
+        case {"step": int(), "world_size": int(), "engine": str(), **rest} as written:
+            if rest and sealed(written) != written:
+                raise ValueError(f"{file}: damaged, its SHA-256 is not that of what was written; {remedy}")
+            return written | {"files": _stamps(folder, rest.get("files", {}), remedy)}
     raise ValueError(f"{file}: not what a checkpoint ends with (step, world_size, engine); {remedy}")
+
+
+def _stamps(folder: Path, files: Any, remedy: str) -> dict[Path, tuple[int, Stamp]]:
+    """Return which rank wrote which file, and what it holds."""
+    found = {}
+    for name, entry in files.items() if isinstance(files, dict) else [(files, None)]:
+        match entry:
+            case {"bytes": int(size), "sha256": str(digest), "rank": int(rank)}:
+                found[require_inside(folder, name, folder / COMPLETE)] = rank, Stamp(size, digest)
+            case _:
+                raise ValueError(f"{folder / COMPLETE}: {name!r} is no file with its checksum; {remedy}")
+    return found
+
+
+def require_whole(folder: Path, share: int = 0, shares: int = 1, remedy: str | None = None) -> None:
+    """Raise ValueError, with the remedy, where a file is not as it was written, or not there.
+
+    Reads the files of ranks `share`, `share + shares` and so on, all of each; communicates nothing. A
+    checkpoint of an earlier version has no checksums, which the first share tells.
+    """
+    remedy = _remedy(folder) if remedy is None else remedy
+    files = read_complete(folder, remedy)["files"]
+    if not files and not share:
+        print(f"{folder}: saved by an earlier version, without checksums; damage to it may go unseen")
+    for file, (rank, stamp) in files.items():
+        if rank % shares == share:
+            with naming_an_earlier(folder, remedy):
+                if told := fault_of(file, stamp):
+                    raise OSError(f"{file.relative_to(folder)} {told}")
+
+
+def verify_checkpoint(folder: Path, remedy: str | None = None) -> None:
+    """Raise ValueError on all ranks where a file is not as it was written; each reads its share of them."""
+    comm.agreed(lambda: require_whole(folder, comm.rank(), comm.world_size(), remedy))
 
 
 def is_laid_out_alike(folder: Path, engine: Engine) -> bool:
@@ -82,8 +100,11 @@ def is_laid_out_alike(folder: Path, engine: Engine) -> bool:
     return all(comm.all_gather_objects(own["layout"] == engine.layout()))
 
 
-def load_checkpoint(folder: Path, engine: Engine) -> tuple[int, dict[str, Any]]:
+def load_checkpoint(folder: Path, engine: Engine, verify: bool = True) -> tuple[int, dict[str, Any]]:
     """Restore engine and random generators; return (finished steps, this rank's state).
+
+    Before anything is restored every file is compared with its checksum, a share of them by each rank: of
+    as many ranks as saved it each reads its own. `verify=False` where the caller has just done so.
 
     A checkpoint from the same number of ranks, laid out alike, continues bitwise. From another number, or
     another ZeRO stage, weights, moments and average are carried over exactly and frozen weights stay as they
@@ -91,6 +112,8 @@ def load_checkpoint(folder: Path, engine: Engine) -> tuple[int, dict[str, Any]]:
     ValueError that names the last earlier checkpoint where a file of this one is missing or damaged, on every
     rank.
     """
+    if verify:
+        verify_checkpoint(folder)
     if not is_laid_out_alike(folder, engine):
         return _load_resharded(folder, engine)
     _agreed_reading(folder, lambda: engine.check_files(folder))
@@ -120,13 +143,14 @@ def _reshard(folder: Path, engine: Engine) -> tuple[list[dict[str, Any]], dict[s
     return ranks, _resharded_average(ranks, layouts, engine)
 
 
-def _rank_file(folder: Path, rank: int) -> Path:
+def rank_file(folder: Path, rank: int) -> Path:
+    """Return where a rank saves what is not the engine's."""
     return folder / f"rank-{rank}.pt"
 
 
 def read_rank(folder: Path, rank: int, mmap: bool = True) -> dict[str, Any]:
     """Return what a rank saved beside the engine's files: `step`, `state`, `rng`, `layout`, `buffers`."""
-    saved = read_plain(_rank_file(folder, rank), mmap=mmap)
+    saved = read_plain(rank_file(folder, rank), mmap=mmap)
     layout = tuple(tuple(Piece(*piece) for piece in pieces) for pieces in saved["layout"])
     return saved | {"layout": layout}
 
@@ -142,15 +166,16 @@ def _agreed_reading(folder: Path, read: Callable[[], T]) -> T:
 
 
 @contextlib.contextmanager
-def naming_an_earlier(folder: Path) -> Iterator[None]:
-    """Turn what torch says of a file that is cut off or damaged into ValueError with the remedy."""
+def naming_an_earlier(folder: Path, remedy: str | None = None) -> Iterator[None]:
+    """Turn what is said of a file that is cut off or damaged into ValueError with the remedy."""
     try:
         yield
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{folder}: this checkpoint cannot be read ({said}); {_remedy(folder)}") from error
+        remedy = _remedy(folder) if remedy is None else remedy
+        raise ValueError(f"{folder}: this checkpoint cannot be read ({said}); {remedy}") from error
 
 
 def _remedy(folder: Path) -> str:
@@ -169,11 +194,6 @@ def _resharded_average(
     return {"average": average}
 
 
-def _persistent_buffers(engine: Engine) -> dict[str, Tensor]:
-    kept = engine.module.state_dict().keys()
-    return {name: buffer.cpu() for name, buffer in engine.module.named_buffers() if name in kept}
-
-
 def set_aside_later(chosen: Path) -> list[Path]:
     """Rename the checkpoints of later steps, so that no resume takes up the branch that was left.
 
@@ -190,7 +210,8 @@ def set_aside(folder: Path) -> Path:
 
 def complete_checkpoints(root: Path) -> list[Path]:
     """Return the whole checkpoints under `root`, oldest first."""
-    return sorted(p.parent for p in root.glob(f"step-*/{COMPLETE}"))
+    named = (p.parent for p in root.glob(f"step-*/{COMPLETE}"))
+    return sorted(p for p in named if p.name.removeprefix("step-").isdecimal())
 
 
 def save_weights(folder: Path, engine: Engine) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ufo_large.distributed.local_gradients import LocalGradients
-from ufo_large.distributed.plain_files import read_plain, write_plain
+from ufo_large.distributed.plain_files import Write, read_plain
 from ufo_large.distributed.task_gradients import GradientStore
 
 
@@ -48,8 +48,11 @@ class Engine(Protocol):
     def step(self, learning_rates: list[float]) -> None:
         """Clip and update with one learning rate for each parameter group."""
 
-    def save(self, folder: Path) -> None:
-        """Write weights and optimizer state of all ranks."""
+    def save(self, folder: Path, write: Write) -> None:
+        """Hand weights and optimizer state of this rank to `write`, for files in `folder`, which is there.
+
+        A small file or what is swapped to NVMe may be written without it.
+        """
 
     def check_files(self, folder: Path) -> None:
         """Raise, on this rank and without a collective, where a file for `load` is missing or damaged."""
@@ -134,9 +137,9 @@ class PlainEngine:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, write: Write) -> None:
         state = {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
-        write_plain(state, folder / "plain.pt")
+        write(state, folder / "plain.pt")
 
     def check_files(self, folder: Path) -> None:
         read_plain(folder / "plain.pt", mmap=True)

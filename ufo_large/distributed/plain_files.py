@@ -4,22 +4,40 @@ A pickle may call any function of this machine. torch's restricted reader makes 
 alone, and objects of the few classes that zero.py declares harmless because DeepSpeed writes them.
 """
 
+import os
 import pickle
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ufo_large.distributed.checksums import Stamp, StampedFile
 
-def write_plain(value: Any, file: Path) -> None:
-    """Write tensors and plain values. Raises TypeError where `read_plain` would refuse what was written."""
-    torch.save(value, file)
+Write = Callable[[Any, Path], None]
+"""Writes a value to a file, now or later; the value may change after the call."""
+
+
+def write_plain(value: Any, file: Path) -> Stamp:
+    """Write tensors and plain values; return what the file holds, which is then on the disk.
+
+    Raises OSError, and TypeError where `read_plain` would refuse what was written.
+    """
+    with file.open("wb") as opened:
+        stamped = StampedFile(opened)
+        try:
+            torch.save(value, stamped)
+        except RuntimeError as error:
+            raise (stamped.error or error) from None
+        opened.flush()
+        os.fsync(opened.fileno())
     if foreign := torch.serialization.get_unsafe_globals_in_checkpoint(file):
         raise TypeError(
             f"{file}: the state holds {', '.join(foreign)}, which no resume would read; let state_dict() "
             "return tensors, numbers, text, lists, tuples and dicts alone"
         )
+    return stamped.stamp
 
 
 def read_plain(file: str | Path, map_location: Any = "cpu", mmap: bool = False) -> Any:

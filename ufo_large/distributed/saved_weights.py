@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ufo_large.distributed.checkpoint import naming_an_earlier, read_complete, read_rank
+from ufo_large.distributed.checkpoint import naming_an_earlier, read_complete, read_rank, require_whole
 from ufo_large.distributed.engine import Piece
 from ufo_large.distributed.plain_files import read_plain
 from ufo_large.distributed.resharding import Spread, read_saved
@@ -44,7 +44,11 @@ class SavedWeights:
 
 
 def read_saved_weights(checkpoint: Path) -> SavedWeights:
-    """Read the weights of a whole checkpoint of any number of ranks and any ZeRO stage."""
+    """Read the weights of a whole checkpoint of any number of ranks and any ZeRO stage.
+
+    Raises ValueError where a file is not as it was written.
+    """
+    require_whole(checkpoint)
     written = read_complete(checkpoint)
     if written["engine"] != "plain":
         importlib.import_module("ufo_large.distributed.zero")  # declares harmless what DeepSpeed pickles

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from ufo_large.distributed import comm
 from ufo_large.distributed.engine import Layout, Piece, keeping_options
 from ufo_large.distributed.local_gradients import LocalGradients
-from ufo_large.distributed.plain_files import read_plain
+from ufo_large.distributed.plain_files import Write, read_plain
 from ufo_large.distributed.resharding import optimizer_file
 from ufo_large.structures import role_of
 
@@ -240,7 +240,8 @@ class ZeroEngine:
         self._engine.step()
         self.grad_norm = float(self._engine.get_global_grad_norm())
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, write: Write) -> None:
+        self._engine.checkpoint_engine.save = lambda state_dict, path: write(state_dict, Path(path))
         self._engine.save_checkpoint(str(folder), tag="deepspeed", save_latest=False)
 
     def check_files(self, folder: Path) -> None:

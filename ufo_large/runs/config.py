@@ -61,6 +61,10 @@ class RunConfig:
     `take_what_fits`: where `pretrained` is a run's weights, tasks and classes may be others than that run's.
     `keep_best`: `weights/` are those of the validation with the best score, not the last. `patience` (which
     implies it): stop after so many validations without a better score; 0 never does.
+    A checkpoint is saved every `save_every` steps and after the last. The newest `keep_checkpoints` stay;
+    so do, for good, those of every `keep_every`-th step (0: none), and with `keep_best` that of the best
+    validation, where one was saved at its step. `save_async`: steps go on while a copy of the checkpoint in
+    host memory is written; it needs that memory.
     """
 
     name: str
@@ -82,16 +86,22 @@ class RunConfig:
     patience: int = 0
     save_every: int = 500
     keep_checkpoints: int = 2
+    keep_every: int = 0
+    save_async: bool = False
     ds: str = "zero3_fp32"
 
     def __post_init__(self):
         for name in ("steps", "log_every", "save_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
-        if self.patience < 0:
-            raise ValueError(f"patience={self.patience}: must be 0 (off) or positive")
-        if self.evaluate_every < 0:
-            raise ValueError(f"evaluate_every={self.evaluate_every}: must be 0 (off) or positive")
+        for name in ("patience", "evaluate_every", "keep_every"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)}: must be 0 (off) or positive")
+        if self.keep_every % self.save_every:
+            raise ValueError(
+                f"keep_every={self.keep_every}: must be a multiple of save_every={self.save_every}: other "
+                "steps are not saved"
+            )
         if self.evaluate_split not in EVALUATED:
             hint = did_you_mean(self.evaluate_split, EVALUATED)
             raise ValueError(f"evaluate_split={self.evaluate_split!r}.{hint}")

@@ -1,8 +1,9 @@
 """What happens around the steps: logging, validation and checkpoints."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from ufo_large.distributed.checkpoint import save_checkpoint
+from ufo_large.distributed.saving import Saver
 from ufo_large.evaluation.evaluator import Evaluator
 from ufo_large.evaluation.examples import predict_examples
 from ufo_large.kinds import PredictionExample
@@ -70,15 +71,28 @@ class EvaluationHook:
 
 
 class CheckpointHook:
-    """Save every `save_every` steps, after the last and after the one in which the run stops or must stop."""
+    """Save every `save_every` steps, after the last and after the one in which the run stops or must stop.
 
-    def __init__(self, trainer: Trainer, root: Path):
+    `best`: what knows the step of the best validation, whose checkpoint then stays.
+    """
+
+    def __init__(self, trainer: Trainer, root: Path, best: Best | None = None):
         self.trainer = trainer
-        self.root = root
+        self.best = best
+        config, engine = trainer.config, trainer.runner.engine
+        self.saver = Saver(root, engine, self._kept, in_background=config.save_async)
 
     def after_step(self, finished: int, values: dict[str, float]) -> None:
+        config, trainer = self.trainer.config, self.trainer
+        is_last = finished == config.steps or trainer.is_stopped or trainer.is_interrupted
+        self.saver.poll()
+        if is_last or finished % config.save_every == 0:
+            self.saver.save(finished, trainer.state_dict())
+        if is_last:
+            self.saver.finish()
+
+    def _kept(self, steps: Sequence[int]) -> set[int]:
         config = self.trainer.config
-        due = finished % config.save_every == 0 or finished == config.steps or self.trainer.is_stopped
-        if due or self.trainer.is_interrupted:
-            state = self.trainer.state_dict()
-            save_checkpoint(self.root, finished, self.trainer.runner.engine, state, config.keep_checkpoints)
+        for_good = {s for s in steps if config.keep_every and s % config.keep_every == 0}
+        best = set() if self.best is None or self.best.score is None else {self.best.step}
+        return {*steps[-config.keep_checkpoints :], *for_good, *best}

@@ -15,7 +15,6 @@ from ufo_large.data.mixing import TaskMix
 from ufo_large.data.shards import ShardSet, SplitReader
 from ufo_large.distributed import comm, ds_config, zero
 from ufo_large.distributed.checkpoint import (
-    complete_checkpoints,
     finished_steps,
     is_laid_out_alike,
     is_sharded_alike,
@@ -38,6 +37,7 @@ from ufo_large.train.facts import facts_of, next_commands, places_of
 from ufo_large.train.hooks import CheckpointHook, EvaluationHook, LogHook
 from ufo_large.train.lock import training_alone
 from ufo_large.train.pretrained import settled, settled_as, weights_file
+from ufo_large.train.resuming import choose_checkpoint, require_same, whole_checkpoint
 from ufo_large.train.steps import Feed, StepRunner
 from ufo_large.train.trainer import Trainer
 
@@ -48,8 +48,8 @@ def train(
     """Train on all ranks; return None where all steps were done before. SIGTERM ends it at the step's end.
 
     `ds`: the checked DeepSpeed JSON, or None for one process without DeepSpeed. `resume`: `none`, `auto` (the
-    newest whole checkpoint, or a fresh start) or a checkpoint folder. Raises ValueError, before training, for
-    whatever does not fit together, and where another run trains in `workdir`.
+    newest whole checkpoint, or a fresh start where there is none) or a checkpoint folder. Raises ValueError,
+    before training, for whatever does not fit together, and where another run trains in `workdir`.
     """
     device = zero.init_distributed()
     with contextlib.ExitStack() as held:
@@ -70,21 +70,13 @@ def _train(
     require_same(checkpoint)
     if checkpoint is None and resume == "auto" and comm.is_main():
         print(f"--resume auto: no whole checkpoint in {folder.checkpoints}; the run starts from step 0")
+    if told := already_done(config, folder, checkpoint):
+        if comm.is_main():
+            print(told)
+        return None
+    if checkpoint is not None:
+        checkpoint = whole_checkpoint(folder, checkpoint, resume)
     best = best_of(config, folder, checkpoint)
-    is_at_its_end = checkpoint is not None and folder.weights.exists()
-    if is_at_its_end and best is not None and best.is_over(finished_steps(checkpoint)):
-        if comm.is_main():
-            print(
-                f"{workdir} stopped early, {finished_steps(checkpoint)} of {config.steps} steps; "
-                "--set patience=0 goes on"
-            )
-        return None
-    if is_at_its_end and finished_steps(checkpoint) == config.steps:
-        if comm.is_main():
-            print(
-                f"{workdir} is finished: {config.steps} of {config.steps} steps; --set steps=N goes on to N"
-            )
-        return None
     config = settled(config) if checkpoint is None else settled_as(config, folder.read().config)
     kind = "plain" if ds is None else f"zero{ds['zero_optimization']['stage']}"
     fresh = checkpoint is None or not is_sharded_alike(checkpoint, kind)
@@ -94,7 +86,7 @@ def _train(
         if not fresh and not is_laid_out_alike(checkpoint, engine):
             # frozen ones are not carried over
             give_initial_weights(trainer.model, config.seed, weights_file(config), trained_for(config))
-        finished, state = load_checkpoint(checkpoint, engine)
+        finished, state = load_checkpoint(checkpoint, engine, verify=False)
         comm.agreed(lambda: trainer.load_state_dict(finished, state))
     else:
         torch.manual_seed(config.seed + 1 + comm.rank())  # ranks drop different paths
@@ -123,7 +115,7 @@ def _train(
             pictures = config.tracking.pictures_wanted()
             hooks.append(EvaluationHook(trainer, evaluator, tracker, pictures, best))
         try:
-            trainer.fit([*hooks, CheckpointHook(trainer, folder.checkpoints)])
+            trainer.fit([*hooks, CheckpointHook(trainer, folder.checkpoints, best)])
         except Exception as error:
             error.add_note(f"raised on rank {comm.rank()} after {trainer.finished} finished steps")
             raise
@@ -140,6 +132,20 @@ def _train(
         steps, seconds = trainer.finished - done_before, time.monotonic() - begun
         print_end(places_of(folder), next_commands(folder, data, tasks), steps, seconds)
     return trainer
+
+
+def already_done(config: RunConfig, folder: RunFolder, checkpoint: Path | None) -> str:
+    """Say why nothing is left to train in this folder; "" where something is. On all ranks."""
+    if checkpoint is None or not folder.weights.exists():
+        return ""
+    finished, best = finished_steps(checkpoint), best_of(config, folder, checkpoint)
+    if best is not None and best.is_over(finished):
+        return f"{folder.root} stopped early, {finished} of {config.steps} steps; --set patience=0 goes on"
+    if finished == config.steps:
+        return (
+            f"{folder.root} is finished: {config.steps} of {config.steps} steps; --set steps=N goes on to N"
+        )
+    return ""
 
 
 def best_of(config: RunConfig, folder: RunFolder, checkpoint: Path | None) -> Best | None:
@@ -159,16 +165,6 @@ def prepare(
     checkpoint = choose_checkpoint(folder, resume)
     check(config, tasks, shards, folder, checkpoint, ds)
     return shards, tasks, train_readers(shards, tasks), checkpoint
-
-
-def require_same(checkpoint: Path | None) -> None:
-    """Raise ValueError on all ranks where they would go on from different checkpoints."""
-    names = comm.all_gather_objects(None if checkpoint is None else checkpoint.name)
-    if len(set(names)) > 1:
-        raise ValueError(
-            f"the ranks see different checkpoints ({', '.join(map(str, names))}): --workdir must lie on a "
-            "disk that all machines share"
-        )
 
 
 def train_readers(shards: ShardSet, tasks: tuple[TaskInfo, ...]) -> dict[str, SplitReader]:
@@ -194,28 +190,6 @@ def trained_tasks(shards: ShardSet) -> tuple[TaskInfo, ...]:
     if not tasks:
         raise ValueError("the shards hold no train split of any task; make them from a train root too")
     return tasks
-
-
-def choose_checkpoint(folder: RunFolder, resume: str) -> Path | None:
-    """Return the checkpoint to go on from. ValueError where the folder holds a run and nothing was said."""
-    found = complete_checkpoints(folder.checkpoints)
-    if resume == "none" and found:
-        raise ValueError(f"{folder.root} holds a run; go on with --resume auto or give another --workdir")
-    if resume in ("none", "auto") and not found and folder.weights.exists():
-        raise ValueError(
-            f"{folder.root} holds the weights of a finished run but no checkpoint to go on from; give "
-            f"another --workdir, and --set pretrained={folder.weights} to start from these weights"
-        )
-    if resume == "none":
-        return None
-    if resume == "auto":
-        return found[-1] if found else None
-    chosen = Path(resume)
-    for checkpoint in found:
-        if checkpoint.resolve() == chosen.resolve():  # what is returned bears its own name, not a link's
-            return checkpoint
-    hint = did_you_mean(chosen.name, [f.name for f in found])
-    raise ValueError(f"--resume {resume}: no whole checkpoint of {folder.root}.{hint}")
 
 
 def check(
