@@ -88,12 +88,12 @@ class _Batches(Dataset):
         return collate(self.info, views, samples, self.canvas)
 
     def _load(self, index: int) -> list[tuple[View, SampleInfo]]:
-        raw = self.reader.read(index)
         try:
+            raw = self.reader.read(index)
             return evaluation_views(raw, self.info, self.canvas, self.tiles, self.keep_aspect)
         except BadSample as error:
             raise DataError(
-                f"{raw.sample.file_name} in {self.reader.shard_of(index)}: {error}; "
+                f"{self.reader.sample(index).file_name} in {self.reader.shard_of(index)}: {error}; "
                 "evaluation skips nothing: repair the file and make the shards again"
             ) from None
 
