@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from ufo_large.config import apply_overrides
+from ufo_large.data.shard_index import fingerprint_of
 from ufo_large.testing.distributed import run_ranks
 from ufo_large.testing.settings import IN_THE_PROCESS, NO_WANDB, SMALL_MODEL
 from ufo_large.train.lock import training_alone
@@ -350,6 +351,7 @@ def test_a_task_that_has_only_validation_data_is_not_validated(tiny_shards, tmp_
     shards = Path(shutil.copytree(tiny_shards, tmp_path / "shards"))
     whole = json.loads((shards / "dataset.json").read_text())
     del whole["splits"]["seg"]["train"]
+    whole["fingerprint"] = fingerprint_of(whole)
     (shards / "dataset.json").write_text(json.dumps(whole))
     options = ("steps=1", "evaluate_every=1")
     log = run_ranks(train_run, 1, str(shards), str(tmp_path / "run"), "none", "none", options, 1)[0]["log"]

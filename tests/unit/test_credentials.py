@@ -9,7 +9,7 @@ import pytest
 from ufo_large.config import without_credentials
 from ufo_large.data.errors import DataError
 from ufo_large.data.opener import FetchError, Retry
-from ufo_large.data.shard_index import FORMAT, parse_dataset
+from ufo_large.data.shard_index import FORMAT, fingerprint_of, parse_dataset
 from ufo_large.data.shards import ShardSet
 from ufo_large.recipes import load_recipe
 from ufo_large.runs.folder import RunFolder
@@ -85,7 +85,8 @@ def test_a_fetch_that_fails_tells_none(address):
 
 def test_messages_about_shards_tell_none(tmp_path):
     address = "https://user:s3cr3t@host/shards"
-    body = {"format": FORMAT, "fingerprint": "f", "tasks": [], "splits": {}}
+    body = {"format": FORMAT, "tasks": [], "splits": {}}
+    body["fingerprint"] = fingerprint_of(body)
     shards = ShardSet(parse_dataset(json.dumps(body), address), tmp_path, Retry())
     assert shards.root == address  # which is fetched from
     for fails in (

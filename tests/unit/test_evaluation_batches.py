@@ -75,7 +75,9 @@ def test_a_broken_picture_is_named(tmp_path):
     with open(reader.shard_of(1), "r+b") as file:
         file.seek(int(reader._rows["image_offsets"][1]))
         file.write(b"junk")
-    with pytest.raises(ValueError, match=r"001.png in .*cls/train-000000.tar: unreadable.*skips nothing"):
+    with pytest.raises(
+        ValueError, match=r"001.png in .*cls/train-000000.tar: its bytes are not.*skips nothing"
+    ):
         batches(ShardSet.open(tmp_path / "shards"), "cls")
 
 

@@ -10,7 +10,7 @@ import pytest
 from ufo_large.data.datasets.coco import CocoReader, load_coco, read_categories
 from ufo_large.data.datasets.fixed import FORMAT as FIXED_FORMAT
 from ufo_large.data.datasets.fixed import read_fixed_folder
-from ufo_large.data.shard_index import FORMAT, parse_dataset, read_shard_index
+from ufo_large.data.shard_index import FORMAT, fingerprint_of, parse_dataset, read_shard_index
 from ufo_large.distributed import ds_config
 from ufo_large.evaluation.ground_truth import GroundTruth
 from ufo_large.evaluation.submission_reader import read_submission
@@ -144,8 +144,13 @@ TASK = {"name": "cls", "kind": "classification", "class_names": ["a"], "class_id
 DATASET = {"format": FORMAT, "fingerprint": "f", "tasks": [TASK], "splits": {"cls": {"train": SPLIT}}}
 
 
+def signed(body):
+    """Give a dataset.json the fingerprint of its own content."""
+    return json.dumps(body | {"fingerprint": fingerprint_of(body)})
+
+
 def test_the_dataset_that_the_others_damage_is_read():
-    assert parse_dataset(json.dumps(DATASET), "R").split("cls", "train").shards[0].bytes == 1
+    assert parse_dataset(signed(DATASET), "R").split("cls", "train").shards[0].bytes == 1
 
 
 def with_shard(**values):
@@ -169,14 +174,21 @@ DATASETS = {
     "a number as sha256": with_shard(sha256=1),
     "an unknown field": with_shard(other=1),
     "an image count of 400 digits": with_shard(count=HUGE),
-    "a list as fingerprint": DATASET | {"fingerprint": []},
 }
 
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_hostile_datasets(name):
     with pytest.raises(ValueError, match=r"^R/dataset\.json: .*make_shards\.py again"):
-        parse_dataset(json.dumps(DATASETS[name]), "R")
+        parse_dataset(signed(DATASETS[name]), "R")
+
+
+@pytest.mark.parametrize(
+    ("fingerprint", "told"), [([], "`fingerprint` is no text"), ("f", "not f... as it says: class names, co")]
+)
+def test_a_fingerprint_of_something_else(fingerprint, told):
+    with pytest.raises(ValueError, match=rf"^R/dataset\.json: .*{told}.*make_shards\.py again"):
+        parse_dataset(json.dumps(DATASET | {"fingerprint": fingerprint}), "R")
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe{}", DEEP.encode(), b"", b'{"format": 1, "format": 2}'])

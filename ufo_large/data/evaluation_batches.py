@@ -1,7 +1,9 @@
 """Batches for evaluation: every sample exactly once over all ranks, resized only."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -13,6 +15,7 @@ from ufo_large.data.shards import SplitReader
 from ufo_large.data.tiles import Tiling, tiles_of
 from ufo_large.data.transforms.base import View
 from ufo_large.data.transforms.window import fit, load, scaled
+from ufo_large.data.workers import Workers
 from ufo_large.structures import BadSample, RawSample, SampleInfo, TaskBatch, TaskInfo, Window
 
 
@@ -37,19 +40,24 @@ def evaluation_batches(
     """
     chunk = images_per_batch(reader.sample(0), micro_batch, tiles) if len(reader) else 1
     chunks = rank_chunks(len(reader), chunk, rank, world_size)
-    found = DataLoader(
-        _Batches(reader, info, chunks, image_size, tiles, keep_aspect),
-        batch_size=None,
-        num_workers=workers,
-        collate_fn=as_is,
-        worker_init_fn=quiet_worker,
-        generator=torch.Generator(),
-        pin_memory=torch.cuda.is_available(),
-    )
-    for batch in found:
-        if isinstance(batch, DataError):
-            raise batch
-        yield batch
+
+    def rest(done: int) -> DataLoader:
+        return DataLoader(
+            _Batches(reader, info, chunks[done:], image_size, tiles, keep_aspect),
+            batch_size=None,
+            num_workers=workers,
+            collate_fn=as_is,
+            worker_init_fn=quiet_worker,
+            generator=torch.Generator(),
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    with contextlib.closing(Workers(f"evaluation of task {info.name!r}")) as found:
+        for done in range(len(chunks)):
+            batch = found.take(partial(rest, done))
+            if isinstance(batch, DataError):
+                raise batch
+            yield batch
 
 
 def rank_chunks(count: int, chunk: int, rank: int, world_size: int) -> list[range]:
@@ -88,12 +96,12 @@ class _Batches(Dataset):
         return collate(self.info, views, samples, self.canvas)
 
     def _load(self, index: int) -> list[tuple[View, SampleInfo]]:
-        raw = self.reader.read(index)
         try:
+            raw = self.reader.read(index)
             return evaluation_views(raw, self.info, self.canvas, self.tiles, self.keep_aspect)
         except BadSample as error:
             raise DataError(
-                f"{raw.sample.file_name} in {self.reader.shard_of(index)}: {error}; "
+                f"{self.reader.sample(index).file_name} in {self.reader.shard_of(index)}: {error}; "
                 "evaluation skips nothing: repair the file and make the shards again"
             ) from None
 

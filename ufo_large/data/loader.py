@@ -10,7 +10,6 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +28,7 @@ from ufo_large.data.tiles import Tiling
 from ufo_large.data.transforms import TRANSFORMS, Transform, View, hermetic
 from ufo_large.data.views import Views
 from ufo_large.data.worker_signals import heed_trainer_only
+from ufo_large.data.workers import Workers
 from ufo_large.structures import BadSample, SampleInfo, TaskBatch, TaskInfo
 from ufo_large.structures.batch import map_arrays
 
@@ -171,7 +171,7 @@ class TaskLoader:
         self.wait_s = 0.0
         self.images = 0
         self._bad: dict[int, str] = {}
-        self._batches: Iterator | None = None
+        self._batches = Workers(f"the loader of task {maker.info.name!r}")
         self._after: deque[Position] = deque()  # of the batches asked for and not yet handed out
 
     def __iter__(self) -> "TaskLoader":
@@ -179,10 +179,7 @@ class TaskLoader:
 
     def __next__(self) -> TaskBatch:
         started = time.perf_counter()
-        if self._batches is None:
-            batches = iter(self._data_loader())
-            self._batches = OneAhead(batches) if self.config.workers else batches
-        batch, bad = next(self._batches)
+        batch, bad = self._batches.take(self._data_loader)
         if isinstance(batch, DataError):
             raise batch
         self.position = self._after.popleft()
@@ -229,10 +226,7 @@ class TaskLoader:
 
     def close(self) -> None:
         """Stop the workers; the next batch starts them again."""
-        if isinstance(self._batches, OneAhead):
-            self._batches.close()
-        self._batches = None
-        self._after.clear()
+        self._batches.close()
 
     def _identity(self) -> str:
         """Return what an order depends on, as a short hash."""
@@ -251,18 +245,22 @@ class TaskLoader:
         mix_seed = seed_of(seed, "mix", position.steps, self.rank)
         return BatchRequest(tuple(mine), seeds, shape.canvas, mix_seed), after
 
-    def _requests(self) -> Iterator[BatchRequest]:
+    def _requests(self, after: deque[Position]) -> Iterator[BatchRequest]:
         position = self.position
         while True:
             request, position = self._next(position)
-            self._after.append(position)
+            after.append(position)
             yield request
 
     def _data_loader(self) -> DataLoader:
-        """Return a DataLoader of whole batches. The generator is ours, or it would draw from the model's."""
+        """Return a DataLoader of the batches from the position on.
+
+        The generator is ours, or it would draw from the model's.
+        """
+        self._after = deque()
         return DataLoader(
             self.maker,
-            sampler=self._requests(),
+            sampler=self._requests(self._after),
             batch_size=None,
             num_workers=self.config.workers,
             collate_fn=parcelled if self.config.workers else as_is,
@@ -282,24 +280,6 @@ class TaskLoader:
                 f"max_bad_samples allows {self.config.max_bad_samples}. Repair them "
                 f"(data_sharding/check_data.py finds them all) or raise the limit:\n  {listed}"
             )
-
-
-class OneAhead(Iterator):
-    """Take the next item in a thread while the last one is used: a hand-over costs 1 to 5 ms a batch."""
-
-    def __init__(self, items: Iterator):
-        self._items = items
-        self._thread = ThreadPoolExecutor(1, "loader")
-        self._coming = self._thread.submit(next, items)
-
-    def __next__(self) -> Any:
-        item = self._coming.result()
-        self._coming = self._thread.submit(next, self._items)
-        return item
-
-    def close(self) -> None:
-        """Wait for the item under way, let go of the source."""
-        self._thread.shutdown(cancel_futures=True)
 
 
 def as_is(item: Any) -> Any:

@@ -196,7 +196,10 @@ def _remedy(root: Path) -> str:
 
 
 def parse_dataset(text: bytes | str, root: str) -> DatasetIndex:
-    """Build a DatasetIndex from the text of a dataset.json found at `root` (a folder or a URL)."""
+    """Build a DatasetIndex from the text of a dataset.json found at `root` (a folder or a URL).
+
+    Raises Unreadable where it is none, or is not what it was when its fingerprint was made.
+    """
     place, remedy = without_credentials(f"{root}/{DATASET_FILE}"), "run make_shards.py again"
     raw = parse_json(text, place, remedy)
     found = raw.get("format") if isinstance(raw, dict) else None
@@ -212,11 +215,18 @@ def parse_dataset(text: bytes | str, root: str) -> DatasetIndex:
         }
         if splits.keys() != tasks.keys() or not isinstance(raw["fingerprint"], str):
             raise ValueError("`splits` are of other tasks than `tasks`, or `fingerprint` is no text")
-        return DatasetIndex(root=root, fingerprint=raw["fingerprint"], tasks=tasks, splits=splits)
+        dataset = DatasetIndex(root=root, fingerprint=raw["fingerprint"], tasks=tasks, splits=splits)
     except (KeyError, TypeError, AttributeError) as error:
         raise Unreadable(place, f"incomplete ({error!r})", remedy) from None
     except ValueError as error:
         raise Unreadable(place, error, remedy) from None
+    if (found := fingerprint_of(raw)) != dataset.fingerprint:
+        told = (
+            f"its content has the fingerprint {found[:12]}..., not {dataset.fingerprint[:12]}... as it says: "
+            "class names, counts or checksums were changed after it was written"
+        )
+        raise Unreadable(place, told, f"copy it again, or {remedy}")
+    return dataset
 
 
 def _split_from_json(task: str, split: str, body: dict[str, Any]) -> SplitIndex:
@@ -244,11 +254,14 @@ def dataset_json(tasks: list[TaskInfo], splits: list[SplitIndex]) -> str:
     for split in splits:
         row = asdict(split)
         body["splits"][row.pop("task")][row.pop("split")] = row
-    fingerprint = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-    return (
-        json.dumps({"format": FORMAT, "fingerprint": fingerprint, **body}, indent=1, ensure_ascii=False)
-        + "\n"
-    )
+    body = {"format": FORMAT, "fingerprint": fingerprint_of(body), **body}
+    return json.dumps(body, indent=1, ensure_ascii=False) + "\n"
+
+
+def fingerprint_of(body: Mapping[str, Any]) -> str:
+    """Return the sha256 over all that a dataset.json says besides its format and its fingerprint."""
+    said = {name: value for name, value in body.items() if name not in ("format", "fingerprint")}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def read_shard_index(source: str | Path | bytes) -> ShardIndex:

@@ -298,7 +298,7 @@ def most_frequent_by_position(train: Any, overall: int) -> np.ndarray:
     counts_KHW = np.zeros((train.info.num_classes, height, width), np.int32)
     spread = np.linspace(0, len(train) - 1, min(len(train), MAX_MASKS)).round().astype(int)
     for row in np.unique(spread).tolist():
-        mask_HW = decode_labels(train.read(row).target)
+        mask_HW = train.truth(row)
         mask_HW = cv2.resize(mask_HW, (width, height), interpolation=cv2.INTER_NEAREST)
         for label in np.unique(mask_HW[mask_HW != IGNORE_INDEX]).tolist():
             counts_KHW[label] += mask_HW == label
