@@ -1,18 +1,17 @@
-"""SIGTERM: the step is finished and saved, the exit code asks for a restart, and the resume is exact."""
+"""Signals: the step is finished and saved, the exit code asks for a restart, and the resume is exact."""
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
-from ufo_large.testing.distributed import free_port, run_ranks
+from ufo_large.testing.distributed import run_ranks
+from ufo_large.testing.launched import launched, launcher_of, ranks_of, wait_for
 from ufo_large.testing.settings import SMALL_MODEL, TWO_IMAGES_EACH
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,8 +21,15 @@ SMALL = (
 )
 
 
-def train_and_send(shards: str, workdir: str, resume: str, during: dict[int, int], *options: str):
-    """Train; rank r gets SIGTERM in the step after `during[r]` finished ones. Returns what came of it."""
+def train_and_send(
+    shards: str,
+    workdir: str,
+    resume: str,
+    during: dict[int, int],
+    *options: str,
+    signum: signal.Signals = signal.SIGTERM,
+):
+    """Train; rank r gets `signum` in the step after `during[r]` finished ones. Returns what came of it."""
     from ufo_large.config import apply_overrides
     from ufo_large.distributed import comm, ds_config
     from ufo_large.recipes import load_recipe
@@ -35,7 +41,7 @@ def train_and_send(shards: str, workdir: str, resume: str, during: dict[int, int
 
     def run(self, step, rates):
         if during.get(comm.rank()) == step:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signum)
         return plain_run(self, step, rates)
 
     StepRunner.run = run
@@ -46,6 +52,7 @@ def train_and_send(shards: str, workdir: str, resume: str, during: dict[int, int
     return {
         "finished": trainer.finished,
         "interrupted": trainer.is_interrupted,
+        "reason": trainer.interruption.reason,
         "weights": {name: value.numpy() for name, value in trainer.runner.engine.full_parameters()},
         "losses": {
             (line["step"], name): value
@@ -81,18 +88,6 @@ def test_an_interrupted_run_validates_only_what_it_finishes(tiny_shards, tmp_pat
     assert (tmp_path / "weights").is_dir()
 
 
-def ranks_of(top: psutil.Process) -> list[psutil.Process]:
-    """Return the ranks, without the workers that they forked."""
-    below = top.children(recursive=True)
-    named = [p for p in below if any(word.startswith("--local_rank=") for word in p.cmdline())]
-    return [p for p in named if p.parent() not in named]
-
-
-def launcher_of(top: psutil.Process) -> psutil.Process:
-    """Return the process of DeepSpeed that started the ranks."""
-    return ranks_of(top)[0].parent()
-
-
 @pytest.mark.parametrize(
     ("wrapped", "target", "code"),
     [
@@ -106,38 +101,15 @@ def test_sigterm_with_the_launcher(
     tiny_shards, tmp_path, wrapped: bool, target: Callable[[psutil.Process], psutil.Process], code: int
 ):
     """With loader workers and wandb, which the launcher signals as well."""
-    run = tmp_path / "run"
-    command = [sys.executable, "launchers/restartable.py"] if wrapped else []
-    command += [str(Path(sys.executable).with_name("deepspeed")), "--num_gpus", "2"]
-    command += ["--master_port", str(free_port()), "launchers/train.py", "--recipe", "demo"]
-    command += ["--ds", "zero3_fp32", "--data", str(tiny_shards), "--workdir", str(run), "--resume", "auto"]
-    for change in (*SMALL, "steps=100000", "save_every=100000", "tracking.wandb=offline"):
-        command += ["--set", change]
-    environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
-    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-    with open(tmp_path / "out", "w+") as out:
-        started = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=out)
-        everything = []
-        try:
-            log = run / "metrics.jsonl"
-            wait_for(lambda: started.poll() is not None or (log.exists() and log.stat().st_size))
-            everything = psutil.Process(started.pid).children(recursive=True)
-            target(psutil.Process(started.pid)).send_signal(signal.SIGTERM)
-            assert started.wait(timeout=90) == code
-            wait_for(lambda: not any(p.is_running() for p in everything))
-        finally:
-            started.kill()
-            for process in everything:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
-        out.seek(0)
-        told = out.read()
+    with launched(tiny_shards, tmp_path, "tracking.wandb=offline", wrapped=wrapped) as run:
+        target(run.top).send_signal(signal.SIGTERM)
+        assert run.started.wait(timeout=90) == code
+        wait_for(lambda: not run.living())
+        told = run.told()
     assert "raised on rank" not in told, told[-3000:]
     assert "no whole checkpoint" in told and "the run starts from step 0" in told
-    (checkpoint,) = (run / "checkpoints").iterdir()
-    assert (checkpoint / "complete.json").exists()
-    assert f"SIGTERM: saved after {int(checkpoint.name[5:])} of 100000 steps" in told
-    assert not (run / "weights").exists()
+    assert f"SIGTERM: saved after {run.saved_steps()} of 100000 steps" in told
+    assert not (run.folder / "weights").exists()
 
 
 def test_sigterm_before_there_are_ranks_ends_the_launcher():
@@ -147,10 +119,3 @@ def test_sigterm_before_there_are_ranks_ends_the_launcher():
         assert started.stdout.readline() == b"on\n"
         started.terminate()
         assert started.wait(timeout=30) == os.EX_TEMPFAIL
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)

@@ -31,15 +31,15 @@ def write_report(file: Path, sign: Sign | None, quiet_s: float, stopped_s: float
 
 
 def headline(sign: Sign | None, quiet_s: float, stopped_s: float) -> str:
-    """Say in a line who waits for what, and how the run goes on."""
+    """Say in a line what this rank has been at, for how long, and how the run goes on."""
     doing = "before the first step, or after the last" if sign is None else sign.doing
     now = datetime.now(UTC).isoformat(timespec="seconds")
     who = f"{now} rank {comm.rank()}, process {os.getpid()} on {platform.node()}"
     within = f", in the collective {name}" if (name := collective()) else ""
-    stopped = f"; the process stood still for {stopped_s:.0f} s of its own" if stopped_s else ""
+    stopped = f"; the process itself stood still for {stopped_s:.0f} s" if stopped_s else ""
     return (
-        f"{who}: the run hangs; no sign of life for {quiet_s:.0f} s since: {doing}{within}{stopped}. "
-        f"It ends with code {os.EX_TEMPFAIL}; --resume auto goes on from the last checkpoint"
+        f"{who}: the run hangs. For {quiet_s:.0f} s this rank has been at: {doing}{within}{stopped}. "
+        f"The run ends with code {os.EX_TEMPFAIL}; --resume auto goes on from the last checkpoint"
     )
 
 

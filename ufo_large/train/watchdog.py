@@ -25,6 +25,7 @@ from ufo_large.train.interruption import EXIT_CODE
 ASK = signal.SIGURG
 """What one rank's watchdog sends to the others of its machine; a process without one ignores it."""
 LONGEST_TICK_S = 1.0
+STOPPED_TICKS = 3
 REPORT_S = 10.0
 """A report that takes longer is given up: what hangs may be the disk it goes to."""
 TWICE_S = 0.3
@@ -79,13 +80,13 @@ class Watchdog:
         while STOP not in (heard := self._hear()):
             now = time.monotonic()
             gap_s, looked = now - looked, now
+            # then the whole process stood still, perhaps all ranks were paused: that is no silence
+            still_s = gap_s if gap_s > STOPPED_TICKS * self._tick_s else 0.0
             sign = HEARTBEAT.last
             if sign is not seen:
-                seen, quiet_s, stopped_s = sign, 0.0, 0.0
-            elif gap_s > 5 * self._tick_s:  # the whole process stood still: perhaps all ranks were paused
-                stopped_s += gap_s
+                seen, quiet_s, stopped_s = sign, 0.0, still_s
             else:
-                quiet_s += gap_s
+                quiet_s, stopped_s = quiet_s + gap_s - still_s, stopped_s + still_s
             if self._has_two_interrupts(heard, now):
                 os._exit(128 + signal.SIGINT)
             is_late = self._limit_s is not None and sign and quiet_s > self._limit_s * sign.patience
