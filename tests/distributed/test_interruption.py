@@ -15,6 +15,7 @@ from ufo_large.testing.launched import launched, launcher_of, ranks_of, wait_for
 from ufo_large.testing.settings import SMALL_MODEL, TWO_IMAGES_EACH
 
 ROOT = Path(__file__).resolve().parents[2]
+TERM = signal.SIGTERM
 SMALL = (
     *SMALL_MODEL,
     *TWO_IMAGES_EACH,
@@ -26,8 +27,8 @@ def train_and_send(
     workdir: str,
     resume: str,
     during: dict[int, int],
+    signum: signal.Signals,
     *options: str,
-    signum: signal.Signals = signal.SIGTERM,
 ):
     """Train; rank r gets `signum` in the step after `during[r]` finished ones. Returns what came of it."""
     from ufo_large.config import apply_overrides
@@ -66,13 +67,15 @@ def train_and_send(
 
 def test_all_ranks_save_the_step_in_which_one_is_told_to_stop_and_resume_is_exact(tiny_shards, tmp_path):
     options = ("steps=6", "save_every=100", "model.trunk.drop_path=0.2", "ema.decay=0.8")
-    whole = run_ranks(train_and_send, 2, str(tiny_shards), str(tmp_path / "whole"), "none", {}, *options)[0]
+    whole = run_ranks(
+        train_and_send, 2, str(tiny_shards), str(tmp_path / "whole"), "none", {}, TERM, *options
+    )[0]
     cut = tmp_path / "cut"
-    stopped = run_ranks(train_and_send, 2, str(tiny_shards), str(cut), "none", {1: 2}, *options)
+    stopped = run_ranks(train_and_send, 2, str(tiny_shards), str(cut), "none", {1: 2}, TERM, *options)
     assert [(rank["finished"], rank["interrupted"]) for rank in stopped] == [(3, True)] * 2
     assert [p.name for p in (cut / "checkpoints").iterdir()] == ["step-00000003"]
     assert not (cut / "weights").exists()
-    resumed = run_ranks(train_and_send, 2, str(tiny_shards), str(cut), "auto", {}, *options)[0]
+    resumed = run_ranks(train_and_send, 2, str(tiny_shards), str(cut), "auto", {}, TERM, *options)[0]
     assert (resumed["finished"], resumed["interrupted"]) == (6, False)
     assert resumed["losses"] == whole["losses"] and len(whole["losses"]) >= 6 * 6
     assert all((value == resumed["weights"][name]).all() for name, value in whole["weights"].items())
@@ -81,11 +84,19 @@ def test_all_ranks_save_the_step_in_which_one_is_told_to_stop_and_resume_is_exac
 def test_an_interrupted_run_validates_only_what_it_finishes(tiny_shards, tmp_path):
     """In the last step there is nothing to come back for: figures and weights are made, time permitting."""
     options = ("steps=4", "evaluate_every=2", "save_every=100")
-    first = run_ranks(train_and_send, 2, str(tiny_shards), str(tmp_path), "none", {0: 1}, *options)[0]
+    first = run_ranks(train_and_send, 2, str(tiny_shards), str(tmp_path), "none", {0: 1}, TERM, *options)[0]
     assert (first["finished"], first["validated"]) == (2, [])
-    last = run_ranks(train_and_send, 2, str(tiny_shards), str(tmp_path), "auto", {0: 3}, *options)[0]
+    last = run_ranks(train_and_send, 2, str(tiny_shards), str(tmp_path), "auto", {0: 3}, TERM, *options)[0]
     assert (last["finished"], last["interrupted"], last["validated"]) == (4, False, [4])
     assert (tmp_path / "weights").is_dir()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGUSR1, signal.SIGINT], ids=lambda signum: signum.name)
+def test_other_notices_are_heeded_alike(tiny_shards, tmp_path, signum):
+    options = ("steps=4", "save_every=100")
+    ranks = run_ranks(train_and_send, 2, str(tiny_shards), str(tmp_path), "none", {1: 1}, signum, *options)
+    assert [(r["finished"], r["interrupted"], r["reason"]) for r in ranks] == [(2, True, signum.name)] * 2
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000002"]
 
 
 @pytest.mark.parametrize(
