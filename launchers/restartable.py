@@ -1,13 +1,14 @@
 """Run a launcher where machines are taken away: restartable.py deepspeed --num_gpus 8 launchers/train.py ...
 
-SIGTERM goes on to the ranks alone, which save and leave with code 75 (EX_TEMPFAIL). DeepSpeed 0.19.8 does not
-pass it on so: `deepspeed` dies of it and leaves the ranks behind; the process between it and the ranks gives
-each 30 seconds and ends with code 1, whatever theirs is. One machine: on several, run this on each.
+SIGTERM, SIGUSR1, SIGUSR2 and SIGINT go on to the ranks alone, which save and leave with code 75
+(EX_TEMPFAIL); a second SIGINT ends everything at once. DeepSpeed 0.19.8 does not pass them on so:
+`deepspeed` dies of them, and the process between it and the ranks gives each 30 seconds and ends with
+code 1, whatever theirs is. One machine: on several, run this on each.
 """
 
 import sys
 
-from ufo_large.train.launching import launch
+from ufo_large.processes.launching import launch
 
 
 def main() -> None:

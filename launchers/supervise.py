@@ -8,7 +8,7 @@ ranks, which save; the code is then 75, as with restartable.py.
 import argparse
 import sys
 
-from ufo_large.train.supervising import Policy, supervise
+from ufo_large.processes.supervising import Policy, supervise
 
 
 def main() -> None:

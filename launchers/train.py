@@ -21,10 +21,12 @@ Fields of the recipe that are set most often (--fields prints all of them with t
 import argparse
 import dataclasses
 import os
+import signal
 import sys
+import time
 from pathlib import Path
 
-from ufo_large.config import add_plugin_option, apply_overrides, load_plugins, settings
+from ufo_large.config import add_plugin_option, apply_overrides, load_plugins, seconds_of, settings
 from ufo_large.data.errors import DataError
 from ufo_large.distributed import ds_config
 from ufo_large.recipes import known_recipes, load_recipe
@@ -44,6 +46,16 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--ds", help="DeepSpeed JSON: a path, a name in ds_configs, or none (one process)")
     parser.add_argument("--resume", default="none", help="none, auto, or a checkpoint folder")
+    parser.add_argument(
+        "--time-limit", type=duration, metavar="2h", help="save and leave with code 75 before it has passed"
+    )
+    parser.add_argument(
+        "--hang-timeout",
+        type=duration,
+        default=600.0,
+        metavar="10m",
+        help="end with code 75 where a rank gives no sign of life for so long (10m); 0: never",
+    )
     parser.add_argument("--set", action="append", default=[], metavar="a.b=value", help="override one field")
     parser.add_argument("--fields", action="store_true", help="print every field of the recipe, and stop")
     add_plugin_option(parser)
@@ -54,9 +66,24 @@ def parse() -> argparse.Namespace:
     return arguments
 
 
+def duration(text: str) -> float:
+    """Return the seconds of a duration, or have the parser refuse it in the words of what is wrong."""
+    try:
+        return seconds_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def main() -> None:
+    started = time.monotonic()
     arguments = parse()
+    from ufo_large.processes.launcher import LAUNCHER
+
+    LAUNCHER.start()
+    for notice in (signal.SIGUSR1, signal.SIGUSR2):  # which restartable.py has the launchers ignore
+        signal.signal(notice, signal.SIG_DFL)
     from ufo_large.train.interruption import EXIT_CODE
+    from ufo_large.train.limits import Limits
     from ufo_large.train.run import train
 
     is_first = os.environ.get("RANK", "0") == "0"
@@ -70,7 +97,11 @@ def main() -> None:
             return
         workdir = arguments.workdir or Path("runs") / config.name
         ds = ds_config.read_named(config.ds, DS_CONFIGS)
-        trainer = train(config, arguments.data, workdir, ds, arguments.resume)
+        limits = Limits(
+            ends_at=None if arguments.time_limit is None else started + arguments.time_limit,
+            hang_timeout_s=arguments.hang_timeout or None,
+        )
+        trainer = train(config, arguments.data, workdir, ds, arguments.resume, limits)
     except DataError as error:
         sys.exit("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]))
     except FloatingPointError as error:  # on all ranks together

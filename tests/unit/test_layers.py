@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS = (
-    ("config", "structures"),
+    ("config", "structures", "processes"),
     ("losses", "metrics", "routing", "balancing", "media"),
     ("kinds",),
     ("tasks", "data"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ufo_large.train.supervising import Policy, newest_step, supervise, value_of, with_fewer_ranks
+from ufo_large.processes.supervising import Policy, newest_step, supervise, value_of, with_fewer_ranks
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCHER = """

@@ -2,6 +2,7 @@
 
 from ufo_large.config.choice import choice, choice_of_entries
 from ufo_large.config.credentials import without_credentials
+from ufo_large.config.durations import seconds_of
 from ufo_large.config.fields import settings
 from ufo_large.config.inside import outside, require_inside
 from ufo_large.config.json_files import LARGE_BYTES, Unreadable, parse_json, read_json, write_json
@@ -34,6 +35,7 @@ __all__ = [
     "read_json",
     "require_inside",
     "require_writable",
+    "seconds_of",
     "settings",
     "to_dict",
     "write_text_whole",

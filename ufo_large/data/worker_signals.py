@@ -1,16 +1,25 @@
-"""SIGTERM to a loader's worker: it counts from the trainer only.
+"""How a loader's worker ends: when the trainer tells it to, and with the trainer.
 
-Launchers and schedulers send SIGTERM to every process of a run. The trainer finishes and saves its step on
-it, and needs the batches of its workers for that.
+Launchers and schedulers send their signals to every process of a run. The trainer finishes and saves its
+step on them, and needs the batches of its workers for that.
 """
 
+import multiprocessing
 import os
 import signal
 import threading
 
+from ufo_large.processes.parent import end_with_parent
+
 
 def heed_trainer_only() -> None:
-    """Let SIGTERM end this worker only where the trainer sends it, to one that does not stop by itself."""
+    """Let SIGTERM end this worker only where the trainer sends it, to one that does not stop by itself.
+
+    A killed trainer takes the worker with it, also one that waits for room in a pipe.
+    """
+    end_with_parent(signal.SIGKILL, multiprocessing.parent_process().pid)
+    for other in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(other, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_leave_when_told, args=(os.getppid(),), daemon=True).start()
 

@@ -21,6 +21,7 @@ from ufo_large.kinds import kind_of
 from ufo_large.kinds.protocols import Protocol as ScoringProtocol
 from ufo_large.kinds.protocols import get_protocol
 from ufo_large.metrics import Metric
+from ufo_large.processes.heartbeat import beat
 from ufo_large.structures import Prediction, SampleInfo, TaskBatch, TaskInfo, on_cpu
 
 
@@ -125,7 +126,8 @@ class Evaluator:
         scales = [self._batches(info, loader, canvas, shown) for canvas in canvases]
         total = 0 if shown else len(self.shards.split(info.name, self.split))
         with _evaluating(model), self._progress(f"{info.name} {self.split}", total) as advance:
-            for batches in zip(*scales, strict=True):
+            for number, batches in enumerate(zip(*scales, strict=True)):
+                beat(f"predicting task {info.name}, split {self.split}, batch {number}")
                 yield from views.predicted(info, batches, lambda b: _predict(model, b, self.device))
                 advance(len(batches[0].samples))
 

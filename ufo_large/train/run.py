@@ -25,6 +25,7 @@ from ufo_large.distributed.checkpoint import (
 )
 from ufo_large.evaluation.evaluator import Evaluator
 from ufo_large.kinds import KINDS
+from ufo_large.processes.heartbeat import HEARTBEAT, beat
 from ufo_large.routing import Route
 from ufo_large.runs.config import EVALUATED, RunConfig
 from ufo_large.runs.folder import RunFolder
@@ -33,19 +34,27 @@ from ufo_large.tracking import save_environment
 from ufo_large.tracking.banner import print_end, print_start
 from ufo_large.train.best import Best
 from ufo_large.train.building import build_engine, build_model, give_initial_weights
+from ufo_large.train.deadline import Deadline
 from ufo_large.train.facts import facts_of, next_commands, places_of
 from ufo_large.train.hooks import CheckpointHook, EvaluationHook, LogHook
+from ufo_large.train.limits import Limits
 from ufo_large.train.lock import training_alone
 from ufo_large.train.pretrained import settled, settled_as, weights_file
 from ufo_large.train.resuming import choose_checkpoint, require_same, whole_checkpoint
 from ufo_large.train.steps import Feed, StepRunner
 from ufo_large.train.trainer import Trainer
+from ufo_large.train.watchdog import Watchdog
 
 
 def train(
-    config: RunConfig, data: str, workdir: Path, ds: dict[str, Any] | None, resume: str = "none"
+    config: RunConfig,
+    data: str,
+    workdir: Path,
+    ds: dict[str, Any] | None,
+    resume: str = "none",
+    limits: Limits = Limits(),
 ) -> Trainer | None:
-    """Train on all ranks; return None where all steps were done before. SIGTERM ends it at the step's end.
+    """Train on all ranks; return None where all steps were done before. Signals end it at the step's end.
 
     `ds`: the checked DeepSpeed JSON, or None for one process without DeepSpeed. `resume`: `none`, `auto` (the
     newest whole checkpoint, or a fresh start where there is none) or a checkpoint folder. Raises ValueError,
@@ -54,7 +63,8 @@ def train(
     device = zero.init_distributed()
     with contextlib.ExitStack() as held:
         comm.agreed(lambda: held.enter_context(training_alone(workdir)) if comm.is_main() else None)
-        return _train(config, data, RunFolder(workdir), ds, resume, device)
+        held.enter_context(Watchdog(limits.hang_timeout_s, workdir / "hangs"))
+        return _train(config, data, RunFolder(workdir), ds, resume, device, Deadline(limits.ends_at))
 
 
 def _train(
@@ -64,6 +74,7 @@ def _train(
     ds: dict[str, Any] | None,
     resume: str,
     device: torch.device,
+    deadline: Deadline,
 ) -> Trainer | None:
     workdir = folder.root
     shards, tasks, readers, checkpoint = comm.agreed(lambda: prepare(config, data, folder, ds, resume))
@@ -115,19 +126,22 @@ def _train(
             pictures = config.tracking.pictures_wanted()
             hooks.append(EvaluationHook(trainer, evaluator, tracker, pictures, best))
         try:
-            trainer.fit([*hooks, CheckpointHook(trainer, folder.checkpoints, best)])
+            trainer.fit([*hooks, CheckpointHook(trainer, folder.checkpoints, best)], deadline)
         except Exception as error:
             error.add_note(f"raised on rank {comm.rank()} after {trainer.finished} finished steps")
             raise
     if trainer.is_interrupted:
         if comm.is_main():
-            print(f"SIGTERM: saved after {trainer.finished} of {config.steps} steps; --resume auto goes on")
+            done, reason = f"{trainer.finished} of {config.steps} steps", trainer.interruption.reason
+            print(f"{reason}: saved after {done}; --resume auto goes on")
         return trainer
     if trainer.is_stopped and comm.is_main():
         print(f"no better validation for {config.patience} times: stopped after {trainer.finished} steps")
-    if best is None or not best.copy_to(folder.weights):
-        with trainer.averaged():
-            save_weights(folder.weights, trainer.runner.engine)
+    with HEARTBEAT.slowly():
+        beat("writing the weights")
+        if best is None or not best.copy_to(folder.weights):
+            with trainer.averaged():
+                save_weights(folder.weights, trainer.runner.engine)
     if comm.is_main():
         steps, seconds = trainer.finished - done_before, time.monotonic() - begun
         print_end(places_of(folder), next_commands(folder, data, tasks), steps, seconds)

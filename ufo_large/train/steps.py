@@ -12,6 +12,7 @@ from ufo_large.data.mixing import Stages, TaskMix
 from ufo_large.distributed import comm
 from ufo_large.distributed.engine import Engine
 from ufo_large.distributed.task_gradients import Measurement, TaskGradients
+from ufo_large.processes.heartbeat import beat
 from ufo_large.routing import Route
 
 
@@ -53,6 +54,7 @@ class StepRunner:
         for task, count in self.counts.items():
             if count:
                 losses |= self._run_task(step, task, count)
+        beat(f"step {step}: comparing the tasks' gradients")
         names, values = list(losses), torch.stack([v.double() for v in losses.values()])
         measured = self.gradients.measure(values, self._wants_pairs(step))
         logged = dict(zip(names, measured.extra.tolist(), strict=True))
@@ -60,6 +62,7 @@ class StepRunner:
         self._refuse_non_finite(signals, measured)
         weights_M = self.balancer(signals)
         self.gradients.combine(weights_M, self.balancer.scales_private)
+        beat(f"step {step}: optimizer")
         self.engine.step(learning_rates)
         balance = balance_values(signals.tasks, measured, weights_M)
         return logged | balance | {"train/grad_norm": self.engine.grad_norm}
@@ -75,10 +78,14 @@ class StepRunner:
     def _run_task(self, step: int, task: str, count: int) -> dict[str, Tensor]:
         sums: dict[str, Tensor] = {}
         self.gradients.begin_task(task)
-        for _ in range(count):
+        for micro in range(count):
+            place = f"step {step}, task {task}, micro-batch {micro + 1} of {count}"
+            beat(f"{place}: waiting for data")
             batch = next(self.feeds[task].loader).to(self.engine.device)
+            beat(f"{place}: forward")
             losses = self.engine(batch)
             total = torch.stack([v.float() for v in losses.values()]).sum() / count
+            beat(f"{place}: backward")
             self.engine.backward(total)
             self.gradients.after_backward()
             seen = {f"{task}/{name}": value for name, value in losses.items()}

@@ -7,8 +7,10 @@ from typing import Any, Protocol
 
 from ufo_large.distributed.ema import ShardedEma
 from ufo_large.models.multitask import MultitaskModel
+from ufo_large.processes.heartbeat import HEARTBEAT, beat
 from ufo_large.runs.config import RunConfig
-from ufo_large.train.interruption import Interruption
+from ufo_large.train.deadline import Deadline
+from ufo_large.train.interruption import TIME_LIMIT, Interruption
 from ufo_large.train.steps import StepRunner
 
 
@@ -44,17 +46,39 @@ class Trainer:
         """Whether the run was told to stop, and steps are left."""
         return self.interruption.is_agreed and self.finished < self.config.steps and not self.is_stopped
 
-    def fit(self, hooks: Sequence[Hook]) -> None:
-        """Run the steps that are left, or up to the end of the one in which SIGTERM comes."""
+    def fit(self, hooks: Sequence[Hook], deadline: Deadline | None = None) -> None:
+        """Run the steps that are left, or up to the end of the one in which the run is told to stop.
+
+        It stops as well where the next step would pass the `deadline`. The last hook is the one that saves.
+        """
         self.model.train()
+        deadline = deadline or Deadline()
+        first = self.finished
         with self.interruption.noting():
             while self.finished < self.config.steps and not (self.is_interrupted or self.is_stopped):
-                values = self._timed_step(self.finished)
+                # the first one compiles
+                with HEARTBEAT.slowly() if self.finished == first else contextlib.nullcontext():
+                    values = self._timed_step(self.finished)
                 self.finished += 1
+                deadline.step_took(values["train/step_seconds"])
+                if deadline.is_near(validates=self._validates()):
+                    self.interruption.note(TIME_LIMIT)
+                beat(f"agreeing after step {self.finished}")
                 self.interruption.agree()
-                # the last hook saves; once told to stop that comes first, for the time may end at any moment
-                for hook in reversed(hooks) if self.interruption.is_agreed else hooks:
-                    hook.after_step(self.finished, values)
+                self._call(hooks, values, deadline)
+
+    def _validates(self) -> bool:
+        every = self.config.evaluate_every
+        return bool(every) and self.finished % every == 0
+
+    def _call(self, hooks: Sequence[Hook], values: dict[str, float], deadline: Deadline) -> None:
+        # once told to stop the last hook, which saves, comes first: the time may end at any moment
+        for hook in reversed(hooks) if self.interruption.is_agreed else hooks:
+            begun = time.monotonic()
+            with HEARTBEAT.slowly():
+                beat(f"{type(hook).__name__} after step {self.finished}")
+                hook.after_step(self.finished, values)
+            deadline.hook_took(time.monotonic() - begun, saves=hook is hooks[-1])
 
     def averaged(self) -> contextlib.AbstractContextManager:
         """Return a context in which the model has its averaged weights, where the run averages any."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ufo_large.train.launching import launch
+from ufo_large.processes.launching import launch
 
 REFUSED = 2
 """The exit code of a run whose settings or data do not fit: no restart changes that."""
