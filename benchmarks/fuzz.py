@@ -13,6 +13,7 @@ import time
 from datetime import date
 from pathlib import Path
 
+from ufo_large.recipes import load_recipe
 from ufo_large.testing.fuzzing import Outcome, fuzz, targets
 from ufo_large.tracking.environment import commit_text, describe_environment
 
@@ -41,7 +42,7 @@ def main() -> None:
     found: dict[str, Outcome] = {}
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        known = targets(Path(folder))
+        known = targets(Path(folder), load_recipe("demo"))
         chosen = {name: known[name] for name in options.only or known}
         shares = {name: 0.1 if name in COSTLY else 1.0 for name in chosen}
         for name, target in chosen.items():

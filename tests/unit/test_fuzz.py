@@ -4,13 +4,14 @@ import random
 
 import pytest
 
+from ufo_large.recipes import load_recipe
 from ufo_large.testing.fuzzing import fuzz, targets
 from ufo_large.testing.mutations import damaged_bytes, damaged_json
 
 
 @pytest.fixture(scope="module")
 def known(tmp_path_factory):
-    return targets(tmp_path_factory.mktemp("fuzz"))
+    return targets(tmp_path_factory.mktemp("fuzz"), load_recipe("demo"))
 
 
 NAMES = (

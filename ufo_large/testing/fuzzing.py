@@ -32,7 +32,7 @@ from ufo_large.evaluation.ground_truth import GroundTruth
 from ufo_large.evaluation.submission_reader import read_submission
 from ufo_large.media.decode import decode_image, decode_labels
 from ufo_large.media.pictures import encode_jpeg
-from ufo_large.recipes import load_recipe
+from ufo_large.runs.config import RunConfig
 from ufo_large.runs.folder import RunFolder
 from ufo_large.structures import BadSample, Findings, SampleInfo, TaskInfo
 from ufo_large.testing.mutations import damaged_bytes, damaged_json
@@ -104,8 +104,8 @@ def _is_ours(error: Exception, target: Target) -> bool:
     return own and (not target.names_file or str(target.file.parent) in str(error))
 
 
-def targets(folder: Path) -> dict[str, Target]:
-    """Write good files of every kind under `folder`, and return what reads them."""
+def targets(folder: Path, config: RunConfig) -> dict[str, Target]:
+    """Write good files of every kind under `folder`; return what reads them. `config` is that of a run."""
     shards = tiny_shards(folder / "tiny", count=4)
     found = dict(_layouts(folder, folder / "tiny/train_data"))
     index = next(shards.glob("**/*.npz"))
@@ -113,7 +113,7 @@ def targets(folder: Path) -> dict[str, Target]:
     found["index"] = Target(index, damaged_bytes, lambda: read_shard_index(index))
     found["shard"] = _shard(shards)
     found["submission.json"] = _submission(folder)
-    found |= _run(folder, shards)
+    found |= _run(folder, shards, config)
     picture, mask = folder / "media/jpeg/picture.jpg", folder / "media/png/mask.png"
     for place in (picture.parent, mask.parent):
         place.mkdir(parents=True)
@@ -213,8 +213,8 @@ def _submission(folder: Path) -> Target:
     return _json(file, lambda: read_submission(file, truths))
 
 
-def _run(folder: Path, shards: Path) -> dict[str, Target]:
-    run, config = RunFolder(folder / "run"), load_recipe("demo")
+def _run(folder: Path, shards: Path, config: RunConfig) -> dict[str, Target]:
+    run = RunFolder(folder / "run")
     opened = ShardSet.open(str(shards))
     run.write(config, tuple(opened.tasks), opened.fingerprint, str(shards), None)
     checkpoint, weights = folder / "checkpoints/step-00000001", folder / "weights"
