@@ -15,13 +15,16 @@ from ufo_large.processes.parent import end_with_parent
 def heed_trainer_only() -> None:
     """Let SIGTERM end this worker only where the trainer sends it, to one that does not stop by itself.
 
-    A killed trainer takes the worker with it, also one that waits for room in a pipe.
+    A killed trainer takes the worker with it, also one that waits for room in a pipe: by the kernel where the
+    trainer forked it, else by torch's own watch on the fork server, which ends with the trainer.
     """
-    end_with_parent(signal.SIGKILL, multiprocessing.parent_process().pid)
+    trainer = multiprocessing.parent_process().pid
+    if multiprocessing.get_start_method() == "fork":
+        end_with_parent(signal.SIGKILL, trainer)
     for other in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(other, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_leave_when_told, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_leave_when_told, args=(trainer,), daemon=True).start()
 
 
 def _leave_when_told(trainer: int) -> None:
