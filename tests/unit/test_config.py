@@ -115,6 +115,18 @@ def test_unknown_recipe_lists_the_known():
         load_recipe("demoo")
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (("keep_every=-500",), "keep_every=-500: must be 0 (off) or positive"),
+        (("save_every=200", "keep_every=500"), "keep_every=500: must be a multiple of save_every=200"),
+    ],
+)
+def test_checkpoints_that_are_never_saved_cannot_be_kept(changes, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        apply_overrides(load_recipe("demo"), changes)
+
+
 def test_a_saved_component_is_its_name_with_its_options():
     saved = to_dict(OUTER)
     assert saved["method"].keys() == {"fixed"} and saved["methods"]["old"].keys() == {"fixed"}

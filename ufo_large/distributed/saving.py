@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from ufo_large.config import write_json
 from ufo_large.distributed import comm
 from ufo_large.distributed.checkpoint import COMPLETE, complete_checkpoints, rank_file
@@ -55,7 +53,8 @@ class Saver:
         self.kept = kept
         self.in_background = in_background
         self._writer = Writer(in_background)
-        self._layout = [[astuple(piece) for piece in pieces] for pieces in engine.layout()]
+        self._layout = {"layout": [[astuple(piece) for piece in pieces] for pieces in engine.layout()]}
+        self._persistent = set(engine.module.state_dict())
         self._begun: _Begun | None = None
 
     def save(self, step: int, state: dict[str, Any]) -> None:
@@ -69,9 +68,10 @@ class Saver:
         comm.agreed(lambda: self._make(folder) if comm.is_main() else None)
         self._begun = _Begun(step, folder)
         self.engine.save(folder, self._writer.write)
-        own = {"step": step, "state": state, "rng": rng_state(), "layout": self._layout}
-        own["buffers"] = _persistent_buffers(self.engine) if comm.is_main() else {}
-        self._writer.write(own, rank_file(folder, comm.rank()))
+        named = self.engine.module.named_buffers() if comm.is_main() else ()
+        buffers = {name: buffer.cpu() for name, buffer in named if name in self._persistent}
+        own = {"step": step, "state": state, "rng": rng_state(), "buffers": buffers}
+        self._writer.write(own, rank_file(folder, comm.rank()), self._layout)
         if not self.in_background:
             self.finish()
 
@@ -151,8 +151,3 @@ def _stamped(file: Path) -> Stamp:
 
 def _name(folder: Path, file: Path) -> str:
     return file.relative_to(folder).as_posix()
-
-
-def _persistent_buffers(engine: Engine) -> dict[str, Tensor]:
-    kept = engine.module.state_dict().keys()
-    return {name: buffer.cpu() for name, buffer in engine.module.named_buffers() if name in kept}

@@ -6,9 +6,10 @@ so the next optimizer step waits for it, and a process that died loses files in 
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -30,9 +31,13 @@ class Writer:
         self._executor: Executor = ThreadPoolExecutor(1, "checkpoint") if in_background else _AtOnce()
         self._files: dict[Path, Future[Stamp]] = {}
 
-    def write(self, value: Any, file: Path) -> None:
-        """Write tensors and plain values; what becomes of them after the call does not change the file."""
+    def write(self, value: Any, file: Path, constant: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """Write tensors and plain values; what becomes of them after the call does not change the file.
+
+        `constant`: more entries of a dict `value`, which nobody changes and which need no copy.
+        """
         taken = value if self._host is None else self._host.take(value)
+        taken = taken | constant if constant else taken
         self._files[file] = self.submit(write_plain, taken, file)
 
     def submit(self, function: Callable[..., Any], /, *args: Any) -> Future:
