@@ -35,6 +35,7 @@ from ufo_large.tracking.banner import print_end, print_start
 from ufo_large.train.best import Best
 from ufo_large.train.building import build_engine, build_model, give_initial_weights
 from ufo_large.train.facts import facts_of, next_commands, places_of
+from ufo_large.train.failures import told_by_all_ranks
 from ufo_large.train.hooks import CheckpointHook, EvaluationHook, LogHook
 from ufo_large.train.lock import training_alone
 from ufo_large.train.pretrained import settled, settled_as, weights_file
@@ -54,6 +55,7 @@ def train(
     device = zero.init_distributed()
     with contextlib.ExitStack() as held:
         comm.agreed(lambda: held.enter_context(training_alone(workdir)) if comm.is_main() else None)
+        held.enter_context(told_by_all_ranks(workdir))
         return _train(config, data, RunFolder(workdir), ds, resume, device)
 
 
