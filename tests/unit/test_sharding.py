@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import zlib
 from pathlib import Path
 
@@ -127,8 +128,11 @@ def test_full_disk_is_said_and_leaves_nothing_half(world, tmp_path):
     (out / sharding.JOURNAL_FILE).touch()
     partial = out / "seg/train-000000.tar.tmp"
     partial.symlink_to("/dev/full")
-    with pytest.raises(ValueError, match="No space left on device; the partial shard was removed"):
+    with pytest.raises(ValueError, match="No space left on device; the partial shard was removed") as told:
         make_shards([world], out, ShardingOptions())
+    assert f"disk full: {out}/seg/train-000000.tar: " in str(told.value)
+    (wanted,) = re.findall(r"tar: ([\d,]+) bytes were wanted, [\d,]+ bytes are free", str(told.value))
+    assert int(wanted.replace(",", "")) > 10_000
     assert not partial.is_symlink() and not list(out.glob("**/*.tmp"))
     make_shards([world], out, ShardingOptions())
     make_shards([world], tmp_path / "whole", ShardingOptions())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ufo_large.config import read_json, without_credentials, write_text_whole
 from ufo_large.data.opener import is_remote
-from ufo_large.data.shard_index import DATASET_FILE
+from ufo_large.data.shard_index import DATASET_FILE, fingerprint_of
 from ufo_large.runs.config import RunConfig
 from ufo_large.structures import TaskInfo
 
@@ -17,6 +17,7 @@ def one_task_view(shards: Path, task: str, folder: Path) -> Path:
     whole = read_json(shards / DATASET_FILE, "run make_shards.py again")
     whole["tasks"] = [t for t in whole["tasks"] if t["name"] == task]
     whole["splits"] = {task: whole["splits"][task]}
+    whole["fingerprint"] = fingerprint_of(whole)
     write_text_whole(view / DATASET_FILE, json.dumps(whole))
     link = view / task
     if link.is_symlink() and link.resolve() != (shards / task).resolve():

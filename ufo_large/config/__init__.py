@@ -11,7 +11,7 @@ from ufo_large.config.overrides import apply_overrides
 from ufo_large.config.plugins import add_plugin_option, import_named, load_plugins, loaded_plugins, register
 from ufo_large.config.problems import Problems
 from ufo_large.config.serialize import from_dict, to_dict
-from ufo_large.config.whole import write_text_whole, write_whole
+from ufo_large.config.whole import note_full_disk, telling_full_disk, write_text_whole, write_whole
 from ufo_large.config.writable import give_usual_rights, require_writable
 
 __all__ = [
@@ -38,6 +38,8 @@ __all__ = [
     "seconds_of",
     "settings",
     "to_dict",
+    "note_full_disk",
+    "telling_full_disk",
     "write_text_whole",
     "write_whole",
     "write_json",

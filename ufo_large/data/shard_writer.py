@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from ufo_large.config import note_full_disk
 from ufo_large.data.shard_index import ShardEntry, ShardIndex
 from ufo_large.data.stored_sample import Transcode, store
 from ufo_large.kinds import Column, Stored, kind_of
@@ -50,6 +51,7 @@ def write_shard(job: ShardJob) -> ShardEntry:
     tar_path, index_path = job.out / f"{job.name}.tar", job.out / f"{job.name}.index.npz"
     partial = [path.with_name(path.name + ".tmp") for path in (tar_path, index_path)]
     tar_path.parent.mkdir(parents=True, exist_ok=True)
+    hashing = None
     try:
         columns = _Columns(kind_of(job.info).columns)
         with partial[0].open("wb") as file:
@@ -63,9 +65,11 @@ def write_shard(job: ShardJob) -> ShardEntry:
         partial[1].write_bytes(index_bytes)
         for source, target in zip(partial, (tar_path, index_path), strict=True):
             source.replace(target)
-    except BaseException:
+    except BaseException as error:
         for path in partial:
             path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            note_full_disk(error, tar_path, hashing and hashing.position)
         raise
     return ShardEntry(
         file=f"{job.name}.tar",

@@ -282,7 +282,8 @@ def _disk_errors(out: Path, action):
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
+        notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()))
         raise ValueError(
             f"{out}: {error.strerror}; the partial shard was removed and finished ones are kept. Free some "
-            "space and run the same command again: it goes on where it stopped"
+            f"space and run the same command again: it goes on where it stopped{notes}"
         ) from None

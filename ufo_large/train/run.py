@@ -36,6 +36,7 @@ from ufo_large.train.best import Best
 from ufo_large.train.building import build_engine, build_model, give_initial_weights
 from ufo_large.train.deadline import Deadline
 from ufo_large.train.facts import facts_of, next_commands, places_of
+from ufo_large.train.failures import told_by_all_ranks
 from ufo_large.train.hooks import CheckpointHook, EvaluationHook, LogHook
 from ufo_large.train.limits import Limits
 from ufo_large.train.lock import training_alone
@@ -64,6 +65,7 @@ def train(
     with contextlib.ExitStack() as held:
         comm.agreed(lambda: held.enter_context(training_alone(workdir)) if comm.is_main() else None)
         held.enter_context(Watchdog(limits.hang_timeout_s, workdir / "hangs"))
+        held.enter_context(told_by_all_ranks(workdir))
         return _train(config, data, RunFolder(workdir), ds, resume, device, Deadline(limits.ends_at))
 
 
