@@ -82,7 +82,9 @@ def evaluated(args: argparse.Namespace) -> dict | None:
     from ufo_large.data.views import Views
     from ufo_large.distributed import comm
     from ufo_large.evaluation.run import SUBMISSION_FILE, evaluate
+    from ufo_large.processes.launcher import LAUNCHER
 
+    LAUNCHER.start()
     done = evaluate(
         args.workdir,
         args.data,

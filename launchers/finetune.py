@@ -83,8 +83,10 @@ def measure_here(args: argparse.Namespace) -> None:
     """One rank of the measurement that the command starts."""
     from ufo_large.distributed import ds_config
     from ufo_large.finetuning.pace import PACE_FILE, measure
+    from ufo_large.processes.launcher import LAUNCHER
     from ufo_large.recipes import load_recipe
 
+    LAUNCHER.start()
     config = load_recipe(args.measure)
     ds = ds_config.read_named(config.ds, ROOT / "ds_configs")
     measure(config, args.data[0], ds, args.workdir / PACE_FILE)

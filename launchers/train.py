@@ -21,7 +21,6 @@ Fields of the recipe that are set most often (--fields prints all of them with t
 import argparse
 import dataclasses
 import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -80,8 +79,6 @@ def main() -> None:
     from ufo_large.processes.launcher import LAUNCHER
 
     LAUNCHER.start()
-    for notice in (signal.SIGUSR1, signal.SIGUSR2):  # which restartable.py has the launchers ignore
-        signal.signal(notice, signal.SIG_DFL)
     from ufo_large.train.interruption import EXIT_CODE
     from ufo_large.train.limits import Limits
     from ufo_large.train.run import train

@@ -102,6 +102,17 @@ def test_the_ranks_of_torchrun_are_told_when_it_is_killed(folder):
         assert torchrun.stdout.readline() == "told True\n"
 
 
+def test_a_training_is_told_when_the_command_that_started_it_for_something_else_is_killed(folder):
+    text = "import os, subprocess, sys; os.environ['UFO_STARTED_BY'] = str(os.getpid());" + START
+    (folder / "finetune.py").write_text(text)
+    words = ("python", "other.py", "python", "finetune.py", *DEEPSPEED)
+    with chain(folder, *words, LOCAL_RANK="0") as (shell, (rank, *watched)):
+        finetune = psutil.Process(shell.pid).children()[0]
+        assert len(watched) == 3 and watched[-1] == finetune.pid
+        finetune.kill()
+        assert shell.stdout.readline() == "told True\n"
+
+
 @pytest.mark.parametrize("environment", [{}, {"LOCAL_RANK": "0"}], ids=["one process", "a rank of a script"])
 def test_what_no_launcher_started_watches_nobody(folder, environment):
     with chain(folder, "python", "other.py", "python", "rank.py", **environment) as (_, (_, *watched)):

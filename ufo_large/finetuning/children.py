@@ -12,7 +12,9 @@ from pathlib import Path
 
 from ufo_large.config import without_credentials
 from ufo_large.finetuning.machine import Machine
+from ufo_large.processes.launcher import STARTED_BY
 
+TOLD_TO_CHILDREN = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 OUT_OF_MEMORY = (-signal.SIGKILL, 128 + signal.SIGKILL, 256 - signal.SIGKILL)
 """How a command ends that the kernel killed: by itself, under a shell, and under DeepSpeed's launcher."""
 
@@ -36,19 +38,21 @@ class Children:
     def run(self, script: str, *arguments: str | Path, sharded: bool = False) -> int:
         """Run a script in one process, or on all ranks under DeepSpeed where it is `sharded`.
 
-        SIGTERM goes on to it. Returns its exit code.
+        SIGTERM, SIGUSR1 and SIGUSR2 go on to it. Returns its exit code.
         """
         command = [*self._start(sharded), str(self.root / script), *map(str, arguments)]
         command += [word for plugin in self.plugins for word in ("--plugin", plugin)]
         print(f"$ {shlex.join(map(without_credentials, command))}", flush=True)
         child = subprocess.Popen(command, env=self._environment())
-        before = signal.signal(signal.SIGTERM, lambda number, frame: child.send_signal(number))
+        pass_on = lambda number, frame: child.send_signal(number)
+        before = {number: signal.signal(number, pass_on) for number in TOLD_TO_CHILDREN}
         try:
             return child.wait()
         except KeyboardInterrupt:  # the child has it too
             return child.wait()
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def must(self, script: str, *arguments: str | Path, sharded: bool = False) -> None:
         """Run a script; ChildFailed where it ends with another code than 0."""
@@ -74,10 +78,13 @@ def sharded_start(root: Path, ranks: int, gpus: Sequence[int] = ()) -> list[str]
 
 
 def environment_of(machine: Machine) -> dict[str, str]:
-    """Return the environment of a command that finds this one's programs and uses the machine's device."""
+    """Return the environment of a command that finds this one's programs and uses the machine's device.
+
+    A training that is started in it saves and ends where this process is killed.
+    """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     accelerator = {} if machine.gpus else {"DS_ACCELERATOR": "cpu"}
-    return {**os.environ, "PATH": path, **accelerator}
+    return {**os.environ, "PATH": path, STARTED_BY: str(os.getpid()), **accelerator}
 
 
 def _free_port() -> int:

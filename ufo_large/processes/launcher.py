@@ -19,6 +19,8 @@ LAUNCHERS = (
     "accelerate",
 )
 """How the command of a process begins that starts ranks and waits for them."""
+STARTED_BY = "UFO_STARTED_BY"
+"""The variable in which a command that starts trainings gives its process id."""
 RUNNERS = ("deepspeed", "deepspeed.pt", "ds", "deepspeed.launcher.runner")
 LOOK_S = 1.0
 LONGEST_END_S = 120.0
@@ -26,14 +28,17 @@ LONGEST_END_S = 120.0
 
 
 def launchers() -> list[psutil.Process]:
-    """Return the processes without which this rank has no launcher, the nearest first.
+    """Return the processes without which this one has no launcher, the nearest first.
 
     None where none that we know started it. The shell or scheduler above them is not among these: a run
     under nohup or setsid outlives it, and so do ranks that a script put into the background.
     """
+    parents = psutil.Process().parents()
+    for count, process in enumerate(parents, 1):
+        if str(process.pid) == os.environ.get(STARTED_BY):
+            return parents[:count]
     if "LOCAL_RANK" not in os.environ:
         return []
-    parents = psutil.Process().parents()
     begun = [_begin_of(process) for process in parents]
     count = next((n for n, words in enumerate(begun, 1) if words & {*LAUNCHERS}), 0)
     is_run = 0 < count < len(parents) and begun[count] & {*RUNNERS}
@@ -55,7 +60,9 @@ class LauncherWatch:
         self.is_over = False
 
     def start(self) -> None:
-        """Watch from now on, where a launcher started this process."""
+        """Watch from now on, where a launcher started this process; let every signal count."""
+        for notice in (signal.SIGUSR1, signal.SIGUSR2):  # launchers/restartable.py has them ignored
+            signal.signal(notice, signal.SIG_DFL)
         if watched := launchers():
             threading.Thread(target=self._watch, args=(watched,), name="launcher", daemon=True).start()
 
