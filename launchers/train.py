@@ -1,6 +1,6 @@
 """Train a recipe: deepspeed --num_gpus 8 launchers/train.py --data SHARDS [--recipe NAME] [--workdir RUN].
 
-    deepspeed --num_gpus 2 launchers/train.py --recipe mini --data SHARDS --workdir RUN --set steps=2000
+    deepspeed --num_gpus 1 launchers/train.py --recipe small --data SHARDS --workdir RUN --set pretrained=hub
 
 Fields of the recipe that are set most often (--fields prints all of them with the recipe's values):
 
