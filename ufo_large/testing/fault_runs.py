@@ -18,7 +18,7 @@ from ufo_large.testing.settings import NO_WANDB, SMALL_MODEL, TWO_IMAGES_EACH
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS, SAVE_EVERY = 10, 2
-HANG_TIMEOUT_S = 20
+HANG_TIMEOUT_S, LOOK_EVERY_S = 20, 0.5
 KINDS = ("classification", "detection", "segmentation")
 CHANGES = (
     *SMALL_MODEL,
@@ -78,11 +78,13 @@ class FaultRun:
 
     def wait_for(self, condition: Callable[[], bool], seconds: float) -> bool:
         """Wait until the condition holds; return whether it came to that."""
-        deadline = time.monotonic() + seconds
+        deadline, looked = time.monotonic() + seconds, 0.0
         while not condition():
-            if time.monotonic() > deadline:
+            if (now := time.monotonic()) > deadline:
                 return False
-            self.processes()
+            if now - looked > LOOK_EVERY_S:
+                looked = now
+                self.processes()
             time.sleep(0.02)
         return True
 
@@ -147,6 +149,7 @@ def _train(rank: int, world_size: int, port: int, words: list[str], log: str) ->
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(port),
     )
+    multiprocessing.set_start_method("fork", force=True)  # for loaders, as where a launcher started the rank
     script = str(ROOT / "launchers/train.py")
     sys.argv = [script, f"--local_rank={rank}", *words]
     runpy.run_path(script, run_name="__main__")
