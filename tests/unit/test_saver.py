@@ -4,6 +4,7 @@ import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from ufo_large.distributed.checkpoint import complete_checkpoints, finished_step
 from ufo_large.distributed.engine import PlainEngine
 from ufo_large.distributed.saving import Saver, remove
 from ufo_large.testing.checkpoints import drop_checksums, flip_byte
+from ufo_large.train.hooks import CheckpointHook
 
 FILES = ("plain.pt", "rank-0.pt", "complete.json")
 STATE = {"ema": None, "seen": [1, 2]}
@@ -200,6 +202,25 @@ def test_a_background_save_is_finished_by_the_next_poll_that_finds_it_written(tm
     saver.poll()
     assert saver._begun is None
     assert [p.name for p in complete_checkpoints(tmp_path)] == ["step-00000001"]
+
+
+@pytest.mark.parametrize("ending", ["is_stopped", "is_interrupted", "steps"])
+def test_a_run_waits_for_its_last_save_alone(tmp_path, ending):
+    config = SimpleNamespace(steps=9, save_every=2, keep_checkpoints=1, keep_every=4, save_async=True)
+    trainer = SimpleNamespace(config=config, runner=SimpleNamespace(engine=engine_of(0)))
+    trainer.is_stopped = trainer.is_interrupted = False
+    trainer.state_dict = lambda: STATE
+    hook = CheckpointHook(trainer, tmp_path, SimpleNamespace(step=2, score=0.5))
+    for finished in (1, 2, 3, 4, 5, 6):
+        hook.after_step(finished, {})
+    assert hook.saver._begun is not None
+    if ending == "steps":
+        config.steps = 7
+    else:
+        setattr(trainer, ending, True)
+    hook.after_step(7, {})
+    assert hook.saver._begun is None
+    assert [finished_steps(p) for p in complete_checkpoints(tmp_path)] == [2, 4, 7]
 
 
 def test_a_later_background_save_overwrites_no_earlier_one(tmp_path):
