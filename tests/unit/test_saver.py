@@ -1,7 +1,11 @@
 """Checkpoints of one process: whole or absent, verified before anything is restored, kept as the run says."""
 
+import itertools
+import multiprocessing
+import random
 import resource
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -144,6 +148,41 @@ def test_what_a_killed_run_left_is_no_checkpoint_and_goes_with_the_next(root):
     Saver(root, engine_of(1), keep_all).save(4, STATE)
     assert sorted(p.name for p in root.iterdir()) == ["step-00000002", "step-00000004"]
     assert load_checkpoint(root / "step-00000004", engine_of(2))[0] == 4
+
+
+def save_for_ever(root: Path, in_background: bool) -> None:
+    done = [finished_steps(p) for p in complete_checkpoints(root)]
+    saver = Saver(root, engine_of(0), lambda steps: steps[-2:], in_background)
+    for step in itertools.count(max(done, default=0) + 1):
+        saver.save(step, STATE)
+        saver.poll()
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+@pytest.mark.parametrize("in_background", [False, True])
+def test_a_killed_process_leaves_whole_checkpoints_alone(tmp_path, in_background):
+    """SIGKILL at random moments of saving and removing, again and again in one folder."""
+    moments, newest, engine = random.Random(0), 0, engine_of(1)
+    for _ in range(8):
+        process = multiprocessing.get_context("fork").Process(
+            target=save_for_ever, args=(tmp_path, in_background)
+        )
+        process.start()
+        try:
+            deadline = time.monotonic() + 60
+            while max(map(step_of, complete_checkpoints(tmp_path)), default=0) < newest + 2:
+                assert time.monotonic() < deadline
+                time.sleep(0.002)
+            time.sleep(moments.uniform(0, 0.05))
+        finally:
+            process.kill()
+            process.join()
+        found = [load_checkpoint(p, engine)[0] for p in complete_checkpoints(tmp_path)]
+        assert found and found[-1] >= newest + 2 and len(found) <= 3
+        newest = found[-1]
 
 
 def test_no_moment_of_a_removal_leaves_what_seems_whole(root, monkeypatch):
