@@ -1,9 +1,14 @@
 """Checkpoints of one process: whole or absent, verified before anything is restored, kept as the run says."""
 
+import itertools
+import multiprocessing
+import random
 import resource
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +18,7 @@ from ufo_large.distributed.checkpoint import complete_checkpoints, finished_step
 from ufo_large.distributed.engine import PlainEngine
 from ufo_large.distributed.saving import Saver, remove
 from ufo_large.testing.checkpoints import drop_checksums, flip_byte
+from ufo_large.train.hooks import CheckpointHook
 
 FILES = ("plain.pt", "rank-0.pt", "complete.json")
 STATE = {"ema": None, "seen": [1, 2]}
@@ -144,6 +150,41 @@ def test_what_a_killed_run_left_is_no_checkpoint_and_goes_with_the_next(root):
     assert load_checkpoint(root / "step-00000004", engine_of(2))[0] == 4
 
 
+def save_for_ever(root: Path, in_background: bool) -> None:
+    done = [finished_steps(p) for p in complete_checkpoints(root)]
+    saver = Saver(root, engine_of(0), lambda steps: steps[-2:], in_background)
+    for step in itertools.count(max(done, default=0) + 1):
+        saver.save(step, STATE)
+        saver.poll()
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+@pytest.mark.parametrize("in_background", [False, True])
+def test_a_killed_process_leaves_whole_checkpoints_alone(tmp_path, in_background):
+    """SIGKILL at random moments of saving and removing, again and again in one folder."""
+    moments, newest, engine = random.Random(0), 0, engine_of(1)
+    for _ in range(8):
+        process = multiprocessing.get_context("fork").Process(
+            target=save_for_ever, args=(tmp_path, in_background)
+        )
+        process.start()
+        try:
+            deadline = time.monotonic() + 60
+            while max(map(step_of, complete_checkpoints(tmp_path)), default=0) < newest + 2:
+                assert time.monotonic() < deadline
+                time.sleep(0.002)
+            time.sleep(moments.uniform(0, 0.05))
+        finally:
+            process.kill()
+            process.join()
+        found = [load_checkpoint(p, engine)[0] for p in complete_checkpoints(tmp_path)]
+        assert found and found[-1] >= newest + 2 and len(found) <= 3
+        newest = found[-1]
+
+
 def test_no_moment_of_a_removal_leaves_what_seems_whole(root, monkeypatch):
     def killed(folder: Path) -> None:
         assert not (folder / "complete.json").exists()
@@ -200,6 +241,25 @@ def test_a_background_save_is_finished_by_the_next_poll_that_finds_it_written(tm
     saver.poll()
     assert saver._begun is None
     assert [p.name for p in complete_checkpoints(tmp_path)] == ["step-00000001"]
+
+
+@pytest.mark.parametrize("ending", ["is_stopped", "is_interrupted", "steps"])
+def test_a_run_waits_for_its_last_save_alone(tmp_path, ending):
+    config = SimpleNamespace(steps=9, save_every=2, keep_checkpoints=1, keep_every=4, save_async=True)
+    trainer = SimpleNamespace(config=config, runner=SimpleNamespace(engine=engine_of(0)))
+    trainer.is_stopped = trainer.is_interrupted = False
+    trainer.state_dict = lambda: STATE
+    hook = CheckpointHook(trainer, tmp_path, SimpleNamespace(step=2, score=0.5))
+    for finished in (1, 2, 3, 4, 5, 6):
+        hook.after_step(finished, {})
+    assert hook.saver._begun is not None
+    if ending == "steps":
+        config.steps = 7
+    else:
+        setattr(trainer, ending, True)
+    hook.after_step(7, {})
+    assert hook.saver._begun is None
+    assert [finished_steps(p) for p in complete_checkpoints(tmp_path)] == [2, 4, 7]
 
 
 def test_a_later_background_save_overwrites_no_earlier_one(tmp_path):
