@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from ufo_large.balancing import METHODS, Balancer
 from ufo_large.config import choice, did_you_mean
@@ -61,6 +62,9 @@ class RunConfig:
     `take_what_fits`: where `pretrained` is a run's weights, tasks and classes may be others than that run's.
     `keep_best`: `weights/` are those of the validation with the best score, not the last. `patience` (which
     implies it): stop after so many validations without a better score; 0 never does.
+    `on_not_finite`: `stop` at a step whose loss or gradient is not finite, or `skip` up to
+    `max_skipped_steps` of them, which leave weights and optimizer as they were; their batches are saved in
+    RUN/not_finite either way.
     """
 
     name: str
@@ -78,6 +82,8 @@ class RunConfig:
     log_every: int = 1
     evaluate_every: int = 0
     evaluate_split: str = "val"
+    on_not_finite: Literal["stop", "skip"] = "stop"
+    max_skipped_steps: int = 10
     keep_best: bool = False
     patience: int = 0
     save_every: int = 500
@@ -88,6 +94,10 @@ class RunConfig:
         for name in ("steps", "log_every", "save_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        if self.max_skipped_steps < 1:
+            raise ValueError(
+                f"max_skipped_steps={self.max_skipped_steps}: at least 1; on_not_finite=stop skips none"
+            )
         if self.patience < 0:
             raise ValueError(f"patience={self.patience}: must be 0 (off) or positive")
         if self.evaluate_every < 0:
