@@ -87,3 +87,54 @@ def test_a_loss_of_one_rank(stage, count):
         assert found["message"].startswith("FloatingPointError: step 1: the gradient or loss of b is not")
         assert "by the heads of rank 1, b: loss)" in found["message"]
         assert found["moved"] == []
+
+
+def skip_a_step(stage: int, poisoned: bool) -> dict:
+    """Take three steps; the second has a gradient that is not a number, or is not taken at all."""
+    from ufo_large.balancing import METHODS
+    from ufo_large.distributed import comm, ds_config, zero
+    from ufo_large.testing.tiny_steps import TinyStepModel, TinyStream
+    from ufo_large.train.not_finite import NotFinite
+    from ufo_large.train.steps import Feed, StepRunner
+
+    class Failing(TinyStepModel):
+        calls = 0
+
+        def forward(self, batch):
+            losses = super().forward(batch)
+            self.calls += batch.task == "b"
+            if poisoned and comm.rank() == 1 and batch.task == "b" and self.calls == 2:
+                losses["loss"] = Poison.apply(losses["loss"])
+            return losses
+
+    zero.init_distributed()
+    torch.manual_seed(0)
+    model = Failing(TASKS)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    config = ds_config.complete({"zero_optimization": {"stage": stage}}, micro_batch=4, clip_norm=None)
+    engine = zero.ZeroEngine(model, optimizer, config)
+    streams = {t: TinyStream(t, 10 * comm.rank() + k) for k, t in enumerate(TASKS)}
+    feeds = {t: Feed(loader=stream, stages=((0, 1),)) for t, stream in streams.items()}
+    runner = StepRunner(engine, feeds, METHODS["tbgn"].Config().build(TASKS, 0), total_steps=3)
+    runner.not_finite = NotFinite(policy="skip", limit=1)
+    logged = [runner.run(0, [0.1])]
+    if poisoned:
+        logged.append(runner.run(1, [0.1]))
+    else:
+        for stream in streams.values():
+            next(stream)
+    logged.append(runner.run(2, [0.1]))
+    return {
+        "skipped": [values["train/skipped_steps"] for values in logged],
+        "weights": {n: v.clone() for n, v in engine.full_parameters()},
+    }
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_a_skipped_step_leaves_everything_as_it_was(stage):
+    skipped = run_ranks(skip_a_step, RANKS, stage, True)
+    without = run_ranks(skip_a_step, RANKS, stage, False)
+    assert [found["skipped"] for found in skipped] == [[0, 1, 1]] * RANKS
+    assert without[0]["weights"].keys() == skipped[0]["weights"].keys()
+    for name, value in without[0]["weights"].items():
+        assert value.isfinite().all() and torch.equal(value, skipped[0]["weights"][name])

@@ -340,6 +340,7 @@ class _CoalescedGradients(LocalGradients):
 
     def begin_step(self) -> None:
         super().begin_step()
+        self._context.close()  # of a step that was skipped
         self._context.enter_context(self._engine.coalesce_grad_reduction())
 
     def _fill_partitions(self, gradients: list[Tensor]) -> None:

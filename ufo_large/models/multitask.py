@@ -113,6 +113,11 @@ class MultitaskModel(nn.Module):
         found = {task: head.watch.not_finite() for task, head in self.heads.items()}
         return {task: names for task, names in found.items() if names}
 
+    def forget_not_finite(self) -> None:
+        """Begin anew with what is noted, behind a step that was skipped for it."""
+        for head in self.heads.values():
+            head.watch.forget()
+
     def outputs(self, batch: TaskBatch) -> dict[str, Any]:
         """Return the raw outputs of the batch's head."""
         self.trunk.require(batch.task)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from ufo_large.balancing import METHODS, Balancer
 from ufo_large.config import choice, did_you_mean
@@ -65,6 +66,9 @@ class RunConfig:
     so do, for good, those of every `keep_every`-th step (0: none), and with `keep_best` that of the best
     validation, where one was saved at its step. `save_async`: steps go on while a copy of the checkpoint in
     host memory is written; it needs that memory.
+    `on_not_finite`: `stop` at a step whose loss or gradient is not finite, or `skip` up to
+    `max_skipped_steps` of them, which leave weights and optimizer as they were; their batches are saved in
+    RUN/not_finite either way.
     """
 
     name: str
@@ -82,6 +86,8 @@ class RunConfig:
     log_every: int = 1
     evaluate_every: int = 0
     evaluate_split: str = "val"
+    on_not_finite: Literal["stop", "skip"] = "stop"
+    max_skipped_steps: int = 10
     keep_best: bool = False
     patience: int = 0
     save_every: int = 500
@@ -94,6 +100,10 @@ class RunConfig:
         for name in ("steps", "log_every", "save_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        if self.max_skipped_steps < 1:
+            raise ValueError(
+                f"max_skipped_steps={self.max_skipped_steps}: at least 1; on_not_finite=stop skips none"
+            )
         for name in ("patience", "evaluate_every", "keep_every"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must be 0 (off) or positive")

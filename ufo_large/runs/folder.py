@@ -55,6 +55,11 @@ class RunFolder:
         return self.root / "weights"
 
     @property
+    def not_finite(self) -> Path:
+        """The batches of steps whose loss or gradient was not finite."""
+        return self.root / "not_finite"
+
+    @property
     def best(self) -> Path:
         """The weights of the best validation, while a run that keeps them goes on and after it."""
         return self.root / "best"

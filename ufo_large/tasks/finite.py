@@ -43,3 +43,7 @@ class FiniteWatch:
     def not_finite(self) -> list[str]:
         """Return the names of what was ever not finite. Waits for the device."""
         return [name for name, fine in self._ever.items() if not fine]
+
+    def forget(self) -> None:
+        """Drop what was seen before this."""
+        self._ever = {}

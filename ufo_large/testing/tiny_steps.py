@@ -39,5 +39,8 @@ class TinyStepModel(TinyMultitask):
     def not_finite(self) -> dict[str, list[str]]:
         return {}
 
+    def forget_not_finite(self) -> None:
+        """Nothing is noted."""
+
     def forward(self, batch: TinyBatch) -> dict[str, Tensor]:
         return {"loss": super().forward(batch.x_BD, batch.task)}

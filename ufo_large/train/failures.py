@@ -33,8 +33,8 @@ def told_by_all_ranks(workdir: Path) -> Iterator[None]:
     comm.barrier()
     try:
         yield
-    except comm.AgreedError:
-        raise  # told by the first rank
+    except (comm.AgreedError, FloatingPointError):
+        raise  # on all ranks, and told by the first
     except Exception as error:
         if comm.world_size() == 1:
             raise

@@ -40,6 +40,7 @@ from ufo_large.train.failures import told_by_all_ranks
 from ufo_large.train.hooks import CheckpointHook, EvaluationHook, LogHook
 from ufo_large.train.limits import Limits
 from ufo_large.train.lock import training_alone
+from ufo_large.train.not_finite import NotFinite
 from ufo_large.train.pretrained import settled, settled_as, weights_file
 from ufo_large.train.resuming import choose_checkpoint, require_same, whole_checkpoint
 from ufo_large.train.steps import Feed, StepRunner
@@ -94,6 +95,7 @@ def _train(
     kind = "plain" if ds is None else f"zero{ds['zero_optimization']['stage']}"
     fresh = checkpoint is None or not is_sharded_alike(checkpoint, kind)
     trainer = build(config, tasks, readers, ds, device, fresh)
+    trainer.runner.not_finite = NotFinite(folder.not_finite, config.on_not_finite, config.max_skipped_steps)
     if checkpoint is not None:
         engine = trainer.runner.engine
         if not fresh and not is_laid_out_alike(checkpoint, engine):

@@ -1,5 +1,6 @@
 """One optimizer step: every task in turn on all ranks, one balance, one update."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from ufo_large.distributed.engine import Engine
 from ufo_large.distributed.task_gradients import Measurement, TaskGradients
 from ufo_large.processes.heartbeat import beat
 from ufo_large.routing import Route
+from ufo_large.train.not_finite import NotFinite
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,10 +47,15 @@ class StepRunner:
         self.world_size = comm.world_size()
         self.route: Route = engine.module.trunk.route
         self.gradients = TaskGradients(engine.gradients, len(feeds))
+        self.not_finite = NotFinite()
 
     def run(self, step: int, learning_rates: list[float]) -> dict[str, float]:
-        """Take optimizer step `step` (0-based) and return what there is to log, equal on all ranks."""
+        """Take optimizer step `step` (0-based) and return what there is to log, equal on all ranks.
+
+        Raises FloatingPointError on all ranks where a loss or gradient is not finite and may not be skipped.
+        """
         self.gradients.begin_step()
+        self.not_finite.begin_step()
         losses: dict[str, Tensor] = {}
         self.counts = self.mix.next(step)
         for task, count in self.counts.items():
@@ -59,13 +66,14 @@ class StepRunner:
         measured = self.gradients.measure(values, self._wants_pairs(step))
         logged = dict(zip(names, measured.extra.tolist(), strict=True))
         signals = self._signals(step, logged, measured.gram_MM)
-        self._refuse_non_finite(signals, measured)
+        if not self._is_finite(step, signals, measured):
+            return logged | self.not_finite.counted()
         weights_M = self.balancer(signals)
         self.gradients.combine(weights_M, self.balancer.scales_private)
         beat(f"step {step}: optimizer")
         self.engine.step(learning_rates)
         balance = balance_values(signals.tasks, measured, weights_M)
-        return logged | balance | {"train/grad_norm": self.engine.grad_norm}
+        return logged | balance | self.not_finite.counted() | {"train/grad_norm": self.engine.grad_norm}
 
     def _wants_pairs(self, step: int) -> bool:
         """Whether anything reads this step's Gram matrix: the balancer, or, where it reads none, the log.
@@ -81,10 +89,11 @@ class StepRunner:
         for micro in range(count):
             place = f"step {step}, task {task}, micro-batch {micro + 1} of {count}"
             beat(f"{place}: waiting for data")
-            batch = next(self.feeds[task].loader).to(self.engine.device)
+            batch = next(self.feeds[task].loader)
             beat(f"{place}: forward")
-            losses = self.engine(batch)
+            losses = self.engine(batch.to(self.engine.device))
             total = torch.stack([v.float() for v in losses.values()]).sum() / count
+            self.not_finite.keep(batch, total)
             beat(f"{place}: backward")
             self.engine.backward(total)
             self.gradients.after_backward()
@@ -103,12 +112,12 @@ class StepRunner:
             tasks=tasks, losses_M=losses_M, gram_MM=gram_MM, step=step, total_steps=self.total_steps
         )
 
-    def _refuse_non_finite(self, signals: Signals, measured: Measurement) -> None:
-        """Stop on all ranks before the optimizer moves; name the task, the step and the ranks."""
+    def _is_finite(self, step: int, signals: Signals, measured: Measurement) -> bool:
+        """Whether the optimizer may move; else all ranks stop or skip, and name the task, step and ranks."""
         shared_M, private_M = measured.squares_M, measured.private_M
         finite_M = shared_M.isfinite() & private_M.isfinite() & signals.losses_M.isfinite()
         if bool(finite_M.all()):
-            return
+            return True
         bad = [t for t, ok in zip(signals.tasks, finite_M.tolist(), strict=True) if not ok]
         mine = self.gradients.rows_are_finite(), self.engine.module.not_finite()
         by_rank = comm.all_gather_objects(mine)
@@ -118,12 +127,19 @@ class StepRunner:
             for rank, (_, found) in enumerate(by_rank)
             for task, names in found.items()
         ]
-        raise FloatingPointError(
-            f"step {signals.step}: the gradient or loss of {', '.join(bad)} is not finite "
+        told = (
+            f"step {step}: the gradient or loss of {', '.join(bad)} is not finite "
             f"(seen in the gradient shards of ranks {ranks}; by the heads of {'; '.join(seen) or 'none'}); "
-            "no parameter was moved. Lower the learning rate, or look at that task's data with "
-            "data_sharding/check_data.py"
+            "no parameter was moved. "
         )
+        batches = self.not_finite.save_batches(step, bad)
+        if not self.not_finite.may_skip():
+            remedy = "Lower the learning rate, or look at that task's data with data_sharding/check_data.py"
+            raise FloatingPointError(f"{told}{self.not_finite.told_limit()}{remedy}{batches}")
+        if comm.is_main():
+            warnings.warn(f"{told}The step was skipped{batches}", stacklevel=3)
+        self.engine.module.forget_not_finite()
+        return False
 
 
 def balance_values(tasks: tuple[str, ...], measured: Measurement, weights_M: Tensor) -> dict[str, float]:

@@ -116,12 +116,14 @@ class Trainer:
             "mix": self.runner.mix.state_dict(),
             "loaders": {task: f.loader.state_dict() for task, f in self.runner.feeds.items()},
             "ema": None if self.ema is None else self.ema.state_dict(),
+            "skipped_steps": self.runner.not_finite.skipped,
         }
 
     def load_state_dict(self, finished: int, state: dict[str, Any]) -> None:
         self.finished = finished
         self.model.trunk.route.load_state_dict(state["route"])
         self.runner.balancer.load_state_dict(state["balancer"])
+        self.runner.not_finite.skipped = state.get("skipped_steps", 0)  # not in older checkpoints
         self.runner.mix.load_state_dict(state["mix"])
         for task, feed in self.runner.feeds.items():
             feed.loader.load_state_dict(state["loaders"][task])
