@@ -15,7 +15,8 @@ from ufo_large.testing.distributed import free_port
 from ufo_large.testing.settings import SMALL_MODEL, TWO_IMAGES_EACH
 
 ROOT = Path(__file__).resolve().parents[2]
-START_S = 240
+START_S = 480
+"""Importing torch and DeepSpeed takes minutes where a machine is busy."""
 ENDLESS = ("steps=100000", "save_every=100000")
 
 
