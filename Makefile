@@ -9,7 +9,7 @@ RANKS ?= $(shell test "$$(nvidia-smi -L 2>/dev/null | wc -l)" = 1 && echo 1 || e
 DEEPSPEED := $(BIN)/deepspeed --num_gpus $(RANKS)
 RUN ?= runs/demo
 
-.PHONY: setup demo demo-depth test test-slow test-gpu browser lint lock clean
+.PHONY: setup demo demo-depth test test-slow test-gpu faults fuzz browser lint lock clean
 
 setup: $(VENV)/.installed
 
@@ -42,6 +42,13 @@ test-slow: setup
 
 test-gpu: setup
 	$(BIN)/python -m pytest -m gpu
+
+# Random faults, and damaged files, for the tables in benchmarks/results: about two hours, and one.
+faults: setup
+	$(BIN)/python benchmarks/faults.py --minutes 120 --faults 300 --write
+
+fuzz: setup
+	$(BIN)/python benchmarks/fuzz.py --inputs 200000 --write
 
 # The report's page is tested in Debian's chromium; without it, and without the right to install it, those tests skip.
 browser:

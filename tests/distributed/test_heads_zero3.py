@@ -15,31 +15,9 @@ from ufo_large.structures import TaskBatch
 from ufo_large.tasks import HEADS
 from ufo_large.testing.distributed import run_ranks
 from ufo_large.testing.scenes import scene_info, scene_of
-from ufo_large.testing.tasks import PYRAMID_WIDTH, TRUNK_WIDTH, features_for
+from ufo_large.testing.tasks import PYRAMID_WIDTH, SMALL_DECODERS, TRUNK_WIDTH, features_for
 
 RATE, STEPS, RANKS = 0.01, 2, 2
-SMALL = {
-    "detr": {"width": 32, "layers": 2, "heads": 2, "feedforward": 64, "num_queries": 12, "groups": 2},
-    "rf_detr": {
-        "width": 32,
-        "layers": 2,
-        "heads": 2,
-        "cross_heads": 2,
-        "feedforward": 64,
-        "num_queries": 12,
-        "groups": 2,
-    },
-    "mask2former": {
-        "strides": (4, 8, 16),
-        "width": 32,
-        "layers": 3,
-        "heads": 2,
-        "feedforward": 64,
-        "num_queries": 6,
-        "num_points": 256,
-    },
-    "eomt": {"num_queries": 6, "num_points": 512},
-}
 NAMES = [(kind, name) for kind, heads in HEADS.items() for name in heads]
 
 
@@ -47,7 +25,7 @@ class HeadOnly(nn.Module):
     def __init__(self, kind: str, name: str):
         super().__init__()
         torch.manual_seed(0)
-        config = HEADS[kind][name].Config(**SMALL.get(name, {}))
+        config = HEADS[kind][name].Config(**SMALL_DECODERS.get(name, {}))
         self.head = config.build(scene_info(kind), TRUNK_WIDTH, PYRAMID_WIDTH)
 
     def forward(self, batch: TaskBatch, seed: int) -> dict:

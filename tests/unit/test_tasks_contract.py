@@ -10,7 +10,7 @@ from torchvision.ops import box_convert
 from ufo_large.structures import IGNORE_INDEX
 from ufo_large.tasks import HEADS
 from ufo_large.testing.scenes import PADDED, log_plane, scene_batch, scene_info
-from ufo_large.testing.tasks import PYRAMID_WIDTH, TRUNK_WIDTH, check_task, features_for
+from ufo_large.testing.tasks import PYRAMID_WIDTH, SMALL_DECODERS, TRUNK_WIDTH, check_task, features_for
 
 SURE = 40.0  # a logit that leaves no doubt
 SMALL = {
@@ -18,29 +18,10 @@ SMALL = {
     "grid": {"label_smoothing": 0.0, "rows": 2, "columns": 2},
     "arcface": {},
     "fcos": {},
-    "detr": {"width": 32, "layers": 2, "heads": 2, "feedforward": 64, "num_queries": 12, "groups": 2},
-    "rf_detr": {
-        "width": 32,
-        "layers": 2,
-        "heads": 2,
-        "cross_heads": 2,
-        "feedforward": 64,
-        "num_queries": 12,
-        "groups": 2,
-    },
     "dense": {"dice_weight": 1.0},
     "dense_depth": {},
     "dpt": {"strides": (4, 8, 16), "width": 16},
-    "mask2former": {
-        "strides": (4, 8, 16),
-        "width": 32,
-        "layers": 3,
-        "heads": 2,
-        "feedforward": 64,
-        "num_queries": 6,
-        "num_points": 512,
-    },
-    "eomt": {"num_queries": 6, "num_points": 512},
+    **SMALL_DECODERS,
 }
 NAMES = [(kind, name) for kind, heads in HEADS.items() for name in heads]
 

@@ -4,6 +4,7 @@ Legend: B images, Q queries, K classes, N predictions, H W height and width of a
 """
 
 from abc import abstractmethod
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,25 @@ class QuerySegmenter(TaskHead):
 
     kind = "segmentation"
     mask_stride: float
+
+    @dataclass(frozen=True, kw_only=True, slots=True)
+    class Config(TaskHead.Config):
+        """`num_points`: points at which a predicted mask meets the true one."""
+
+        num_queries: int = 100
+        num_points: int = 12544
+        class_weight: float = 2.0
+        mask_weight: float = 5.0
+        dice_weight: float = 5.0
+        no_object_weight: float = 0.1
+
+        def __post_init__(self):
+            for name in ("class_weight", "mask_weight", "dice_weight", "no_object_weight"):
+                if getattr(self, name) < 0:
+                    raise ValueError(f"{name}={getattr(self, name)}: choose 0 or more")
+            for name in ("num_queries", "num_points"):
+                if getattr(self, name) < 1:
+                    raise ValueError(f"{name}={getattr(self, name)}: choose 1 or more")
 
     @abstractmethod
     def criterion(self, device: torch.device) -> nn.Module:

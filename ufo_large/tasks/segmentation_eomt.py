@@ -23,26 +23,18 @@ class EoMTSegmenter(QuerySegmenter):
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config(QuerySegmenter.Config):
         """`blocks`: how many of the trunk's last blocks see the queries. `enlargements`: doublings of the
-        patch grid on which masks are predicted. `num_points`: points at which a predicted mask meets the true
-        one.
+        patch grid on which masks are predicted.
         """
 
         blocks: int = 4
-        num_queries: int = 100
         enlargements: int = 2
-        num_points: int = 12544
-        class_weight: float = 2.0
-        mask_weight: float = 5.0
-        dice_weight: float = 5.0
-        no_object_weight: float = 0.1
 
         def __post_init__(self):
-            for name in ("blocks", "num_queries", "num_points"):
-                if getattr(self, name) < 1:
-                    raise ValueError(f"{name}={getattr(self, name)}: choose 1 or more")
-            for name in ("enlargements", "class_weight", "mask_weight", "dice_weight", "no_object_weight"):
-                if getattr(self, name) < 0:
-                    raise ValueError(f"{name}={getattr(self, name)}: choose 0 or more")
+            QuerySegmenter.Config.__post_init__(self)
+            if self.blocks < 1:
+                raise ValueError(f"blocks={self.blocks}: choose 1 or more")
+            if self.enlargements < 0:
+                raise ValueError(f"enlargements={self.enlargements}: choose 0 or more")
 
         def build(self, info: TaskInfo, trunk_width: int, pyramid_width: int) -> "EoMTSegmenter":
             return EoMTSegmenter(self, info, trunk_width)

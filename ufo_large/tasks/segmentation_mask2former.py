@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from ufo_large.structures import Features, TaskInfo
-from ufo_large.tasks.base import TaskHead
 from ufo_large.tasks.mask_resize import check_label_range
 from ufo_large.tasks.pyramid_fusion import PyramidFusion
 from ufo_large.tasks.query_segmenter import QuerySegmenter
@@ -23,39 +22,27 @@ class Mask2FormerSegmenter(QuerySegmenter):
     """Mask2Former's decoder on our pyramid; every one of its layers predicts."""
 
     @dataclass(frozen=True, kw_only=True, slots=True)
-    class Config(TaskHead.Config):
-        """`strides`: masks live at the first, the last three are attended to in turn, a layer each.
-
-        `num_points`: points at which a predicted mask meets the true one.
-        """
+    class Config(QuerySegmenter.Config):
+        """`strides`: masks live at the first, the last three are attended to in turn, a layer each."""
 
         strides: tuple[int, ...] = (4, 8, 16, 32)
         width: int = 256
         layers: int = 9
         heads: int = 8
         feedforward: int = 2048
-        num_queries: int = 100
-        num_points: int = 12544
-        class_weight: float = 2.0
-        mask_weight: float = 5.0
-        dice_weight: float = 5.0
-        no_object_weight: float = 0.1
 
         def __post_init__(self):
+            QuerySegmenter.Config.__post_init__(self)
             if len(self.strides) not in (3, 4) or list(self.strides) != sorted(set(self.strides)):
                 raise ValueError(f"strides={self.strides}: name three or four pyramid strides, finest first")
+            if self.heads < 1:
+                raise ValueError(f"heads={self.heads}: choose 1 or more")
             if self.width % (2 * self.heads):
                 raise ValueError(f"width={self.width}: choose a multiple of 2 * heads = {2 * self.heads}")
             if self.layers < 3:
                 raise ValueError(
                     f"layers={self.layers}: choose 3 or more, so that every level is attended to"
                 )
-            for name in ("class_weight", "mask_weight", "dice_weight", "no_object_weight"):
-                if getattr(self, name) < 0:
-                    raise ValueError(f"{name}={getattr(self, name)}: choose 0 or more")
-            for name in ("heads", "num_queries", "num_points"):
-                if getattr(self, name) < 1:
-                    raise ValueError(f"{name}={getattr(self, name)}: choose 1 or more")
 
         def build(self, info: TaskInfo, trunk_width: int, pyramid_width: int) -> "Mask2FormerSegmenter":
             return Mask2FormerSegmenter(self, info, pyramid_width)

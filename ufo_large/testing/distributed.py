@@ -63,14 +63,7 @@ def _collect(ranks: list[Any], results: Any, deadline: float) -> list[Any]:
 def _child(target: tuple[str, str], rank: int, world_size: int, port: int, args: tuple, results: Any) -> None:
     os.environ.update(DS_ACCELERATOR="cpu", OMP_NUM_THREADS="1")
     if world_size > 1:
-        os.environ.update(
-            RANK=str(rank),
-            LOCAL_RANK=str(rank),
-            WORLD_SIZE=str(world_size),
-            LOCAL_WORLD_SIZE=str(world_size),
-            MASTER_ADDR="127.0.0.1",
-            MASTER_PORT=str(port),
-        )
+        os.environ.update(rank_environment(rank, world_size, port))
     import torch
 
     torch.set_num_threads(1)
@@ -90,6 +83,13 @@ def _load(path: str, name: str) -> Callable[..., Any]:
     sys.modules["rank_module"] = module
     spec.loader.exec_module(module)
     return getattr(module, name)
+
+
+def rank_environment(rank: int, world_size: int, port: int) -> dict[str, str]:
+    """Return what a launcher would tell this rank of one machine."""
+    counts = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size}
+    words = {name: str(value) for name, value in counts.items()}
+    return words | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
 
 
 def free_port() -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from ufo_large.testing.distributed import free_port
+from ufo_large.testing.distributed import free_port, rank_environment
 from ufo_large.testing.settings import NO_WANDB, SMALL_MODEL, TWO_IMAGES_EACH
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -139,16 +139,7 @@ def _train(rank: int, world_size: int, port: int, words: list[str], log: str) ->
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(out, 1)
     os.dup2(out, 2)
-    os.environ.update(
-        DS_ACCELERATOR="cpu",
-        OMP_NUM_THREADS="1",
-        RANK=str(rank),
-        LOCAL_RANK=str(rank),
-        WORLD_SIZE=str(world_size),
-        LOCAL_WORLD_SIZE=str(world_size),
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-    )
+    os.environ.update(DS_ACCELERATOR="cpu", OMP_NUM_THREADS="1", **rank_environment(rank, world_size, port))
     multiprocessing.set_start_method("fork", force=True)  # for loaders, as where a launcher started the rank
     script = str(ROOT / "launchers/train.py")
     sys.argv = [script, f"--local_rank={rank}", *words]

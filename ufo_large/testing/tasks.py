@@ -17,6 +17,14 @@ from ufo_large.tasks import TaskHead
 from ufo_large.testing.scenes import PADDED, Scene, scene_of
 
 TRUNK_WIDTH, PYRAMID_WIDTH, TRUNK_STRIDE = 24, 32, 16
+_DECODER = {"width": 32, "heads": 2, "feedforward": 64}
+SMALL_DECODERS: dict[str, dict[str, Any]] = {
+    "detr": {**_DECODER, "layers": 2, "num_queries": 12, "groups": 2},
+    "rf_detr": {**_DECODER, "layers": 2, "cross_heads": 2, "num_queries": 12, "groups": 2},
+    "mask2former": {**_DECODER, "strides": (4, 8, 16), "layers": 3, "num_queries": 6, "num_points": 512},
+    "eomt": {"num_queries": 6, "num_points": 512},
+}
+"""Options of the heads with queries that make them a matter of milliseconds."""
 RightOutputs = Callable[[TaskHead, Features, TaskBatch], dict[str, Any]]
 
 
