@@ -24,7 +24,7 @@ SMALL = (*SMALL_MODEL, *TWO_IMAGES_EACH, *IN_THE_PROCESS, NO_WANDB, "save_every=
 def train_small(
     shards: str, workdir: str, ds: str, resume: str, options: tuple[str, ...], full: tuple[int, ...] = ()
 ):
-    """Train; return what was printed, the losses by step and name, and the words of a refusal.
+    """Train; return what was printed and warned of, the losses by step and name, and words of a refusal.
 
     `full`: the ranks that can write no file larger than 64 KiB.
     """
@@ -39,7 +39,10 @@ def train_small(
     if int(os.environ.get("RANK", 0)) in full:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     refused = ""
-    with contextlib.redirect_stdout(io.StringIO()) as said:
+    with (
+        contextlib.redirect_stdout(io.StringIO()) as said,
+        contextlib.redirect_stderr(io.StringIO()) as warned,
+    ):
         try:
             train(config, shards, Path(workdir), ds_json, resume)
         except ValueError as error:
@@ -47,7 +50,8 @@ def train_small(
     comm.barrier()
     log = [] if refused else read_metrics(Path(workdir) / "metrics.jsonl")
     losses = {(line["step"], n): v for line in log for n, v in line.items() if n.endswith("/total")}
-    return {"said": said.getvalue(), "losses": losses, "refused": refused}
+    printed = {"said": said.getvalue(), "warned": warned.getvalue()}
+    return printed | {"losses": losses, "refused": refused}
 
 
 def checkpoints(run: Path) -> list[str]:
@@ -130,8 +134,8 @@ def test_a_checkpoint_without_checksums_goes_on_with_one_line(tiny_shards, whole
     drop_checksums(run / "checkpoints/step-00000003")
     options = ("steps=4",)
     told = run_ranks(train_small, 2, str(tiny_shards), str(run), "zero3_fp32", "auto", options)
-    (line,) = (line for line in told[0]["said"].splitlines() if "without checksums" in line)
-    assert "step-00000003" in line and "without checksums" not in told[1]["said"]
+    (line,) = (line for line in told[0]["warned"].splitlines() if "without checksums" in line)
+    assert "step-00000003" in line and "without checksums" not in told[1]["warned"]
     assert (4, "cls/total") in told[0]["losses"]
 
 

@@ -104,7 +104,7 @@ def test_a_damaged_file_is_named_before_anything_is_restored(
     assert load_checkpoint(root / "step-00000001", engine)[0] == 1
 
 
-def test_every_bit_of_the_list_counts(root):
+def test_every_byte_of_the_list_counts(root):
     """Whatever byte of complete.json changes, it is refused, or says the same: blanks do not matter."""
     file = root / "step-00000002/complete.json"
     whole = file.read_bytes()
@@ -132,10 +132,10 @@ def test_a_file_that_leads_out_of_the_checkpoint_is_not_read(root):
 def test_a_checkpoint_of_an_earlier_version_is_loaded_and_told_of(root, capsys):
     drop_checksums(root / "step-00000002")
     assert load_checkpoint(root / "step-00000002", engine_of(1))[0] == 2
-    (line,) = capsys.readouterr().out.splitlines()
+    (line,) = capsys.readouterr().err.splitlines()
     assert "step-00000002" in line and "without checksums" in line
     assert load_checkpoint(root / "step-00000001", engine_of(1))[0] == 1
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().err == ""
 
 
 def test_what_a_killed_run_left_is_no_checkpoint_and_goes_with_the_next(root):

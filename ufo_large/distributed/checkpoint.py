@@ -8,6 +8,7 @@ folder without that file is ignored; see saving.py for how they are written.
 import contextlib
 import pickle
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -74,12 +75,13 @@ def require_whole(folder: Path, share: int = 0, shares: int = 1, remedy: str | N
     """Raise ValueError, with the remedy, where a file is not as it was written, or not there.
 
     Reads the files of ranks `share`, `share + shares` and so on, all of each; communicates nothing. A
-    checkpoint of an earlier version has no checksums, which the first share tells.
+    checkpoint of an earlier version has no checksums, which the first share tells on stderr.
     """
     remedy = _remedy(folder) if remedy is None else remedy
     files = read_complete(folder, remedy)["files"]
     if not files and not share:
-        print(f"{folder}: saved by an earlier version, without checksums; damage to it may go unseen")
+        told = "saved by an earlier version, without checksums; damage to it may go unseen"
+        print(f"{folder}: {told}", file=sys.stderr)  # not where a program writes its results
     for file, (rank, stamp) in files.items():
         if rank % shares == share:
             with naming_an_earlier(folder, remedy):
