@@ -1,5 +1,6 @@
 """What is not finite on one rank stops all ranks together, with task and step, before a parameter moves."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -126,7 +127,7 @@ def skip_a_step(stage: int, poisoned: bool) -> dict:
     logged.append(runner.run(2, [0.1]))
     return {
         "skipped": [values["train/skipped_steps"] for values in logged],
-        "weights": {n: v.clone() for n, v in engine.full_parameters()},
+        "weights": {n: v.numpy() for n, v in engine.full_parameters()},
     }
 
 
@@ -137,4 +138,4 @@ def test_a_skipped_step_leaves_everything_as_it_was(stage):
     assert [found["skipped"] for found in skipped] == [[0, 1, 1]] * RANKS
     assert without[0]["weights"].keys() == skipped[0]["weights"].keys()
     for name, value in without[0]["weights"].items():
-        assert value.isfinite().all() and torch.equal(value, skipped[0]["weights"][name])
+        assert np.isfinite(value).all() and np.array_equal(value, skipped[0]["weights"][name])
