@@ -37,6 +37,7 @@ def train(mode: str, stage: int, bf16: bool, pretrained: str) -> dict:
     from ufo_large.distributed import zero
     from ufo_large.distributed.ds_config import complete
     from ufo_large.distributed.engine import PlainEngine
+    from ufo_large.distributed.plain_files import write_plain
 
     device = zero.init_distributed()
     ds = {"zero_optimization": {"stage": stage}, "bf16": {"enabled": bf16}}
@@ -64,7 +65,7 @@ def train(mode: str, stage: int, bf16: bool, pretrained: str) -> dict:
         ema.update(finished)
     folder = Path(pretrained).parent / f"{mode}-{stage}-{bf16}"
     folder.mkdir(exist_ok=True)
-    first.save(folder)
+    first.save(folder, write_plain)
     draws = first.module.trunk.route.state_dict()
     step(first)
     again = engine(fresh=False)
