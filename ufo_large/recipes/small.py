@@ -68,6 +68,6 @@ def recipe() -> RunConfig:
         tracking=Tracker.Config(wandb="offline"),
         evaluate_every=220,
         save_every=220,
-        keep_checkpoints=1,
+        keep_checkpoints=2,
         ds="zero3_bf16",
     )
