@@ -99,7 +99,7 @@ def main() -> None:
             hang_timeout_s=arguments.hang_timeout or None,
         )
         trainer = train(config, arguments.data, workdir, ds, arguments.resume, limits)
-    except DataError as error:
+    except (DataError, OSError) as error:
         sys.exit("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]))
     except FloatingPointError as error:  # on all ranks together
         sys.exit(f"error: {error}" if is_first else 1)
