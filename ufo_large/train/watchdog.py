@@ -55,6 +55,7 @@ class Watchdog:
         self._interrupts: list[float] = []
 
     def __enter__(self) -> "Watchdog":
+        HEARTBEAT.stop()  # an earlier training of this process may have left its last sign
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
         self._ask_before = signal.signal(ASK, lambda number, frame: None)
