@@ -34,7 +34,11 @@ def two_steps(recipe: str, shards: str, workdir: str) -> int:
     return train(config, shards, Path(workdir), ds).finished
 
 
-@pytest.mark.parametrize("recipe", CONTEST)
+SMALLEST = "contest_vit_b"
+BY_COST = [pytest.param(name, marks=() if name == SMALLEST else pytest.mark.slow) for name in CONTEST]
+
+
+@pytest.mark.parametrize("recipe", BY_COST)
 def test_two_steps_at_toy_width(recipe, tiny_shards, tmp_path):
     assert run_ranks(two_steps, 2, recipe, str(tiny_shards), str(tmp_path / "run")) == [2, 2]
     lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()

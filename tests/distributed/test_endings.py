@@ -13,7 +13,10 @@ NO_WANDB = "tracking.wandb=disabled"
 
 @pytest.mark.parametrize(
     ("target", "code"),
-    [(lambda top: top, -signal.SIGKILL), (launcher_of, 0)],  # DeepSpeed's own codes
+    [  # DeepSpeed's own codes
+        (lambda top: top, -signal.SIGKILL),
+        pytest.param(launcher_of, 0, marks=pytest.mark.slow),
+    ],
     ids=["deepspeed", "the ranks' parent"],
 )
 def test_without_a_launcher_the_ranks_save_and_end(tiny_shards, tmp_path, target, code):

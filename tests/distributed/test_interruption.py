@@ -103,7 +103,7 @@ def test_other_notices_are_heeded_alike(tiny_shards, tmp_path, signum):
     ("wrapped", "target", "code"),
     [
         (False, lambda top: ranks_of(top)[1], os.EX_TEMPFAIL),
-        (False, launcher_of, 1),  # DeepSpeed's own code, whatever the ranks' is
+        pytest.param(False, launcher_of, 1, marks=pytest.mark.slow),  # DeepSpeed's own code
         (True, lambda top: top, os.EX_TEMPFAIL),
     ],
     ids=["a rank", "the process that started the ranks", "restartable.py"],

@@ -45,6 +45,7 @@ def test_the_first_gpu_script_runs_at_toy_size(tmp_path):
     assert steps == [(*job, side) for job in wanted for side in (28, 42)]
 
 
+@pytest.mark.slow
 def test_the_cost_of_balancing_at_toy_size(tmp_path):
     code, rows, said = run(tmp_path, BALANCING)
     assert code == 0, said
@@ -54,6 +55,7 @@ def test_the_cost_of_balancing_at_toy_size(tmp_path):
     assert "| balancing, ViT-g | plain sum |" in said and not [row for row in rows if "failed" in row]
 
 
+@pytest.mark.slow
 def test_the_parts_of_a_step_at_toy_size(tmp_path):
     code, rows, said = run(tmp_path, ["a shard of task gradients", "parts of a step, expandable segments"])
     assert code == 0, said
@@ -63,6 +65,7 @@ def test_the_parts_of_a_step_at_toy_size(tmp_path):
     assert all(row["seconds"] > 0 for row in rows)
 
 
+@pytest.mark.slow
 def test_a_row_that_does_not_fit_and_a_process_that_breaks_cost_only_themselves(tmp_path):
     """Memory runs out at 28 pixels, and timm's model is not there at all."""
     (tmp_path / "sitecustomize.py").write_text(
