@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ufo_large.testing.distributed import rank_environment
 from ufo_large.testing.settings import SMALL_MODEL
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -147,3 +149,16 @@ def test_a_run_that_diverges_ends_with_one_line(tiny_shards, tmp_path):
     assert done.returncode == 1
     assert done.stderr.count("error: step 1: the gradient or loss of") == 1
     assert "no parameter was moved" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_taken_port_is_told(tiny_shards, tmp_path, script, monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        for name, value in rank_environment(0, 2, taken.getsockname()[1]).items():
+            monkeypatch.setenv(name, value)
+        done = script(
+            "launchers/train.py", "--recipe", "demo", "--data", tiny_shards, "--workdir", tmp_path / "run"
+        )
+    assert done.returncode == 2 and "is taken, perhaps by another run" in done.stderr
+    assert "Traceback" not in done.stderr

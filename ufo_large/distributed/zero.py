@@ -57,18 +57,34 @@ def init_distributed() -> torch.device:
     """Join the process group that the launcher describes; return this rank's device: DeepSpeed's kind.
 
     The ranks of a machine share its cores evenly, on GPUs too, where an offloaded optimizer computes on them.
+    Raises ValueError where another run on this machine has the port at which the ranks meet.
     """
     local_rank, local_world = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 0))
     # DeepSpeed calls collectives by names that torch 2.14 renames: nothing that a user could change.
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     if "RANK" in os.environ:
-        deepspeed.init_distributed(verbose=False)
+        with _telling_taken_port():
+            deepspeed.init_distributed(verbose=False)
     cores = len(os.sched_getaffinity(0))  # not the machine's: a comparison gives each training its own
     torch.set_num_threads(max(1, cores // max(local_world or comm.world_size(), 1)))
     if get_accelerator().device_name() != "cuda":  # as DS_ACCELERATOR=cpu asks for on a machine with GPUs
         return torch.device("cpu")
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
+
+
+@contextlib.contextmanager
+def _telling_taken_port() -> Iterator[None]:
+    try:
+        yield
+    except torch.distributed.DistNetworkError as error:
+        if "EADDRINUSE" not in str(error):
+            raise
+        port = os.environ["MASTER_PORT"]
+        raise ValueError(
+            f"port {port} of this machine is taken, perhaps by another run; give another one, as in "
+            f"`deepspeed --master_port {int(port) + 1} ...`"
+        ) from None
 
 
 def sharded_construction(ds_config: dict[str, Any] | None) -> contextlib.AbstractContextManager:
