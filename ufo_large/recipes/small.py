@@ -3,14 +3,23 @@
     sh launchers/finetune.sh --data DIR --init FILE
 
 FILE: the weights of timm's `vit_small_patch14_dinov2`, or of any other plain ViT, whose name is then set.
-Steps, micro-batches, input sizes and the DeepSpeed JSON are those of a GPU; finetune sets them for the
+Steps, micro-batches and input sizes are those of a workstation's processor; finetune sets them for the
 machine, the data and the time there is. By hand:
 
     deepspeed --num_gpus 1 launchers/train.py --recipe small --data SHARDS --set pretrained=FILE
 
-From published choices: layer-wise decay 0.75 (BEiT, arXiv:2106.08254), a rate for the new heads ten times the
+From published choices: layer-wise decay 0.75 (BEiT, arXiv:2106.08254), a rate for the new heads 15 times the
 trunk's, and a narrow expert per task beside every second MLP of the later half, which starts as nothing, so
-that the first step computes what the public weights do. No figure of it has been measured yet.
+that the first step computes what the public weights do. The first six blocks stay as they are.
+
+Measured, one seed (0), on 720 photographs of 30 cars, 469 with signs of 4 kinds and 367 streets of 11
+classes, from weights derived from DINOv2-S, protocol standard, on the test split: Top-1 86.1, mAP50 66.6,
+mIoU 50.4. 1100 steps of 6.3 s on one x86 core in bfloat16, so about an hour on two. The recipe `mini`, a ViT
+from scratch, reaches 43.3, 56.6 and 36.5 on the same images.
+
+With 12, 4 and 3 images a step and all images of signs equally often, val had 80.0, 53.0 and 52.8 after 690
+steps; it has 70.8, 71.4 and 50.9 here after 660. The last validation says 74.2 for Top-1 on val's 120
+photographs, the test split's 360 say 86.1: val is too small to choose by it alone.
 """
 
 from dataclasses import replace
