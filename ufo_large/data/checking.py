@@ -67,13 +67,8 @@ def _recall(memory: Path | None) -> dict[str, FileFacts]:
                 row = parse_json(line, memory, "removed")
                 row["facts"]["values"] = {int(v): n for v, n in row["facts"]["values"].items()}
                 known[row["key"]] = FileFacts(**row["facts"])
-            except (
-                ValueError,
-                TypeError,
-                KeyError,
-                AttributeError,
-            ):  # cut off by a kill, or of another version
-                continue
+            except (ValueError, TypeError, KeyError, AttributeError):
+                continue  # cut off by a kill, or of another version
     return known
 
 

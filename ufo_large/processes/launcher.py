@@ -67,7 +67,7 @@ class LauncherWatch:
             threading.Thread(target=self._watch, args=(watched,), name="launcher", daemon=True).start()
 
     def _watch(self, watched: list[psutil.Process]) -> None:
-        while all(map(_is_alive, watched)):
+        while all(map(is_alive, watched)):
             time.sleep(LOOK_S)
         self.is_over = True
         os.kill(os.getpid(), signal.SIGTERM)
@@ -85,7 +85,8 @@ def _quiet_s(begun: float) -> float:
     return (time.monotonic() - max(sign.at, begun)) / sign.patience
 
 
-def _is_alive(process: psutil.Process) -> bool:
+def is_alive(process: psutil.Process) -> bool:
+    """Whether the process runs: neither gone nor waiting for its parent to take note of its end."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

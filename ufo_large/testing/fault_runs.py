@@ -13,6 +13,8 @@ from typing import Any
 
 import psutil
 
+from ufo_large.distributed.checkpoint import complete_checkpoints
+from ufo_large.processes.launcher import is_alive
 from ufo_large.testing.distributed import free_port, rank_environment
 from ufo_large.testing.settings import NO_WANDB, SMALL_MODEL, TWO_IMAGES_EACH
 
@@ -98,8 +100,7 @@ class FaultRun:
 
     def saved_steps(self) -> list[int]:
         """Return the steps of the whole checkpoints."""
-        found = (self.workdir / "checkpoints").glob("step-*/complete.json")
-        return sorted(int(file.parent.name[5:]) for file in found)
+        return [int(folder.name[5:]) for folder in complete_checkpoints(self.workdir / "checkpoints")]
 
     def kill(self) -> int:
         """Kill whatever is left; return how many processes that was."""
@@ -118,13 +119,6 @@ class FaultRun:
         """Return a checksum of the final weights; "" where there are none."""
         files = sorted((self.workdir / "weights").glob("*.safetensors"))
         return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest() if files else ""
-
-
-def is_alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _name(process: psutil.Process) -> str:

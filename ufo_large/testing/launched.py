@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from ufo_large.processes.launcher import is_alive
 from ufo_large.testing.distributed import free_port
 from ufo_large.testing.settings import SMALL_MODEL, TWO_IMAGES_EACH
 
@@ -37,7 +38,7 @@ class Launched:
         return self.log.read_text()
 
     def living(self) -> list[psutil.Process]:
-        return [p for p in self.everything if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+        return [p for p in self.everything if is_alive(p)]
 
     def saved_steps(self) -> int:
         """Return the finished steps of the only checkpoint, which must be whole."""
