@@ -167,9 +167,9 @@ def test_a_killed_process_leaves_whole_checkpoints_alone(tmp_path, in_background
     """SIGKILL at random moments of saving and removing, again and again in one folder."""
     moments, newest, engine = random.Random(0), 0, engine_of(1)
     for _ in range(8):
-        process = multiprocessing.get_context("fork").Process(
-            target=save_for_ever, args=(tmp_path, in_background)
-        )
+        # A plain fork would wait for ever for this process's OpenMP threads.
+        context = multiprocessing.get_context("forkserver")
+        process = context.Process(target=save_for_ever, args=(tmp_path, in_background))
         process.start()
         try:
             deadline = time.monotonic() + 60
