@@ -6,7 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from ufo_large.finetuning.machine import Machine
 from ufo_large.processes.launcher import STARTED_BY
 
 TOLD_TO_CHILDREN = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+POLL_S = 10.0
 OUT_OF_MEMORY = (-signal.SIGKILL, 128 + signal.SIGKILL, 256 - signal.SIGKILL)
 """How a command ends that the kernel killed: by itself, under a shell, and under DeepSpeed's launcher."""
 
@@ -35,10 +37,17 @@ class Children:
     machine: Machine
     plugins: Sequence[str] = ()
 
-    def run(self, script: str, *arguments: str | Path, sharded: bool = False) -> int:
+    def run(
+        self,
+        script: str,
+        *arguments: str | Path,
+        sharded: bool = False,
+        should_leave: Callable[[], bool] = lambda: False,
+    ) -> int:
         """Run a script in one process, or on all ranks under DeepSpeed where it is `sharded`.
 
-        SIGTERM, SIGUSR1 and SIGUSR2 go on to it. Returns its exit code.
+        SIGTERM, SIGUSR1 and SIGUSR2 go on to it; it gets SIGUSR1 each time that `should_leave`, asked every
+        `POLL_S` seconds, says so. Returns its exit code.
         """
         command = [*self._start(sharded), str(self.root / script), *map(str, arguments)]
         command += [word for plugin in self.plugins for word in ("--plugin", plugin)]
@@ -47,7 +56,11 @@ class Children:
         pass_on = lambda number, frame: child.send_signal(number)
         before = {number: signal.signal(number, pass_on) for number in TOLD_TO_CHILDREN}
         try:
-            return child.wait()
+            while True:
+                with suppress(subprocess.TimeoutExpired):
+                    return child.wait(POLL_S)
+                if should_leave():
+                    child.send_signal(signal.SIGUSR1)
         except KeyboardInterrupt:  # the child has it too
             return child.wait()
         finally:

@@ -1,5 +1,6 @@
 """Finetune on a folder of data: shards, settings, a short measurement, training, evaluation, export."""
 
+import math
 import shlex
 import time
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from ufo_large.data.shards import ShardSet
 from ufo_large.data.val_split import read_held_out
 from ufo_large.distributed.checkpoint import complete_checkpoints
 from ufo_large.finetuning.children import Children
+from ufo_large.finetuning.keeping_time import train_in_time
 from ufo_large.finetuning.machine import Machine, this_machine
 from ufo_large.finetuning.options import Options
 from ufo_large.finetuning.settings import SETTINGS_FILE, choose_settings
@@ -28,7 +30,7 @@ FEW_IMAGES = 20
 
 def finetune(options: Options, root: Path, plugins: Sequence[str] = ()) -> None:
     """Do everything; `root` holds launchers/. Raises ValueError for what will not work, ChildFailed after."""
-    started = time.monotonic()
+    deadline = time.monotonic() + 3600 * options.hours
     machine = this_machine(options.gpus)
     print(f"machine: {machine}")
     children = Children(root=root, machine=machine, plugins=plugins)
@@ -41,11 +43,11 @@ def finetune(options: Options, root: Path, plugins: Sequence[str] = ()) -> None:
         print(f"{run.root} has begun: it goes on with the settings in {settings}")
         config = load_recipe(str(settings))
     else:
-        deadline = started + 3600 * options.hours
         config = choose_settings(options, shards, tasks, machine, children, deadline)
         write_json(settings, {"begun_with": _begun_with(options), "config": to_dict(config)})
-    arguments = ("--recipe", settings, "--data", shards.root, "--workdir", run.root, "--resume", "auto")
-    children.must("launchers/train.py", *arguments, sharded=config.ds != "none")
+    fixed = any(assignment.startswith("steps=") for assignment in options.assignments)
+    ends_at = math.inf if fixed else deadline
+    train_in_time(run.root, settings, config, shards.root, children, ends_at)
     _finish(run, shards, tasks, children)
 
 
