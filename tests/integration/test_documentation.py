@@ -16,11 +16,23 @@ import pytest
 
 from ufo_large.data.shard_index import DatasetIndex
 from ufo_large.testing.distributed import run_ranks
-from ufo_large.testing.documentation import ROOT, Command, assignments, blocks, commands, parse, start
+from ufo_large.testing.documentation import (
+    ROOT,
+    SUPERVISE,
+    Command,
+    assignments,
+    blocks,
+    commands,
+    commands_in_text,
+    named_files,
+    parse,
+    start,
+)
 
 PYTHON = [block for block in blocks() if block.language == "python"]
-SHELL = [block for block in blocks() if block.language in ("", "sh")]
+SHELL = [block for block in blocks() if block.language in ("", "sh")] + commands_in_text()
 RECIPES = ("contest_vit_g", "demo")
+WRONG = "tasks.detection.loader.micro_batches=2"
 A_WORD = re.compile(r"[A-Z]{2,}|=N$|<|…")
 """What stands for something of the reader's own."""
 
@@ -104,7 +116,7 @@ def run_commands(folder: str) -> dict[str, str]:
             problems[f"{command.place} runs"] = told(lambda c=command: start(*c.script()))
     for place, found in assignments():
         problems[f"{place} {' '.join(found)}"] = told(lambda f=found: set_fields(RECIPES, f))
-    return problems
+    return problems | {WRONG: told(lambda: set_fields(RECIPES, [WRONG]))}
 
 
 def read(command: Command) -> None:
@@ -122,6 +134,8 @@ def read(command: Command) -> None:
         assert all(
             (ROOT / word).is_file() for word in command.words if word.endswith((".py", ".sh", ".sbatch"))
         )
+        if SUPERVISE in rest:
+            parse(SUPERVISE, rest[rest.index(SUPERVISE) + 1 :])
         given = parse(script, ["1" if word in ("H", "N") else word for word in options])
         load_plugins(getattr(given, "plugin", ()))
         if getattr(given, "set", None):
@@ -175,3 +189,18 @@ def test_fields_that_the_text_sets_exist(problems):
 def test_every_other_block_says_what_it_is():
     """A block without a language is read as commands."""
     assert {block.language for block in blocks()} <= {"", "sh", "python", "json", "text"}
+
+
+def test_files_that_the_text_names_exist():
+    named = list(named_files())
+    assert len(named) > 30
+    places = (ROOT, ROOT / "ufo_large")
+    assert [(place, path) for place, path in named if not any((top / path).is_file() for top in places)] == []
+
+
+def test_what_is_wrong_is_found(problems):
+    with pytest.raises(ValueError, match="unrecognized arguments: --flop"):
+        parse("eval/run_all.py", ["--workdir", "RUN", "--data", "SHARDS", "--flop"])
+    with pytest.raises(ValueError, match="no script of this project"):
+        Command("here:1", ("python", "somewhere")).script()
+    assert "micro_batches" in problems[WRONG]

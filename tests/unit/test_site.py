@@ -30,6 +30,12 @@ def test_every_page_is_in_the_navigation():
     assert listed == {path.name for path in (ROOT / "docs").glob("*.md")}
 
 
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_links_into_the_pages_lead_somewhere(page):
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / page).read_text())
+    assert links and [link for link in links if not (ROOT / link).exists()] == []
+
+
 def test_pages_load_nothing_from_other_servers(site):
     pages = {path.name: path.read_text() for path in site.glob("*.html")}
     assert {"index.html", "api.html", "troubleshooting.html"} <= set(pages)

@@ -18,7 +18,8 @@ PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 FENCE = re.compile(
     r"^(?:<!-- only parsed: (?P<why>.+?) -->\n+)?```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S
 )
-WRAPPERS = ("launchers/restartable.py", "launchers/supervise.py", "launchers/slurm/train.sbatch")
+SUPERVISE = "launchers/supervise.py"
+WRAPPERS = ("launchers/restartable.py", SUPERVISE)
 STANDS_FOR = {
     "launchers/finetune.sh": "launchers/finetune.py",
     "launchers/train.sh": "launchers/train.py",
@@ -52,12 +53,11 @@ class Command:
 
     place: str
     words: tuple[str, ...]
-    only_parsed: str
 
     def script(self) -> tuple[str, list[str]]:
         """Return the script whose parser reads the options, and the options. ValueError for none."""
         files = [word for word in self.words if re.fullmatch(r"[\w/]+\.(?:py|sh|sbatch)", word)]
-        inner = [file for file in files if file not in WRAPPERS[:2]]
+        inner = [file for file in files if file not in WRAPPERS]
         if not inner:
             raise ValueError(f"{self.place}: no script of this project in {shlex.join(self.words)}")
         rest = list(self.words[self.words.index(inner[0]) + 1 :])
@@ -77,6 +77,30 @@ def blocks() -> list[Block]:
     return found
 
 
+def lines() -> Iterator[tuple[str, int, str]]:
+    """Yield (page, number, line) of all pages."""
+    for page in PAGES:
+        for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
+            yield page.relative_to(ROOT).as_posix(), number, line
+
+
+def commands_in_text() -> list[Block]:
+    """Return the commands that stand in a sentence as blocks of their own, not to be run."""
+    starts = r"`((?:python|sh|deepspeed|torchrun|sbatch) [^`]*\b(?:launchers|eval|data_sharding)/\w[^`]*)`"
+    return [
+        Block(page, number, "", span, "in a sentence")
+        for page, number, line in lines()
+        for span in re.findall(starts, line)
+    ]
+
+
+def named_files() -> Iterator[tuple[str, str]]:
+    """Yield (place, path) of every file of the project that the text names in a folder."""
+    for page, number, line in lines():
+        for path in re.findall(r"`([a-z_]+/[\w/.-]+\.(?:py|sh|sbatch|md|yaml))`", line):
+            yield f"{page}:{number}", path
+
+
 def commands(block: Block, *, options_in_brackets: bool = True) -> Iterator[Command]:
     """Yield the commands of a shell block; `[...]` is what may be left out, `A|B` a choice."""
     for number, line in enumerate(block.text.splitlines(), block.line):
@@ -85,7 +109,7 @@ def commands(block: Block, *, options_in_brackets: bool = True) -> Iterator[Comm
         for part in line.split("&&"):
             words = [word.split("|")[0] for word in shlex.split(part)]
             if words and words[0] != ".":
-                yield Command(f"{block.page}:{number}", tuple(words), block.only_parsed)
+                yield Command(f"{block.page}:{number}", tuple(words))
 
 
 class Parsed(Exception):
@@ -121,12 +145,11 @@ def start(script: str, options: Sequence[str]) -> None:
 
 def assignments() -> Iterator[tuple[str, tuple[str, ...]]]:
     """Yield (place, `a.b=value` ...) of every line of the text that sets fields in pieces of code."""
-    for page in PAGES:
-        for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
-            if "--plugin" in line:  # its parts are not there without it
-                continue
-            found: list[str] = []
-            for span in re.findall(r"`([^`]+)`", line) or ([line] if line.startswith("--set ") else []):
-                found += re.findall(r"--set (\S+)", span) or re.findall(rf"^(?:{GROUPS})\.[\w.]+=\S+$", span)
-            if found:
-                yield f"{page.relative_to(ROOT).as_posix()}:{number}", tuple(found)
+    for page, number, line in lines():
+        if "--plugin" in line:  # its parts are not there without it
+            continue
+        found: list[str] = []
+        for span in re.findall(r"`([^`]+)`", line) or ([line] if line.startswith("--set ") else []):
+            found += re.findall(r"--set (\S+)", span) or re.findall(rf"^(?:{GROUPS})\.[\w.]+=\S+$", span)
+        if found:
+            yield f"{page}:{number}", tuple(found)
