@@ -105,7 +105,7 @@ def commands(block: Block, *, options_in_brackets: bool = True) -> Iterator[Comm
     """Yield the commands of a shell block; `[...]` is what may be left out, `A|B` a choice."""
     for number, line in enumerate(block.text.splitlines(), block.line):
         line = re.sub(r"\s+#.*", "", line)
-        line = re.sub(r"\[([^]]*)\]", r"\1" if options_in_brackets else "", line).replace("...", "")
+        line = re.sub(r"(?<=\s)\[([^]]*)\]", r"\1" if options_in_brackets else "", line).replace("...", "")
         for part in line.split("&&"):
             words = [word.split("|")[0] for word in shlex.split(part)]
             if words and words[0] != ".":
