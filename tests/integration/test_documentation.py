@@ -82,6 +82,9 @@ def write_places(folder: Path) -> None:
     write_world(folder / "DIR", 0, WorldSizes(cls=(6, 1, 2), dec=(4, 1, 2), seg=(4, 1, 2)))
     start("data_sharding/make_shards.py", ["--data", str(folder / "DIR"), "--out", str(folder / "SHARDS")])
     write_run(folder / "RUN", read_dataset(folder / "SHARDS"))
+    (folder / "runs").mkdir()
+    (folder / "runs/mine").symlink_to(folder / "RUN")  # of the page on a first model
+    (folder / "RUN/world").symlink_to(folder / "DIR")
     pictures = sorted((folder / "DIR/track1_test_data/dec/test").iterdir())
     shutil.copy(pictures[0], folder / "street.jpg")
     for name in ("PICTURES", "PICTURE", "PATH"):
