@@ -9,7 +9,8 @@ from ufo_large.kinds import PredictionExample, kind_of
 from ufo_large.tracking.console import ConsoleProgress
 from ufo_large.tracking.examples import draw_examples
 from ufo_large.tracking.jsonl import FILE_NAME, MetricsLog
-from ufo_large.tracking.wandb import Picture, WandbRun
+from ufo_large.tracking.pictures import Picture
+from ufo_large.tracking.wandb import WandbRun
 
 
 class Sink(Protocol):
