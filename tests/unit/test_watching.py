@@ -45,7 +45,7 @@ def test_a_status_has_step_speed_time_left_and_the_last_sign_of_life(run):
     after = watched.status()
     labels = dict(after.facts)
     assert after.version != before.version and labels["steps"] == "40 of 40"
-    assert labels["state"] == "all steps done" and "left, without validation" not in labels
+    assert labels["done"] == "all steps" and "left, without validation" not in labels
     assert labels["since the last sign of life"] in ("0:00", "0:01", "0:02")
 
 

@@ -36,6 +36,7 @@ class LiveServer(http.server.ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 64  # with five, as it is, some of twenty clients wait a second or more
 
     def __init__(self, run: WatchedRun, host: str = "127.0.0.1", port: int = 0):
         self.run = run

@@ -74,7 +74,7 @@ class WatchedRun:
             self._read(hashlib.sha256(repr(seen).encode()).hexdigest()[:16])
             self._seen, self._trouble = seen, ""
         except (ValueError, OSError) as error:
-            self._trouble = str(error)
+            self._trouble = f"the report stays as it was: {error}"
         self._not_before = time.monotonic() + PAUSE * (time.monotonic() - begun)
 
     def _read(self, version: str) -> None:
@@ -114,7 +114,7 @@ def progress(entries: Sequence[Mapping[str, float]], total: int | None) -> list[
         if total and total > step:
             facts.append(("left, without validation", format_duration((total - step) * seconds)))
     if total and step >= total:
-        facts.append(("state", "all steps done"))
+        facts.append(("done", "all steps"))
     return facts
 
 
