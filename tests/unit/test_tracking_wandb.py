@@ -139,6 +139,30 @@ def test_a_run_goes_on_where_wandbs_process_has_ended(tmp_path, monkeypatch):
     assert [line["cls/total"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [0.5, 0.25]
 
 
+def test_a_process_of_wandbs_that_crashes_at_the_start_leaves_a_run_offline(tmp_path, monkeypatch):
+    """Its crash is a bare Exception of a private module, and closing what has crashed fails too."""
+    logged = []
+
+    def init(mode, **settings):
+        if mode == "online":
+            raise type("HandleAbandonedError", (Exception,), {})()
+        return SimpleNamespace(
+            define_metric=lambda *a, **k: None,
+            log=lambda values, step: logged.append((step, values)),
+            finish=lambda: None,
+        )
+
+    def teardown():
+        raise ConnectionResetError("Connection lost")
+
+    fake = SimpleNamespace(init=init, Settings=SimpleNamespace, teardown=teardown)
+    monkeypatch.setattr("ufo_large.tracking.wandb.import_wandb", lambda: fake)
+    with pytest.warns(UserWarning, match="could not be opened online .HandleAbandonedError"):
+        run = WandbRun(tmp_path, "online", project="tests", config={})
+    run.log(2, {"val/score": 0.5})
+    assert logged == [(2, {"val/score": 0.5, "val/step": 2.0})]
+
+
 def test_disabled_never_imports_wandb(tmp_path, monkeypatch):
     monkeypatch.setattr("ufo_large.tracking.wandb.import_wandb", lambda: pytest.fail("wandb was imported"))
     Tracker.Config(wandb="disabled").build(tmp_path, total_steps=1, run_config={}).finish()

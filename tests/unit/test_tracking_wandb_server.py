@@ -11,13 +11,11 @@ from ufo_large.testing.wandb_server import WandbServer
 from ufo_large.tracking import Tracker, read_metrics
 
 wandb = pytest.importorskip("wandb")
-START, END, SLACK = 2.0, 1.5, 20.0  # seconds; the slack is for a busy machine
+SLACK = 120.0  # seconds, for a machine with much else to do; without a limit wandb would wait for ever
 
 
 @pytest.fixture
 def server(monkeypatch, tmp_path):
-    monkeypatch.setattr("ufo_large.tracking.wandb.START_SECONDS", START)
-    monkeypatch.setattr("ufo_large.tracking.wandb.END_SECONDS", END)
     for name in ("WANDB_MODE", "WANDB_RUN_ID", "WANDB_ERROR_REPORTING"):
         monkeypatch.delenv(name, raising=False)
     with WandbServer() as server:
@@ -48,26 +46,31 @@ def tracked(workdir, steps, resume_step=None, during=lambda: None):
 
 
 @pytest.mark.parametrize("mood", ["hangs", "fails"])
-def test_a_run_whose_server_is_away_is_written_offline(server, tmp_path, mood):
+def test_a_run_whose_server_is_away_is_written_offline(server, tmp_path, monkeypatch, mood):
+    monkeypatch.setattr("ufo_large.tracking.wandb.START_SECONDS", 1.0)
     server.mood = mood
     with pytest.warns(
         UserWarning, match=r"wandb could not be opened online \(CommError.*wandb sync. sends it"
     ):
         start, steps, end = tracked(tmp_path / "run", range(1, 301))
-    assert start < START + SLACK and steps < SLACK and end < SLACK
+    assert 1 <= start < SLACK and steps < SLACK and end < SLACK
     assert len(read_metrics(tmp_path / "run/metrics.jsonl")) == 300
     (file,) = (tmp_path / "run/wandb").glob("offline-run-*/*.wandb")
     assert file.stat().st_size > 300 and server.requests
 
 
 @pytest.mark.parametrize("mood", ["hangs", "fails"])
-def test_a_server_that_goes_away_delays_no_step_and_the_end_by_a_bounded_time(server, tmp_path, mood):
+def test_a_server_that_goes_away_delays_no_step_and_the_end_by_a_bounded_time(
+    server, tmp_path, monkeypatch, mood
+):
+    monkeypatch.setattr("ufo_large.tracking.wandb.END_SECONDS", 1.5)
+
     def leave():
         server.mood = mood
 
     with pytest.warns(UserWarning, match=r"wandb has failed \(TimeoutError.*`wandb sync` sends"):
         _, steps, end = tracked(tmp_path / "run", range(1, 301), during=leave)
-    assert steps < SLACK and END <= end < END + SLACK
+    assert steps < SLACK and 1.5 <= end < SLACK
     assert len(read_metrics(tmp_path / "run/metrics.jsonl")) == 300
     assert list((tmp_path / "run/wandb").glob("run-*/*.wandb"))
 

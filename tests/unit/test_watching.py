@@ -4,9 +4,11 @@ import http.client
 import json
 import os
 import random
+import runpy
 import socket
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ import pytest
 from ufo_large.testing.simulated_run import simulate_run, step_values
 from ufo_large.tracking.live_server import LiveServer
 from ufo_large.tracking.watching import WatchedRun, progress
+
+COMMAND = Path(__file__).resolve().parents[2] / "launchers/watch.py"
 
 
 @pytest.fixture
@@ -196,3 +200,18 @@ def test_twenty_clients_that_hang_up_disturb_nobody(server, capsys):
         raw(server, b"GET /report HTTP/1.1\r\nHost: localhost\r\n\r\n", read=False)
     assert get(server, "/report")[0] == 200
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_the_command_says_where_it_serves_and_what_it_cannot(run, server, monkeypatch, capsys):
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LiveServer, "serve_forever", interrupted)
+    command = ["watch.py", "--workdir", str(run), "--port"]
+    monkeypatch.setattr("sys.argv", [*command, "0"])
+    runpy.run_path(str(COMMAND), run_name="__main__")
+    assert f"{run}: http://127.0.0.1:" in capsys.readouterr().out
+    for port in (server.server_port, 70000):
+        monkeypatch.setattr("sys.argv", [*command, str(port)])
+        with pytest.raises(SystemExit, match="error: "):
+            runpy.run_path(str(COMMAND), run_name="__main__")

@@ -50,12 +50,11 @@ class WatchedRun:
     def status(self) -> Status:
         """Return how far the run is; makes the report anew where it is due."""
         with self._lock:
-            there = self.workdir.is_dir()
-            if there:
+            if self.workdir.is_dir():
                 self._look()
-            problem = (
-                self._trouble or self._status.problem if there else f"{self.workdir}: no such folder yet"
-            )
+                problem = self._trouble or self._status.problem
+            else:
+                problem = f"{self.workdir}: no such folder yet"
             return replace(self._status, facts=(*self._status.facts, *self._last_sign()), problem=problem)
 
     def report(self) -> bytes:
@@ -68,7 +67,7 @@ class WatchedRun:
         """Read the files where they have changed; one that is half written is told, and read next time."""
         seen = [(stat.st_mtime_ns, stat.st_size) for stat in self._stats(OF_A_RUN)]
         begun = time.monotonic()
-        if seen == self._seen or begun < self._not_before:
+        if (seen == self._seen and not self._trouble) or begun < self._not_before:
             return
         try:
             self._read(hashlib.sha256(repr(seen).encode()).hexdigest()[:16])
