@@ -145,19 +145,12 @@ def test_three_addresses_answer_and_nothing_else(server, run):
     assert get(server, "/report", "BREW")[0] == 501
 
 
-@pytest.mark.parametrize(
-    "name", ["localhost", "localhost:9000", "127.0.0.1", "[::1]:8001", "192.168.0.7:8001"]
-)
-def test_a_host_that_is_an_address_is_answered(server, name):
-    assert get(server, "/status", Host=name)[0] == 200
-
-
-@pytest.mark.parametrize(
-    "name", ["evil.example", "127.0.0.1.evil.example", "", "localhost.", "a@localhost]", "[::1"]
-)
-def test_another_hosts_name_is_refused(server, name):
-    """DNS rebinding: a page of evil.example whose name suddenly means this machine."""
-    assert get(server, "/status", Host=name)[0] == 421
+def test_only_requests_that_name_this_machine_are_answered(server):
+    """Else DNS rebinding: a page of evil.example whose name suddenly means this machine."""
+    for name in ("localhost", "localhost:9000", "127.0.0.1", "[::1]:8001", "192.168.0.7:8001"):
+        assert get(server, "/status", Host=name)[0] == 200, name
+    for name in ("evil.example", "127.0.0.1.evil.example", "", "localhost.", "a@localhost]", "[::1"):
+        assert get(server, "/status", Host=name)[0] == 421, name
 
 
 def raw(server, content, read=True):
