@@ -15,7 +15,8 @@ Fields of the recipe that are set most often (--fields prints all of them with t
     --set model.heads.detection=detr                       the head of a kind of task
     --set balancer=pcgrad                                  how the tasks' gradients are combined
     --set evaluate_every=500                               validate while training
-    --set tracking.wandb=online
+    --set tracking.wandb=online                            or offline, or disabled
+    --set tracking.tensorboard=true                        event files in RUN/tensorboard
 """
 
 import argparse
