@@ -19,7 +19,7 @@ from datetime import date
 from pathlib import Path
 
 from ufo_large.testing.fault_runs import HANG_TIMEOUT_S, SAVE_EVERY, STEPS, FaultRun
-from ufo_large.testing.faults import DISK, FAULTS, START_S, Trial, small_disk, try_fault
+from ufo_large.testing.faults import FAULTS, START_S, Trial, try_fault
 from ufo_large.testing.tiny_shards import tiny_shards
 from ufo_large.tracking.environment import commit_text, describe_environment
 
@@ -60,14 +60,14 @@ def trials(options: argparse.Namespace, folder: Path, began: float):
         if time.monotonic() - began > 60 * options.minutes:
             return
         name, place = names[number % len(names)], folder / f"trial-{number}"
+        fault, rng = FAULTS[name], random.Random(f"{options.seed} {number}")
         with contextlib.ExitStack() as held:
-            if name == DISK:
-                try:
-                    held.enter_context(small_disk(place))
-                except RuntimeError:
-                    continue
-            rng = random.Random(f"{options.seed} {number}")
-            trial = try_fault(FAULTS[name], shards, place, rng, reference)
+            try:
+                hosts = held.enter_context(fault.place(place))
+            except RuntimeError as error:
+                print(f"{name}: left out ({error})")
+                continue
+            trial = try_fault(fault, shards, place, rng, reference, hosts)
             if is_broken(trial) and options.keep:
                 shutil.copytree(place, options.keep / f"{number}-{name.replace(' ', '-')}", symlinks=True)
             yield name, trial

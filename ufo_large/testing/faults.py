@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import psutil
 
 from ufo_large.config import read_json, write_json
 from ufo_large.testing.fault_runs import STEPS, FaultRun
+from ufo_large.testing.hosts import Hosts, two_hosts
 
 START_S, END_S = 180.0, 120.0
 Repair = Callable[[], None]
@@ -23,12 +24,17 @@ Repair = Callable[[], None]
 class Fault:
     """`strike` hurts a run that is under way, and may return what mends it before the run is started again.
 
-    `ends`: the run must end by itself. `says`: words of which the log must then have one.
+    `ends`: the run must end by itself. `says`: words of which the log must then have one. `place`: makes what
+    a trial in a folder needs around it, and yields the ranks' hosts, if they have such; RuntimeError where
+    this process has no right to.
     """
 
     strike: Callable[[FaultRun, random.Random], Repair | None]
     ends: bool = True
     says: tuple[str, ...] = ()
+    place: Callable[[Path], contextlib.AbstractContextManager[Hosts | None]] = lambda folder: (
+        contextlib.nullcontext()
+    )
 
 
 @dataclass(slots=True)
@@ -45,10 +51,12 @@ class Trial:
     told: str = ""
 
 
-def try_fault(fault: Fault, shards: Path, folder: Path, rng: random.Random, reference: str) -> Trial:
+def try_fault(
+    fault: Fault, shards: Path, folder: Path, rng: random.Random, reference: str, hosts: Hosts | None = None
+) -> Trial:
     """Train, strike at a random moment, see how it ends, mend, go on to the end and compare the weights."""
     own = Path(shutil.copytree(shards, folder / "shards"))
-    run = FaultRun(own, folder)
+    run = FaultRun(own, folder, hosts=hosts)
     run.start()
     run.wait_for_step(rng.randrange(1, STEPS - 1), START_S)
     time.sleep(rng.random() * 0.3)
@@ -194,15 +202,21 @@ def _full_disk(run: FaultRun, rng: random.Random) -> Repair:
     return lambda: filler.unlink()
 
 
+def _cut_network(run: FaultRun, rng: random.Random) -> Repair:
+    """Pull the cable out between the ranks' hosts; no connection is closed."""
+    run.hosts.cut()
+    return run.hosts.mend
+
+
 @contextlib.contextmanager
-def small_disk(folder: Path, megabytes: int = 96):
+def small_disk(folder: Path, megabytes: int = 96) -> Iterator[None]:
     """Mount a disk of its own at the folder; RuntimeError where this process has no right to."""
     folder.mkdir(parents=True, exist_ok=True)
     options = ["-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
     if subprocess.run(["mount", *options], capture_output=True).returncode:
         raise RuntimeError("no right to mount a small disk")
     try:
-        yield folder
+        yield
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
@@ -226,6 +240,6 @@ FAULTS: dict[str, Fault] = {
     "cut a shard off": Fault(_in_shards(truncate, "*/train*.tar"), says=(".tar",)),
     "exchange class names": Fault(_in_shards(exchange_names, "dataset.json"), says=("dataset.json",)),
     "a second run in the folder": Fault(_second_run, ends=False, says=("another run trains here",)),
-    "full disk": Fault(_full_disk, says=("full", "No space left")),
+    "full disk": Fault(_full_disk, says=("full", "No space left"), place=small_disk),
+    "cut the network": Fault(_cut_network, says=("the run hangs",), place=lambda folder: two_hosts()),
 }
-DISK = "full disk"
