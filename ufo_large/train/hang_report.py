@@ -14,6 +14,8 @@ from ufo_large.processes.heartbeat import Sign
 
 STDERR = 2
 COMMUNICATION = (os.path.join("torch", "distributed"), os.path.join("deepspeed", "comm"))
+HANDLES = os.path.join("deepspeed", "runtime", "zero", "partition_parameters.py")
+"""Where ZeRO-3 waits for parameters that it began to gather before."""
 WRAPPERS = ("wrapper", "log_wrapper")
 
 
@@ -50,5 +52,7 @@ def collective() -> str | None:
         code = frame.f_code
         if any(part in code.co_filename for part in COMMUNICATION) and code.co_name not in WRAPPERS:
             return code.co_name
+        if HANDLES in code.co_filename and code.co_name == "wait":
+            return code.co_qualname
         frame = frame.f_back
     return None
