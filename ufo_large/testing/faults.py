@@ -117,12 +117,12 @@ def _kill_all(run: FaultRun, rng: random.Random) -> None:
     run.kill()
 
 
-def _while_saving(strike: Callable[[FaultRun, random.Random], None]):
-    def struck(run: FaultRun, rng: random.Random) -> None:
+def _while_saving(strike: Callable[[FaultRun, random.Random], Repair | None]):
+    def struck(run: FaultRun, rng: random.Random) -> Repair | None:
         places = run.workdir / "checkpoints"
         run.wait_for(lambda: any(places.glob("partial-step-*")) or run.is_over(), START_S)
         time.sleep(rng.random() * 0.05)
-        strike(run, rng)
+        return strike(run, rng)
 
     return struck
 
@@ -153,6 +153,14 @@ def flip(file: Path, rng: random.Random) -> None:
 def truncate(file: Path, rng: random.Random) -> None:
     content = file.read_bytes()
     file.write_bytes(content[: rng.randrange(len(content))])
+
+
+def flip_in_picture(file: Path, rng: random.Random) -> None:
+    """Change one bit of the first picture of a shard: beside pictures there are bytes that nobody reads."""
+    content = bytearray(file.read_bytes())
+    begin, end = content.index(b"\x89PNG"), content.index(b"IEND")
+    content[rng.randrange(begin, end)] ^= 1 << rng.randrange(8)
+    file.write_bytes(content)
 
 
 def delete(file: Path, rng: random.Random) -> None:
@@ -238,8 +246,14 @@ FAULTS: dict[str, Fault] = {
     "delete a checkpoint's file": Fault(_in_newest_checkpoint(delete), says=OLDER),
     "flip a bit of a shard's index": Fault(_in_shards(flip, "*/*.npz"), says=("npz",)),
     "cut a shard off": Fault(_in_shards(truncate, "*/train*.tar"), says=(".tar",)),
+    # which is met only where that picture is still to come; no weight may come from it in any case
+    "flip a bit of a picture in a shard": Fault(_in_shards(flip_in_picture, "*/train*.tar"), ends=False),
+    "delete a shard": Fault(_in_shards(delete, "*/train*.tar"), says=(".tar",)),
     "exchange class names": Fault(_in_shards(exchange_names, "dataset.json"), says=("dataset.json",)),
     "a second run in the folder": Fault(_second_run, ends=False, says=("another run trains here",)),
     "full disk": Fault(_full_disk, says=("full", "No space left"), place=small_disk),
     "cut the network": Fault(_cut_network, says=("the run hangs",), place=lambda folder: two_hosts()),
+    "cut the network during a save": Fault(
+        _while_saving(_cut_network), says=("the run hangs",), place=lambda folder: two_hosts()
+    ),
 }
