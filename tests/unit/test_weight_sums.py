@@ -13,17 +13,24 @@ from ufo_large.distributed.checkpoint import load_weights, save_weights
 from ufo_large.distributed.engine import PlainEngine
 from ufo_large.distributed.weight_sums import INDEX
 from ufo_large.testing.checkpoints import flip_byte
+from ufo_large.train.best import Best
 from ufo_large.train.pretrained import require_whole
 
 
 @pytest.fixture
-def weights(tmp_path, monkeypatch):
-    """A run's weights in two files."""
+def engine(monkeypatch):
+    """Its weights are in two files."""
     monkeypatch.setattr(checkpoint, "SHARD_BYTES", 40)
     torch.manual_seed(0)
     model = torch.nn.Linear(5, 2)
+    return PlainEngine(model, torch.optim.SGD(model.parameters()), torch.device("cpu"))
+
+
+@pytest.fixture
+def weights(tmp_path, engine):
+    """The folder of a run's weights."""
     folder = tmp_path / "run/weights"
-    save_weights(folder, PlainEngine(model, torch.optim.SGD(model.parameters()), torch.device("cpu")))
+    save_weights(folder, engine)
     (tmp_path / "run/config.json").touch()
     return folder
 
@@ -66,6 +73,17 @@ def test_a_damaged_file_is_named_before_anything_is_loaded(weights, damage, told
     with pytest.raises(ValueError):
         load_weights(weights, lambda name, tensor: seen.append(name))
     assert seen == []
+
+
+def test_the_best_weights_keep_their_checksums_where_they_become_the_runs(tmp_path, engine):
+    best = Best(tmp_path / "run/best", every=1, patience=0)
+    best.offer(1, 0.5, engine)
+    assert best.copy_to(tmp_path / "run/weights")
+    assert loaded(tmp_path / "run/best") == loaded(tmp_path / "run/weights")
+    for folder in ("best", "weights"):
+        flip_byte(tmp_path / "run" / folder / "model-00001.safetensors", 0.99)
+        with pytest.raises(ValueError, match=f"run/{folder}/model-00001.safetensors: is damaged"):
+            require_whole(tmp_path / "run" / folder)
 
 
 def test_every_byte_of_the_index_counts(weights):
