@@ -82,6 +82,7 @@ def main() -> None:
     from ufo_large.distributed.comm import PortTaken
     from ufo_large.train.interruption import EXIT_CODE
     from ufo_large.train.limits import Limits
+    from ufo_large.train.not_finite import TriedAgain
     from ufo_large.train.run import train
 
     is_first = os.environ.get("RANK", "0") == "0"
@@ -102,7 +103,7 @@ def main() -> None:
         trainer = train(config, arguments.data, workdir, ds, arguments.resume, limits)
     except (DataError, OSError) as error:
         sys.exit("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]))
-    except PortTaken as error:  # as things are now; not for good
+    except (PortTaken, TriedAgain) as error:  # as things are now; not for good
         if is_first:
             print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_CODE)

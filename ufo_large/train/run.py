@@ -97,6 +97,7 @@ def _train(
     fresh = checkpoint is None or not is_sharded_alike(checkpoint, kind)
     trainer = build(config, tasks, readers, ds, device, fresh)
     trainer.runner.not_finite = NotFinite(folder.not_finite, config.on_not_finite, config.max_skipped_steps)
+    trainer.runner.not_finite.read_tried()
     if checkpoint is not None:
         engine = trainer.runner.engine
         if not fresh and not is_laid_out_alike(checkpoint, engine):
