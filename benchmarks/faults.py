@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import platform
 import random
+import shlex
 import shutil
 import sys
 import tempfile
@@ -87,12 +88,13 @@ def said(trial: Trial) -> str:
 
 def render(found: dict[str, list[Trial]], options: argparse.Namespace, seconds: float) -> str:
     count = sum(map(len, found.values()))
+    only = f"--only {shlex.join(options.only)} " if options.only else ""
     lines = [
         "# Faults",
         "",
         f"Commit: {commit_text(describe_environment()['commit'])}. Command: `python benchmarks/faults.py "
-        f"--minutes {options.minutes:g} --faults {options.faults} --seed {options.seed} --write`: {count} "
-        f"faults in {seconds / 60:.0f} minutes.",
+        f"--minutes {options.minutes:g} --faults {options.faults} --seed {options.seed} {only}--write`: "
+        f"{count} faults in {seconds / 60:.0f} minutes.",
         f"Checkpoints every {SAVE_EVERY} of {STEPS} steps; a rank that stops is given up after "
         f"{HANG_TIMEOUT_S} seconds.",
         "",
