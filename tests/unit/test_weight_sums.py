@@ -94,6 +94,16 @@ def test_every_byte_of_the_index_counts(weights):
             loaded(weights)
 
 
+@pytest.mark.parametrize("content", ["5", "[]", "{}", '{"weight_map": {"a": 1}}'])
+def test_an_index_that_is_none_is_told(weights, content):
+    (weights / INDEX).write_text(content)
+    for read in (loaded, require_whole):
+        with pytest.raises(ValueError, match=f"{INDEX}: names no weights; copy it again"):
+            read(weights)
+    (weights.parent / "config.json").unlink()
+    require_whole(weights)  # then they are not known to be a run's
+
+
 def test_weights_of_an_earlier_version_are_read_with_a_line(weights, capsys):
     before = loaded(weights)
     index = json.loads((weights / INDEX).read_text())

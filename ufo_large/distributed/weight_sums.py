@@ -40,7 +40,8 @@ def whole_files(folder: Path) -> list[Path]:
 
 def has_checksums(folder: Path) -> bool:
     """Whether the folder holds weights that a run wrote; those of others are not of this form."""
-    return (folder / INDEX).is_file() and SEAL in read_json(folder / INDEX, remedy_for(folder))
+    index = read_json(folder / INDEX, remedy_for(folder)) if (folder / INDEX).is_file() else None
+    return isinstance(index, dict) and SEAL in index
 
 
 def remedy_for(folder: Path) -> str:
