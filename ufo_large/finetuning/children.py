@@ -3,7 +3,6 @@
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from ufo_large.config import without_credentials
 from ufo_large.finetuning.machine import Machine
 from ufo_large.processes.launcher import STARTED_BY
+from ufo_large.processes.ports import free_port
 
 TOLD_TO_CHILDREN = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 POLL_S = 10.0
@@ -87,7 +87,7 @@ def sharded_start(root: Path, ranks: int, gpus: Sequence[int] = ()) -> list[str]
     launcher = str(Path(sys.executable).with_name("deepspeed"))
     where = ["--include", f"localhost:{','.join(map(str, gpus))}"] if gpus else ["--num_gpus", str(ranks)]
     start = [sys.executable, str(root / "launchers/restartable.py"), launcher, *where]
-    return [*start, "--master_port", str(_free_port())]
+    return [*start, "--master_port", str(free_port())]
 
 
 def environment_of(machine: Machine) -> dict[str, str]:
@@ -98,9 +98,3 @@ def environment_of(machine: Machine) -> dict[str, str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     accelerator = {} if machine.gpus else {"DS_ACCELERATOR": "cpu"}
     return {**os.environ, "PATH": path, STARTED_BY: str(os.getpid()), **accelerator}
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
