@@ -107,8 +107,9 @@ def _told(status: int, detail: str, headers: dict[str, str] | None = None) -> JS
 
 
 def _name_of(host: str) -> str:
+    """Return a Host header without its port; empty where it is none."""
     try:
-        return urlsplit(f"//{host}").hostname or ""
+        return "" if "@" in host else urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
 

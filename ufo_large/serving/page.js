@@ -110,7 +110,7 @@ const begin = async () => {
   document.title = `${model.name} · UFO-Large`;
   at("name").textContent = model.name;
   at("facts").append(make("span", {}, make("b", { textContent: (model.parameters / 1e6).toFixed(1) + " M" }), " parameters"));
-  at("most").textContent = `up to ${(model.limits.bytes / 2 ** 20).toFixed(0)} MiB and ${model.limits.pixels / 1e6} megapixels; it stays on the server's machine and is not stored`;
+  at("most").textContent = `up to ${(model.limits.bytes / 2 ** 20).toFixed(0)} MiB and ${model.limits.pixels / 1e6} megapixels; it stays on the server's machine and is not kept`;
   at("curl").textContent = `curl -F file=@street.jpg -F tasks=${model.tasks[0].name} ${location.origin}/predict`;
   for (const task of model.tasks) {
     const box = make("input", { type: "checkbox", value: task.name, checked: true });

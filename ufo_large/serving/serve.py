@@ -3,11 +3,16 @@
 import importlib
 import logging
 import socket
+import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ufo_large.serving.limits import Limits
 from ufo_large.serving.predictor import UFO
 from ufo_large.serving.samples import read_samples
+
+if TYPE_CHECKING:
+    import uvicorn
 
 PACKAGES = ("fastapi", "uvicorn", "python_multipart")
 END_S = 5
@@ -20,25 +25,29 @@ def serve(open_model: Callable[[], UFO], host: str, port: int, limits: Limits) -
     Raises ValueError where a package is missing, the address cannot be had, or `open_model` says so.
     """
     require_packages()
+    with bound(host, port) as listening:
+        server = make_server(open_model(), host, limits)
+        shown = f"[{host}]" if ":" in host else host
+        print(f"http://{shown}:{listening.getsockname()[1]}/  (Ctrl-C ends it)", flush=True)
+        server.run(sockets=[listening])
+
+
+def make_server(model: UFO, host: str, limits: Limits) -> "uvicorn.Server":
+    """Return a server that is not started; warns where others than this machine will reach it."""
     import uvicorn
 
     from ufo_large.serving.guard import is_loopback
     from ufo_large.serving.server import make_app
 
     local = is_loopback(host)
-    with bound(host, port) as listening:
-        model = open_model()
-        samples = [one for one in read_samples(model.saved) if len(one.data) < limits.max_bytes]
-        app = make_app(model, limits, samples, local)
-        config = uvicorn.Config(
-            app, log_level="warning", server_header=False, timeout_graceful_shutdown=END_S
-        )
-        shown = f"[{host}]" if ":" in host else host
-        print(f"http://{shown}:{listening.getsockname()[1]}/  (Ctrl-C ends it)", flush=True)
-        if not local:
-            print(f"warning: --host {host}: whoever reaches this port may predict; there is no password")
-        logging.getLogger("python_multipart").setLevel(logging.ERROR)  # the client is told what is damaged
-        uvicorn.Server(config).run(sockets=[listening])
+    if not local:
+        told = "whoever reaches this port may predict; there is no password and no encryption"
+        print(f"warning: --host {host}: {told}", file=sys.stderr)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # the client is told what is damaged
+    samples = [sample for sample in read_samples(model.saved) if len(sample.data) < limits.max_bytes]
+    app = make_app(model, limits, samples, local)
+    options = {"log_level": "warning", "server_header": False, "timeout_graceful_shutdown": END_S}
+    return uvicorn.Server(uvicorn.Config(app, **options))
 
 
 def require_packages() -> None:
