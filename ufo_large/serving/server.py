@@ -41,7 +41,7 @@ def make_app(
         service.close()
 
     # FastAPI's pages for the API load their scripts from another server; ours works offline
-    app = FastAPI(title="UFO-Large", docs_url=None, redoc_url=None, lifespan=lifespan)
+    app = FastAPI(title="UFO-Large", docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan)
     app.add_middleware(Guard, limits=limits, local=local)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
