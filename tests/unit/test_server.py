@@ -5,19 +5,27 @@ import base64
 import io
 import json
 import struct
+from dataclasses import replace
 
 import httpx
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from starlette.testclient import TestClient
 
-from ufo_large.media.pictures import encode_jpeg
+from ufo_large.kinds import KINDS
+from ufo_large.kinds.classification import Classification
+from ufo_large.media.pictures import decode_rgb, encode_jpeg
 from ufo_large.serving.guard import is_loopback
 from ufo_large.serving.limits import Limits
+from ufo_large.serving.pictures import named, read_picture
 from ufo_large.serving.predict_paths import predict_paths
+from ufo_large.serving.result import Result
 from ufo_large.serving.samples import read_samples
 from ufo_large.serving.server import HERE, make_app
+from ufo_large.serving.service import _body_of, _plain_name
+from ufo_large.structures import ClassPrediction, TaskInfo
 from ufo_large.testing.untrained import untrained
 
 LOCAL = "http://127.0.0.1:8000"
@@ -98,6 +106,35 @@ def test_what_is_drawn_is_each_kinds_own(client):
     assert len(drawn["tasks"]["cls"]["bars"]) == 3 and drawn["tasks"]["seg"]["legend"]
 
 
+class Mood(Classification):
+    """A kind that the server does not know: the picture upside down, in words of its own."""
+
+    name = "mood"
+
+    def described(self, prediction, info):
+        return {"mood": "calm"}
+
+    def draw(self, examples):
+        for example in examples:
+            yield example.card("calm", legend=(("sea", "#0000ff"),)), example.image_HW3[::-1]
+
+
+def test_a_foreign_kind_speaks_and_draws_for_itself(monkeypatch):
+    monkeypatch.setitem(KINDS, "mood", Mood())
+    info = TaskInfo(name="day", kind="mood")
+    picture = read_picture(named([PICTURES["a.png"]])[0])
+    said = ClassPrediction(picture.sample, torch.zeros(0))
+    result = Result(file_name="a.png", tasks={"day": info}, predictions={"day": said}, picture=picture)
+    body = _body_of(result, ["drawn", "files"])
+    assert body["tasks"] == {"day": {"mood": "calm"}} and body["files"] == {}
+    drawn = body["drawn"]["tasks"]["day"]
+    assert (drawn["kind"], drawn["headline"], drawn["legend"]) == ("mood", "calm", (("sea", "#0000ff"),))
+    upside_down = decode_rgb(base64.b64decode(drawn["picture"].partition(",")[2]))
+    assert upside_down.shape == NOISE.shape and not drawn["layered"]
+    apart = lambda rgb: np.abs(rgb.astype(int) - NOISE).mean()
+    assert apart(upside_down[::-1]) < apart(upside_down) / 2
+
+
 def header_of(height, width):
     """A JPEG of 16x16 pixels whose header states another size."""
     data = bytearray(encode_jpeg(np.zeros((16, 16, 3), np.uint8), 90))
@@ -161,8 +198,6 @@ def test_a_name_is_only_text(client, name):
 
 
 def test_a_name_that_utf_8_cannot_hold():
-    from ufo_large.serving.service import _plain_name
-
     assert _plain_name("a\ud800b") == "a?b" and _plain_name("") == _plain_name("a/") == "picture"
 
 
@@ -275,7 +310,10 @@ def test_a_full_house_says_when_to_come_again(app):
 
 def test_samples_are_of_the_runs_own_shards(tmp_path, tiny_shards):
     model = untrained(tmp_path / "run", data=str(tiny_shards))
-    samples = read_samples(model.saved)
+    samples = read_samples(model.saved, tmp_path)
+    moved = replace(model.saved, data="elsewhere/shards")
+    assert read_samples(moved, tiny_shards.parent) == samples
+    assert read_samples(replace(model.saved, fingerprint="of others"), tmp_path) == []
     with TestClient(make_app(model, samples=samples), base_url=LOCAL) as client:
         listed = client.get("/samples").json()
         assert listed == [{"name": one.name, "task": one.task} for one in samples]
@@ -288,7 +326,7 @@ def test_samples_are_of_the_runs_own_shards(tmp_path, tiny_shards):
 @pytest.mark.parametrize("data", ["", "/nowhere", "https://example.org/shards", "pipe:touch HERE"])
 def test_without_shards_on_this_machine_there_are_no_samples(tmp_path, monkeypatch, data):
     monkeypatch.chdir(tmp_path)
-    assert read_samples(untrained(tmp_path, data=data).saved) == []
+    assert read_samples(untrained(tmp_path, data=data).saved, tmp_path) == []
     assert list(tmp_path.iterdir()) == []
 
 

@@ -44,7 +44,8 @@ def make_server(model: UFO, host: str, limits: Limits) -> "uvicorn.Server":
         told = "whoever reaches this port may predict; there is no password and no encryption"
         print(f"warning: --host {host}: {told}", file=sys.stderr)
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # the client is told what is damaged
-    samples = [sample for sample in read_samples(model.saved) if len(sample.data) < limits.max_bytes]
+    found = read_samples(model.saved, model.folder)
+    samples = [sample for sample in found if len(sample.data) < limits.max_bytes]
     app = make_app(model, limits, samples, local)
     options = {"log_level": "warning", "server_header": False, "timeout_graceful_shutdown": END_S}
     return uvicorn.Server(uvicorn.Config(app, **options))
