@@ -216,7 +216,7 @@ def test_another_host_name_is_refused_on_this_machine(client, host):
 
 
 def test_which_hosts_and_pages_are_served(client, model):
-    for host in ("localhost:8000", "127.0.0.1", "LOCALHOST", "[::1]:8000"):
+    for host in ("localhost:8000", "127.0.0.1", "LOCALHOST", "[::1]:8000", "127.0.0.9:8000"):
         assert client.get("/health", headers={"host": host}).json() == {"status": "ok", "waiting": 0}
     assert ask(client).status_code == 200
     for origin in ("http://evil.example", "null", "http://127.0.0.1:9000"):

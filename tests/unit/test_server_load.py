@@ -1,16 +1,19 @@
 """Many clients at once: joined into few forwards, one by one in the answer, and gone without a trace."""
 
+import runpy
 import socket
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import httpx
 import pytest
 
 from ufo_large.media.pictures import encode_jpeg
+from ufo_large.runs.folder import RunFolder
 from ufo_large.serving import service
 from ufo_large.serving.joining import Asked, Joiner, predict_asked
 from ufo_large.serving.limits import Limits
@@ -19,6 +22,7 @@ from ufo_large.serving.serve import bound, make_server, require_packages, serve
 from ufo_large.testing.models import TINY_TASKS, tiny_batch
 from ufo_large.testing.untrained import served, untrained
 
+ROOT = Path(__file__).resolve().parents[2]
 WAITS = Limits(wait_s=5.0, joined=4)
 IMAGES = tiny_batch(TINY_TASKS[0], 8).images_BCHW
 PICTURES = [encode_jpeg(image.permute(1, 2, 0).numpy(), 90) for image in IMAGES]
@@ -176,6 +180,26 @@ def until(done) -> None:
     while not done():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_a_large_upload_is_read_to_its_end_and_told(tmp_path):
+    """A connection that is cut while the client still sends would hide the reason from it."""
+    with served(untrained(tmp_path), Limits(max_bytes=1000)) as (address, _):
+        pieces = (b"x" * 1_000_000 for _ in range(10))
+        for content in (b"x" * 10_000_000, pieces):  # with its length, and without
+            headers = {"content-type": "multipart/form-data; boundary=b"}
+            answer = httpx.post(f"{address}/predict", content=content, headers=headers, timeout=60)
+            assert answer.status_code == 413 and "--max-bytes" in answer.json()["detail"]
+
+
+def test_the_command_says_what_a_run_lacks(tmp_path, monkeypatch, capsys):
+    saved = untrained(tmp_path).saved
+    RunFolder(tmp_path).write(saved.config, saved.tasks, "", "", None)
+    for folder, said in ((tmp_path, "saved no whole checkpoint yet"), (tmp_path / "a", "no such folder")):
+        monkeypatch.setattr(sys, "argv", ["serve.py", "--workdir", str(folder), "--port", "0"])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(ROOT / "launchers/serve.py"), run_name="__main__")
+        assert end.value.code == 2 and said in capsys.readouterr().err
 
 
 def test_an_address_that_cannot_be_had_is_told_before_the_model_is_opened():

@@ -11,7 +11,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ufo_large.serving.limits import Limits
 
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 RETRY_S = 1
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'self'",
@@ -22,7 +21,7 @@ HEADERS = {
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a server on this host name or address."""
+    """Whether a host name or address leads to this machine alone."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -59,7 +58,7 @@ class Guard:
     def _refusal(self, scope: Scope) -> JSONResponse | None:
         headers = Headers(scope=scope)
         host, origin = headers.get("host", ""), headers.get("origin")
-        if self._local and _name_of(host) not in LOOPBACK:
+        if self._local and not is_loopback(_name_of(host)):
             told = "this server answers to this machine alone; open http://127.0.0.1 with its port, or start"
             return _told(400, f"host {host[:200]!r}: {told} it with --host to serve others")
         if self._local and origin is not None and origin.partition("://")[2] != host:
