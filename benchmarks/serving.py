@@ -34,10 +34,14 @@ PICTURES_PER_TASK = 8
 
 @dataclass(slots=True)
 class Load:
-    """`seconds` of each answer; `errors`: how often each other ending came; `mib` of the server, sampled."""
+    """`seconds` of each answer; `errors`: how often each other ending came; `mib` of the server, sampled.
+
+    `busy_s`: processor seconds of the server, which other programs on the machine hardly change.
+    """
 
     clients: int
     lasted_s: float = 0.0
+    busy_s: float = 0.0
     seconds: list[float] = field(default_factory=list)
     errors: Counter = field(default_factory=Counter)
     mib: list[float] = field(default_factory=list)
@@ -88,7 +92,7 @@ def load(
 ) -> Load:
     """Let `clients` ask for so long, or `most` requests each."""
     found, process = Load(clients), psutil.Process(server.pid)
-    began = time.perf_counter()
+    began, before = time.perf_counter(), sum(process.cpu_times()[:2])
     threads = [
         threading.Thread(target=ask, args=(address, pictures, number, began + seconds, most, found))
         for number in range(clients)
@@ -98,7 +102,7 @@ def load(
     while any(thread.is_alive() for thread in threads):
         found.mib.append(process.memory_info().rss / 2**20)
         threads[0].join(1.0)
-    found.lasted_s = time.perf_counter() - began
+    found.lasted_s, found.busy_s = time.perf_counter() - began, sum(process.cpu_times()[:2]) - before
     return found
 
 
@@ -133,9 +137,9 @@ def render(loads: list[Load], options: argparse.Namespace, ended: int) -> str:
         f"average at the end: {os.getloadavg()[0]:.1f}; above {cores}, it is other programs on the machine.",
         "All tasks of a picture per request. Memory: resident, of the server's process.",
         "",
-        "| clients | minutes | requests | per second | p50 s | p95 s | p99 s | errors | MiB first minute | "
-        "MiB last minute |",
-        "|---:|---:|---:|---:|---:|---:|---:|---|---:|---:|",
+        "| clients | minutes | requests | per second | server's processor s each | p50 s | p95 s | p99 s | "
+        "errors | MiB first minute | MiB last minute |",
+        "|---:|---:|---:|---:|---:|---:|---:|---:|---|---:|---:|",
     ]
     return "\n".join([*lines, *map(row, loads), "", f"Exit code after Ctrl-C: {ended}."]) + "\n"
 
@@ -144,10 +148,10 @@ def row(load: Load) -> str:
     percentiles = " | ".join(f"{value:.3f}" for value in np.percentile(load.seconds, (50, 95, 99)))
     errors = ", ".join(f"{count} x {ending}" for ending, count in load.errors.items()) or "none"
     first, last = max(load.mib[:60]), max(load.mib[-60:])
-    rate = len(load.seconds) / load.lasted_s
+    rate, busy = len(load.seconds) / load.lasted_s, load.busy_s / len(load.seconds)
     return (
-        f"| {load.clients} | {load.lasted_s / 60:.1f} | {len(load.seconds)} | {rate:.2f} | {percentiles} | "
-        f"{errors} | {first:.0f} | {last:.0f} |"
+        f"| {load.clients} | {load.lasted_s / 60:.1f} | {len(load.seconds)} | {rate:.2f} | {busy:.3f} | "
+        f"{percentiles} | {errors} | {first:.0f} | {last:.0f} |"
     )
 
 

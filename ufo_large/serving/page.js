@@ -57,7 +57,7 @@ const card = (task, drawn, picture, said, file) => {
   if (drawn.legend.length) caption.append(make("p", { className: "legend" }, ...drawn.legend.map(swatch)));
   if (drawn.details.length) caption.append(make("p", { className: "file", textContent: drawn.details.join(" · ") }));
   caption.append(make("details", {}, make("summary", { textContent: "All values" }), values(said)));
-  if (file) caption.append(make("a", { textContent: `Save ${file.ending}`, download: `${task}.${file.ending}`, href: `data:image/png;base64,${file.base64}` }));
+  if (file) caption.append(make("a", { textContent: `Save ${file.ending}`, download: `${task}.${file.ending}`, href: `data:application/octet-stream;base64,${file.base64}` }));
   const figure = make("figure", { className: "card" }, stack, caption);
   figure.dataset.task = task;
   return figure;
@@ -95,7 +95,10 @@ const choose = (file) => {
   predict();
 };
 
-at("file").addEventListener("change", (event) => choose(event.target.files[0]));
+at("file").addEventListener("change", (event) => {
+  choose(event.target.files[0]);
+  event.target.value = "";  // so that the same file can be chosen again
+});
 at("ask").addEventListener("submit", (event) => event.preventDefault());
 for (const kind of ["dragover", "dragleave", "drop"]) {
   document.addEventListener(kind, (event) => {
