@@ -64,7 +64,7 @@ def main() -> None:
         loads = [load(address, server, pictures, n, 60 * options.minutes) for n in options.clients]
     finally:
         server.send_signal(signal.SIGINT)
-        ended = server.wait(30)
+        ended = server.wait(300)
     text = render(loads, options, ended)
     print(text)
     if options.write:
