@@ -30,7 +30,7 @@ from ufo_large.testing.untrained import untrained
 
 LOCAL = "http://127.0.0.1:8000"
 NOISE = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
-SMALL = Limits(max_bytes=100_000, max_pixels=20_000, places=2, upload_s=0.2)
+SMALL = Limits(max_bytes=100_000, max_pixels=20_000, places=2)
 
 
 def encoded(format: str, **options) -> bytes:
@@ -285,19 +285,29 @@ def test_a_body_without_a_length_is_cut_at_the_limit(app):
     assert status == 413 and "--max-bytes" in body["detail"] and reads <= 11
 
 
-def test_a_body_that_does_not_come_is_given_up(app):
-    status, body, _ = asyncio.run(_send(app, lambda: asyncio.sleep(5)))
+def test_a_body_that_does_not_come_is_given_up(model):
+    hasty = make_app(model, replace(SMALL, upload_s=0.2))
+    status, body, _ = asyncio.run(_send(hasty, lambda: asyncio.sleep(60)))
     assert status == 408 and "within 0.2 s" in body["detail"]
 
 
 def test_a_full_house_says_when_to_come_again(app):
     async def three():
-        transport, told = httpx.ASGITransport(app), []
+        sending, hang_up = asyncio.Semaphore(0), asyncio.Event()
+
+        async def held():
+            sending.release()
+            await hang_up.wait()
+            return {"type": "http.disconnect"}
+
+        transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url=LOCAL) as client:
-            slow = [asyncio.create_task(_send(app, lambda: asyncio.sleep(5))) for _ in range(2)]
-            await asyncio.sleep(0.05)
+            slow = [asyncio.create_task(_send(app, held)) for _ in range(2)]
+            for _ in slow:
+                await sending.acquire()
             told = await client.post("/predict", files={"file": PICTURES["a.png"]})
             healthy = await client.get("/health")
+            hang_up.set()
             await asyncio.gather(*slow)
             later = await client.post("/predict", files={"file": PICTURES["a.png"]})
         return told, healthy, later
