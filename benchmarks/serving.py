@@ -55,7 +55,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=5.0, help="for each number of clients (5)")
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/serving_cpu_*.md")
     options = parser.parse_args()
-    pictures = read_samples(RunFolder(options.workdir).read(), options.workdir, PICTURES_PER_TASK)
+    saved = RunFolder(options.workdir).read()
+    pictures = read_samples(saved, options.workdir, PICTURES_PER_TASK)
     if not pictures:
         raise SystemExit(f"{options.workdir}: its shards are not on this machine; give another --workdir")
     server, address = started(options.workdir, options.checkpoint)
@@ -65,7 +66,7 @@ def main() -> None:
     finally:
         server.send_signal(signal.SIGINT)
         ended = server.wait(300)
-    text = render(loads, options, ended)
+    text = render(loads, options, saved.config.name, ended)
     print(text)
     if options.write:
         (ROOT / f"benchmarks/results/serving_cpu_{date.today():%Y%m}.md").write_text(text)
@@ -124,7 +125,7 @@ def ask(address: str, pictures: list[Sample], number: int, end: float, most: int
                 found.errors[ending] += 1
 
 
-def render(loads: list[Load], options: argparse.Namespace, ended: int) -> str:
+def render(loads: list[Load], options: argparse.Namespace, recipe: str, ended: int) -> str:
     environment = describe_environment()
     hardware, cores = environment["hardware"], len(os.sched_getaffinity(0))
     clients = " ".join(map(str, options.clients))
@@ -135,7 +136,7 @@ def render(loads: list[Load], options: argparse.Namespace, ended: int) -> str:
         f"--clients {clients} --minutes {options.minutes:g} --write`.",
         f"{hardware['processor']}; server and clients are pinned to {cores} core{'s' * (cores > 1)}. Load "
         f"average at the end: {os.getloadavg()[0]:.1f}; above {cores}, it is other programs on the machine.",
-        "All tasks of a picture per request. Memory: resident, of the server's process.",
+        f"Recipe {recipe}; all tasks of a picture per request. Memory: resident, of the server's process.",
         "",
         "| clients | minutes | requests | per second | server's processor s each | p50 s | p95 s | p99 s | "
         "errors | MiB first minute | MiB last minute |",
