@@ -47,10 +47,10 @@ Look = Callable[[bytes], FileFacts]
 """A module's function that looks into the bytes of a file; ValueError or OSError for a bad one."""
 
 
-def inspect_file(path: Path, look: Look) -> FileFacts:
-    """Read one file in full and look into it; never raises for what is in it."""
+def inspect_file(file: Path | bytes, look: Look) -> FileFacts:
+    """Read one file in full (or take its bytes) and look into it; never raises for what is in it."""
     try:
-        return look(path.read_bytes())
+        return look(file if isinstance(file, bytes) else file.read_bytes())
     except (OSError, ValueError, SyntaxError) as error:
         return FileFacts(error=_reason(error))
 

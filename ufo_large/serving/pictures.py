@@ -17,7 +17,7 @@ from ufo_large.media.decode import decode_image
 from ufo_large.media.pictures import in_8_bits, inspect_file, picture_facts
 from ufo_large.structures import RawSample, SampleInfo
 
-Source = str | os.PathLike | Image.Image | np.ndarray
+Source = str | os.PathLike | bytes | Image.Image | np.ndarray
 NO_LABELS = np.zeros(0, np.int64)
 
 
@@ -68,14 +68,17 @@ def _name_of(source: Source, number: int) -> str:
         return os.fspath(source)
     if isinstance(source, Image.Image):
         return getattr(source, "filename", "") or f"image {number}"
-    if isinstance(source, np.ndarray):
+    if isinstance(source, (bytes, np.ndarray)):
         return f"image {number}"
-    raise TypeError(f"{type(source).__name__} is no picture; give a path, a PIL image or a NumPy array")
+    told = "give a path, a file's bytes, a PIL image or a NumPy array"
+    raise TypeError(f"{type(source).__name__} is no picture; {told}")
 
 
 def read_picture(given: Named) -> Picture | Unread:
     """Read a picture. What is wrong with a file is returned; ValueError is for arrays that are no picture."""
     source = given.source
+    if isinstance(source, bytes):
+        return _from_file(source, given)
     if isinstance(source, (str, os.PathLike)):
         return _from_file(Path(source), given)
     pixels_HW3 = np.asarray(in_8_bits(source).convert("RGB")) if isinstance(source, Image.Image) else source
@@ -84,11 +87,11 @@ def read_picture(given: Named) -> Picture | Unread:
     return Picture(raw=_raw(given, _lossless(pixels_HW3), height, width))
 
 
-def _from_file(path: Path, given: Named) -> Picture | Unread:
-    facts = inspect_file(path, picture_facts)
+def _from_file(file: Path | bytes, given: Named) -> Picture | Unread:
+    facts = inspect_file(file, picture_facts)
     if facts.error:
         return Unread(name=given.name, number=given.number, error=facts.error)
-    data = encode_picture(path.read_bytes(), facts, Transcode()).image
+    data = encode_picture(file if isinstance(file, bytes) else file.read_bytes(), facts, Transcode()).image
     return Picture(raw=_raw(given, data, facts.height, facts.width), turned=facts.turned)
 
 

@@ -16,6 +16,7 @@ import torch
 
 from ufo_large.config import did_you_mean, load_plugins, require_writable
 from ufo_large.models.multitask import MultitaskModel
+from ufo_large.runs.folder import SavedRun
 from ufo_large.serving.feeding import Feed, predicted
 from ufo_large.serving.one_size import Size, at_one_size
 from ufo_large.serving.pictures import Named, Source, Unread, named
@@ -69,6 +70,11 @@ class UFO:
         return self._opened.identity
 
     @property
+    def saved(self) -> SavedRun:
+        """What the folder says of the run."""
+        return self._opened.saved
+
+    @property
     def tasks(self) -> dict[str, TaskInfo]:
         return dict(self.model.tasks)
 
@@ -83,9 +89,10 @@ class UFO:
     def predict(self, pictures, tasks=None, size=None):
         """Predict one picture, or a folder or list of them; all tasks, or those named.
 
-        A picture is a path, a PIL image or a NumPy array (uint8 [height, width, 3], RGB). One picture gives a
-        `Result`, and ValueError where it cannot be read; several give a list, where such a one has `error`.
-        A path gives the very predictions of the run's evaluation; PIL may decode a JPEG by a level apart.
+        A picture is a path, a file's bytes, a PIL image or a NumPy array (uint8 [height, width, 3], RGB). One
+        picture gives a `Result`, and ValueError where it cannot be read; several give a list, where such a
+        one has `error`. A path gives the very predictions of the run's evaluation; PIL may decode a JPEG by a
+        level apart.
         `size`: see `stream`.
         """
         if isinstance(pictures, (str, os.PathLike)) and Path(pictures).is_dir():
@@ -110,7 +117,7 @@ class UFO:
         at this size, so that the trunk's shared blocks run once for all; the evaluation predicts otherwise.
         """
         chosen = self.choose(tasks)
-        config, patch = self._opened.saved.config, self.model.trunk.stride
+        config, patch = self.saved.config, self.model.trunk.stride
         feeds = {name: Feed(info, config.task(info).loader, patch) for name, info in self.tasks.items()}
         feeds = feeds if size is None else at_one_size(feeds, size)
         feeds = [feeds[name] for name in chosen]

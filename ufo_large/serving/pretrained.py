@@ -75,11 +75,12 @@ def open_model(folder: Path, device: torch.device, checkpoint: str | Path | None
         file = folder / WEIGHTS
         model = filled(saved.config.model, saved.tasks, read_tensors(file), file, device)
         return Opened(model, saved, folder, file)
-    if not run.weights.exists() and (there := complete_checkpoints(run.checkpoints)):
-        raise ValueError(
-            f"{folder}: this run has not finished; predict with its newest checkpoint, --checkpoint last "
-            f"({there[-1].name}), from Python checkpoint='last'"
-        )
+    if not run.weights.exists():
+        remedy = "it has saved no whole checkpoint yet; wait for one, or let it go on with --resume auto"
+        if there := complete_checkpoints(run.checkpoints):
+            remedy = "predict with its newest checkpoint, --checkpoint last "
+            remedy += f"({there[-1].name}), from Python checkpoint='last'"
+        raise ValueError(f"{folder}: this run has not finished; {remedy}")
     return Opened(load_run(run, saved, device), saved, folder, run.weights)
 
 

@@ -84,18 +84,19 @@ class Result:
 
     def overlay(self) -> np.ndarray:
         """Return the picture with everything drawn on it, RGB uint8 [H, W, 3]: one panel per task."""
+        return draw_overlay(self.examples(len(self.tasks)))
+
+    def examples(self, columns: int) -> list[PredictionExample]:
+        """Return one example per task, for a kind to draw where so many stand side by side."""
         picture = self._require_picture()
-        sample, pixels = picture.sample, picture.pixels()
-        examples = [
+        pixels = picture.pixels()
+        long_side = long_side_for(picture.sample.height, picture.sample.width, columns)
+        return [
             PredictionExample(
-                info=info,
-                image_HW3=pixels,
-                prediction=self.predictions[task],
-                long_side=long_side_for(sample.height, sample.width, len(self.tasks)),
+                info=info, image_HW3=pixels, prediction=self.predictions[task], long_side=long_side
             )
             for task, info in self.tasks.items()
         ]
-        return draw_overlay(examples)
 
     def show(self) -> None:
         """Open the overlay in the system's picture viewer."""
