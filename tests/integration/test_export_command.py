@@ -25,6 +25,7 @@ from ufo_large.recipes import load_recipe
 from ufo_large.runs.folder import RunFolder
 from ufo_large.tasks.detection_fcos import FCOSDetector
 from ufo_large.testing.models import TINY_TASKS, tiny_model
+from ufo_large.testing.settings import SMALL_MODEL
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     """A run of the demo recipe that has been given its weights without training."""
-    return write_run(tmp_path_factory.mktemp("run"))
+    return write_run(tmp_path_factory.mktemp("run"), *SMALL_MODEL)
 
 
 def write_run(root: Path, *overrides: str) -> Path:
@@ -117,7 +118,7 @@ def test_the_card_of_a_timm_folder_loads_it(run, export, tmp_path, monkeypatch):
     (run / "metrics.json").write_text(json.dumps(figures))
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (50, 70), (200, 30, 30)).save("picture.jpg")
-    shapes, texts = {"cls": (1, 5), "dec": (1, 64)}, {}
+    shapes, texts = {"cls": (1, 5), "dec": (1, 32)}, {}
     for task, shape in shapes.items():
         out = tmp_path / f"{task}-timm"
         export(run, "--task", task, "--to", "timm", "--out", str(out), "--license", "mit")
@@ -209,7 +210,7 @@ def test_a_folder_with_something_else_is_left_alone(run, export, tmp_path):
     )
     assert (run / "config.json").read_bytes() == before
     saved = UFO.from_pretrained(run).save_pretrained(tmp_path / "saved")
-    assert "something else than a timm model" in export(run, *timm_cls, str(saved))
+    assert "config.json there belongs to another model" in export(run, *timm_cls, str(saved))
 
 
 def test_a_head_without_a_graph_says_so_and_not_what_else_is_missing(run, export, monkeypatch):

@@ -22,6 +22,14 @@ from ufo_large.tasks.classification_linear import LinearClassifier
 OF_THE_NETWORK = ("architecture", "input_size", "first_conv", "classifier")
 
 
+def require_timm(config: Trunk.Config) -> None:
+    """Raise ValueError for a trunk with parts that no model of timm has."""
+    if config.window:
+        raise ValueError("timm has no windowed attention: its model would differ from this one; export ONNX")
+    if config.stem != "patch":
+        raise ValueError("timm has no stem of gradients: its model would differ from this one; export ONNX")
+
+
 def dense_trunk_state(trunk: Trunk, task: str) -> dict[str, Tensor]:
     """Return the state dict of timm's dense model that equals the routed trunk for `task`.
 
@@ -31,10 +39,7 @@ def dense_trunk_state(trunk: Trunk, task: str) -> dict[str, Tensor]:
     """
     if has_adapters(trunk):
         raise ValueError("timm has no adapters: call merge_lora on the model first")
-    if trunk.config.window:
-        raise ValueError("timm has no windowed attention: its model would differ from this one; export ONNX")
-    if trunk.config.stem != "patch":
-        raise ValueError("timm has no stem of gradients: its model would differ from this one; export ONNX")
+    require_timm(trunk.config)
     parts = {place: bank.path(task) for place, bank in trunk.banks().items()}
     dense = dense_vit(trunk.config, _state_with(parts, trunk.vit))
     parts |= _widened(parts, trunk.vit, dense)

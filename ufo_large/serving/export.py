@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from ufo_large.config import did_you_mean, read_json, require_writable, write_text_whole
-from ufo_large.models.extract import write_timm_folder
+from ufo_large.models.extract import require_timm, write_timm_folder
 from ufo_large.models.lora import merge_lora
 from ufo_large.models.onnx_check import check_onnx
 from ufo_large.models.onnx_export import export_onnx, require_graph
@@ -63,6 +63,8 @@ class Export:
         """
         saved = RunFolder(self.workdir).read()
         info = self._task(saved)
+        if self.form == "timm":
+            require_timm(saved.config.model.trunk)
         if self.form == "onnx":
             require_graph(head_class(saved.config.model.head_of(info)), info)
         out = self._folder()
@@ -89,16 +91,10 @@ class Export:
         out = self.out or self.workdir / default
         require_writable(out, "--out")
         there = {file.name for file in out.iterdir()} if out.exists() else set()
-        own = {CONFIG, WEIGHTS, CARD}
-        if self.form == "timm" and (others := sorted(there - own)):
+        if self.form == "timm" and (others := sorted(there - {CONFIG, WEIGHTS, CARD})):
             raise ValueError(f"{out}: holds other files ({others[0]}); {OTHER_OUT}")
-        if (
-            self.form == "timm"
-            and CONFIG in there
-            and "architecture" not in read_json(out / CONFIG, OTHER_OUT)
-        ):
-            raise ValueError(f"{out}: holds the {CONFIG} of something else than a timm model; {OTHER_OUT}")
-        if self.form == "safetensors" and CONFIG in there:
+        is_timm = CONFIG in there and "architecture" in read_json(out / CONFIG, OTHER_OUT)
+        if CONFIG in there and self.form != "onnx" and not (is_timm and self.form == "timm"):
             raise ValueError(f"{out}: {CONFIG} there belongs to another model; {OTHER_OUT}")
         return out
 
