@@ -128,11 +128,9 @@ class FCOSDetector(TaskHead):
     def graph_outputs(self, outputs: dict[str, Any], batch: TaskBatch) -> dict[str, Tensor]:
         """Return `boxes`, `scores` and `labels` as `predict` finds them; see `graph_boxes`."""
         cells, cells_per_level = self._cells(outputs)
-        by_level = zip(
-            cells.split(cells_per_level),
-            *(out.split(cells_per_level, dim=1) for out in _float_outputs(outputs).values()),
-            strict=True,
-        )
+        names = ("cls_logits", "bbox_regression", "bbox_ctrness")
+        parts = (outputs[name].float().split(cells_per_level, dim=1) for name in names)
+        by_level = zip(cells.split(cells_per_level), *parts, strict=True)
         boxes, scores, labels = zip(*(self._candidates(*level) for level in by_level), strict=True)
         found = best_without_doubles(
             clipped(torch.cat(boxes, 1), batch.sizes_B2),
