@@ -12,10 +12,12 @@ from PIL import Image
 from torchvision.transforms.functional import pad
 
 from ufo_large.data.evaluation_batches import evaluation_batches
+from ufo_large.data.loader import LoaderConfig
 from ufo_large.data.sharding import ShardingOptions, make_shards
 from ufo_large.data.shards import ShardSet
 from ufo_large.models.extract import write_timm_folder
 from ufo_large.models.multitask import MultitaskModel
+from ufo_large.serving.timm_card import timm_notes
 from ufo_large.structures import TaskBatch
 from ufo_large.testing.models import tiny_model
 
@@ -54,7 +56,10 @@ def seen_by(transform: Callable, shards: ShardSet) -> torch.Tensor:
 
 def exported(model: MultitaskModel, folder: Path, keep_aspect: bool = False) -> tuple[torch.nn.Module, dict]:
     """Return timm's model of the written folder and what timm reads of its input."""
-    dense = eval(write_timm_folder(model, "cls", folder, SIZE, keep_aspect), {"timm": timm}).eval()
+    loader = LoaderConfig(micro_batch=1, image_size=SIZE, keep_aspect=keep_aspect)
+    notes = timm_notes(model.tasks["cls"], loader)
+    line = write_timm_folder(model, "cls", folder, SIZE, keep_aspect, notes=notes)
+    dense = eval(line, {"timm": timm}).eval()
     return dense, timm.data.resolve_model_data_config(dense)
 
 

@@ -1,16 +1,10 @@
-"""Networks cut out of a routed model run in timm and in onnxruntime as they ran inside."""
+"""Networks cut out of a routed model run in timm as they ran inside."""
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 import timm
 import torch
 
-import ufo_large
-from ufo_large.models.checkpointing import CHECKPOINTING
 from ufo_large.models.extract import write_timm_folder
-from ufo_large.models.onnx_export import OnnxNetwork, check_onnx, export_onnx
 from ufo_large.routing import ROUTERS
 from ufo_large.testing.models import TINY_TASKS, tiny_batch, tiny_model
 
@@ -42,11 +36,12 @@ ABOUT_THE_INPUT = {"input_size", "fixed_input_size", "interpolation", "crop_pct"
 @pytest.mark.parametrize("keep_aspect", [False, True])
 def test_the_timm_folder_describes_this_model_and_not_where_its_weights_began(name, keep_aspect, tmp_path):
     model = tiny_model("task", name=name).build(TINY_TASKS)
-    line = write_timm_folder(model, "cls", tmp_path, (40, 44), keep_aspect)
+    notes = {"notes": ["padded"]} if keep_aspect else {}
+    line = write_timm_folder(model, "cls", tmp_path, (40, 44), keep_aspect, license="mit", **notes)
     dense = eval(line, {"timm": timm})
     told = {key for key, value in dense.pretrained_cfg.items() if value is not None}
-    notes = {"notes"} if keep_aspect else set()
-    assert told == ABOUT_THE_NETWORK | ABOUT_THE_INPUT | {"file", "source"} | notes
+    assert told == ABOUT_THE_NETWORK | ABOUT_THE_INPUT | {"file", "source", "license", *notes}
+    assert dense.pretrained_cfg["license"] == "mit"
     written = (tmp_path / "config.json").read_text()
     assert "http" not in written and name.split(".")[1] not in written
     assert dense.pretrained_cfg["label_names"] == list(TINY_TASKS[0].class_names)
@@ -121,35 +116,6 @@ def test_a_dense_task_leaves_its_head_behind(model, tmp_path):
     assert torch.equal(dense(images), pooled)
 
 
-def test_onnx_of_a_shared_mlp_and_an_expert(tmp_path):
-    pytest.importorskip("onnxruntime")
-    model = tiny_model("residual").build(TINY_TASKS).eval()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    export_onnx(model, "cls", (40, 44), tmp_path / "cls.onnx")
-    assert check_onnx(model, "cls", tmp_path / "cls.onnx") < 1e-4
-
-
-@pytest.mark.parametrize("task", ["cls", "seg"])
-def test_onnx_predicts_as_the_model_does(model, tmp_path, task):
-    """Against the model itself, at a size that is no multiple of the patch."""
-    onnxruntime = pytest.importorskip("onnxruntime")
-    info = next(t for t in TINY_TASKS if t.name == task)
-    path = tmp_path / f"{task}.onnx"
-    export_onnx(model, task, (40, 44), path)
-    assert check_onnx(model, task, path) < 1e-4
-    batch = tiny_batch(info, num_images=3, size=44)
-    batch.images_BCHW, batch.sizes_B2 = batch.images_BCHW[:, :, :40], torch.tensor([[40, 44]] * 3)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (output,) = session.run(None, {"images": batch.images_BCHW.numpy()})
-    if task == "cls":
-        expected = np.stack([p.scores_K for p in model.predict(batch)])
-        assert abs(output - expected).max() < 1e-5
-    else:
-        logits = model.outputs(batch)["logits_BKHW"]
-        assert output.shape == (3, 40, 44) and output.max() < logits.shape[1]
-
-
 @torch.no_grad()
 def test_positions_without_antialias_go_along(tmp_path):
     """5 x 6 patches where 4 x 4 are stored; timm, which knows antialias only, gets the final grid."""
@@ -162,45 +128,11 @@ def test_positions_without_antialias_go_along(tmp_path):
     dense = eval(write_timm_folder(model, "cls", tmp_path, (40, 44)), {"timm": timm}).eval()
     images = model.trunk._normalise(batch.images_BCHW, batch.sizes_B2)[..., :44]
     assert torch.equal(dense(images), logits_BK)
-    network = OnnxNetwork(model, "cls", (40, 44)).eval()
-    torch.testing.assert_close(network(batch.images_BCHW), logits_BK.softmax(-1), atol=1e-6, rtol=0)
-    pytest.importorskip("onnxruntime")
-    export_onnx(model, "cls", (40, 44), tmp_path / "cls.onnx")
-    assert check_onnx(model, "cls", tmp_path / "cls.onnx") < 1e-4
 
 
-def test_onnx_holds_nothing_of_the_machine_or_of_the_other_tasks(model, tmp_path):
-    """The exporter writes a stack trace to every node and the whole model's parameter names to the graph."""
-    onnx = pytest.importorskip("onnx")
-    export_onnx(model, "cls", (32, 32), tmp_path / "cls.onnx")
-    written = (tmp_path / "cls.onnx").read_bytes()
-    assert str(Path(ufo_large.__file__).parent).encode() not in written
-    assert b"heads.dec" not in written and b"heads.seg" not in written
-    graph = onnx.load(tmp_path / "cls.onnx").graph
-    assert not any(part.metadata_props for part in [graph, *graph.node, *graph.input, *graph.output])
-
-
-@pytest.mark.parametrize("checkpointing", CHECKPOINTING)
-def test_windows_and_checkpointing_go_along(checkpointing, tmp_path):
-    """Five by six patches in windows of three; timm, which has none, refuses."""
-    pytest.importorskip("onnxruntime")
-    windows = {"window": 3, "global_blocks": (1,), "depth": 2}
-    model = tiny_model("task", checkpointing=checkpointing, **windows).build(TINY_TASKS).eval()
-    export_onnx(model, "seg", (40, 44), tmp_path / "seg.onnx")
-    assert check_onnx(model, "seg", tmp_path / "seg.onnx") < 1e-3
+def test_what_cannot_become_a_timm_model_is_said(tmp_path):
+    windowed = tiny_model("task", window=3, global_blocks=(1,), depth=2).build(TINY_TASKS)
     with pytest.raises(ValueError, match="no windowed attention"):
-        write_timm_folder(model, "seg", tmp_path, (40, 44))
-    with pytest.raises(ValueError, match="at least one pixel"):
-        export_onnx(model, "seg", (0, 44), tmp_path / "seg.onnx")
-
-
-def test_what_cannot_become_onnx_is_said(model, tmp_path):
-    with pytest.raises(ValueError, match="'dec': FCOSDetector cannot become ONNX"):
-        export_onnx(model, "dec", (32, 32), tmp_path / "dec.onnx")
-    sparse = tiny_model("token_topk").build(TINY_TASKS)
-    for write in (
-        lambda m, t, p: write_timm_folder(m, t, p, (32, 32)),
-        lambda m, t, p: export_onnx(m, t, (32, 32), p),
-    ):
-        with pytest.raises(ValueError, match="no dense MLP equals that"):
-            write(sparse, "cls", tmp_path / "sparse")
+        write_timm_folder(windowed, "seg", tmp_path, (40, 44))
+    with pytest.raises(ValueError, match="no dense MLP equals that"):
+        write_timm_folder(tiny_model("token_topk").build(TINY_TASKS), "cls", tmp_path, (32, 32))

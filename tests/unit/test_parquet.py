@@ -105,6 +105,8 @@ def test_pictures_are_unpacked_once_and_never_among_the_users_files(tmp_path, ca
     before = sorted(p for p in root.rglob("*"))
     image = read(root)[0].splits["train"][0].image
     assert sorted(p for p in root.rglob("*")) == before and image.is_relative_to(cache)
+    (tmp_path / "plain").mkdir()
+    assert image.parents[2].stat().st_mode == (tmp_path / "plain").stat().st_mode
     stamp = image.stat().st_mtime_ns
     assert read(root)[0].splits["train"][0].image == image and image.stat().st_mtime_ns == stamp
     write(root / "data/train-00000-of-00002.parquet", [{"image": picture(9), "label": 0}], {"label": ANIMAL})

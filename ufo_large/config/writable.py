@@ -17,8 +17,11 @@ def require_writable(folder: str | Path, option: str) -> None:
         raise ValueError(f"{folder}: {there} may not be written; choose another {option}, or its permissions")
 
 
-def give_usual_rights(file: Path) -> None:
-    """Give a file the rights that the umask leaves to new ones; safetensors gives them to the owner alone."""
+def give_usual_rights(path: Path) -> None:
+    """Give a file or folder the rights that the umask leaves to new ones.
+
+    safetensors and tempfile leave what they make to its owner alone.
+    """
     mask = os.umask(0o077)  # there is no other way to ask
     os.umask(mask)
-    file.chmod(0o666 & ~mask)
+    path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)

@@ -1,7 +1,7 @@
 """Cut a dense single-task network out of the routed model, in timm's own names."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -20,10 +20,14 @@ from ufo_large.routing.mlps import hidden_size, is_mlp, widened
 from ufo_large.tasks.classification_linear import LinearClassifier
 
 OF_THE_NETWORK = ("architecture", "input_size", "first_conv", "classifier")
-PADDING_NOTE = (
-    "trained with keep_aspect: images lie at the top left and are padded at the bottom and right with the "
-    "mean colour; timm's transform centres them: replace its CenterCropOrPad by such a padding"
-)
+
+
+def require_timm(config: Trunk.Config) -> None:
+    """Raise ValueError for a trunk with parts that no model of timm has."""
+    if config.window:
+        raise ValueError("timm has no windowed attention: its model would differ from this one; export ONNX")
+    if config.stem != "patch":
+        raise ValueError("timm has no stem of gradients: its model would differ from this one; export ONNX")
 
 
 def dense_trunk_state(trunk: Trunk, task: str) -> dict[str, Tensor]:
@@ -35,10 +39,7 @@ def dense_trunk_state(trunk: Trunk, task: str) -> dict[str, Tensor]:
     """
     if has_adapters(trunk):
         raise ValueError("timm has no adapters: call merge_lora on the model first")
-    if trunk.config.window:
-        raise ValueError("timm has no windowed attention: its model would differ from this one; export ONNX")
-    if trunk.config.stem != "patch":
-        raise ValueError("timm has no stem of gradients: its model would differ from this one; export ONNX")
+    require_timm(trunk.config)
     parts = {place: bank.path(task) for place, bank in trunk.banks().items()}
     dense = dense_vit(trunk.config, _state_with(parts, trunk.vit))
     parts |= _widened(parts, trunk.vit, dense)
@@ -85,14 +86,20 @@ def dense_vit(config: Trunk.Config, state: Mapping[str, Tensor]) -> nn.Module:
 
 
 def write_timm_folder(
-    model: MultitaskModel, task: str, folder: Path, image_size: tuple[int, int], keep_aspect: bool = False
+    model: MultitaskModel,
+    task: str,
+    folder: Path,
+    image_size: tuple[int, int],
+    keep_aspect: bool = False,
+    license: str = "unknown",
+    notes: Sequence[str] = (),
 ) -> str:
     """Write the single-task network as timm keeps models on disk; return the line that loads it.
 
     config.json describes this network: its classes, and how the run prepares an image when it evaluates, on
     (height, width) `image_size`, so that timm's own transform does nearly the same. Whence the weights came
     is left out: they are others by now. With `keep_aspect` timm pads on all sides, the run at the bottom and
-    right; the notes in config.json say so.
+    right: a note of the caller's should say so. `license`: an identifier of the hub.
     """
     state, num_classes = single_task_state(model, task)
     dense = dense_vit(model.trunk.config, state)
@@ -105,8 +112,7 @@ def write_timm_folder(
     given = dense.pretrained_cfg
     dense.pretrained_cfg = {name: given[name] for name in OF_THE_NETWORK}
     card = {"label_names": model.tasks[task].class_names} if num_classes else {}
-    if keep_aspect:
-        card["pretrained_cfg"] = {"notes": [PADDING_NOTE]}
+    card["pretrained_cfg"] = {"license": license} | ({"notes": list(notes)} if notes else {})
     folder.mkdir(parents=True, exist_ok=True)
     save_for_hf(
         dense,
@@ -135,10 +141,15 @@ def single_task_state(model: MultitaskModel, task: str) -> tuple[dict[str, Tenso
     """
     state = dense_trunk_state(model.trunk, task)
     head = model.heads[task]
-    if type(head) is not LinearClassifier:
+    if not has_classifier(model, task):
         return state, 0
     classifier = {f"head.{n}": p for n, p in head.linear.named_parameters()}
     if isinstance(model.trunk.vit, VisionTransformerDistilled):
         # timm averages two classifiers' outputs, we classify the averaged tokens: the same, both being equal
         classifier |= {f"head_dist.{n}": p.clone() for n, p in head.linear.named_parameters()}
     return {**state, **classifier}, head.linear.out_features
+
+
+def has_classifier(model: MultitaskModel, task: str) -> bool:
+    """Whether the task's head goes along as timm's `head`."""
+    return type(model.heads[task]) is LinearClassifier

@@ -2,35 +2,39 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ufo_large.config import without_credentials
 from ufo_large.models.multitask import MultitaskModel
 from ufo_large.runs.folder import SavedRun
+from ufo_large.structures import TaskInfo
 from ufo_large.tracking import read_environments
 from ufo_large.tracking.results import Results, read_results
 
 CARD = "README.md"
 SHOWN_CLASSES = 40
+HEADINGS = ("", "Tasks", "Results", "Training", "Licence")
 
 
 def preprocessing_of(saved: SavedRun) -> dict[str, dict[str, Any]]:
     """Return how each task's pictures are prepared, for programs that do it themselves."""
-    found = {}
-    for info in saved.tasks:
-        loader = saved.config.task(info).loader
-        tiles = loader.tiles.for_task(info)
-        found[info.name] = {
-            "height": loader.image_size[0],
-            "width": loader.image_size[1],
-            "resize": "keep aspect, pad at the bottom and right" if loader.keep_aspect else "stretch",
-            "interpolation": "linear, in two steps where it shrinks",
-            "tiles": None if tiles is None else [tiles.rows, tiles.columns],
-            "range": "RGB, 0 to 255; the network normalises",
-        }
-    return found
+    return {info.name: preprocessing_of_task(saved, info) for info in saved.tasks}
+
+
+def preprocessing_of_task(saved: SavedRun, info: TaskInfo) -> dict[str, Any]:
+    """Return how the pictures of one task are prepared when it is evaluated."""
+    loader = saved.config.task(info).loader
+    tiles = loader.tiles.for_task(info)
+    return {
+        "height": loader.image_size[0],
+        "width": loader.image_size[1],
+        "resize": "keep aspect, pad at the bottom and right" if loader.keep_aspect else "stretch",
+        "interpolation": "linear, in two steps where it shrinks",
+        "tiles": None if tiles is None else [tiles.rows, tiles.columns],
+        "range": "RGB, 0 to 255; the network normalises",
+    }
 
 
 def card_of(
@@ -40,22 +44,25 @@ def card_of(
 
     `checkpoint`: its name, where the weights are not the run's final ones, of which the metrics are.
     """
+    kinds = ["multi-task", *dict.fromkeys(info.kind for info in saved.tasks)]
     tasks = ", ".join(info.name for info in saved.tasks)
-    lines = [*_front_matter(saved, license), "", f"# {_cell(name)}", ""]
-    lines += [f"One vision transformer for {tasks}, trained with UFO-Large.", "", *_usage(saved), ""]
-    lines += ["## Tasks", "", *_tasks(saved), ""]
-    if not checkpoint and (results := read_results(folder)):
-        lines += ["## Results", "", *_results(results), ""]
-    lines += ["## Training", "", *_training(model, saved, folder, checkpoint), ""]
-    if license == "unknown":
-        lines += ["## Licence", "", "Its author has stated none.", ""]
+    about = [f"One vision transformer for {tasks}, trained with UFO-Large.", "", *_usage(saved)]
+    table = task_lines(saved, saved.tasks)
+    training = training_lines(model, saved, folder, checkpoint)
+    results = None if checkpoint else read_results(folder)
+    return joined("ufo-large", kinds, license, name, [about, table, result_lines(results), training])
+
+
+def joined(library: str, tags: Sequence[str], license: str, name: str, parts: Sequence[Iterable[str]]) -> str:
+    """Join the parts under their headings; one without lines is left out."""
+    lines = ["---", f"library_name: {library}", f"license: {json.dumps(license)}", "tags:"]
+    lines += [*(f"- {tag}" for tag in tags), "---", "", f"# {_cell(name)}", ""]
+    parts = [*parts, ["Its author has stated none."] if license == "unknown" else []]
+    for heading, part in zip(HEADINGS, map(list, parts), strict=True):
+        if part:
+            lines += [f"## {heading}", ""] if heading else []
+            lines += [*part, ""]
     return "\n".join(lines)
-
-
-def _front_matter(saved: SavedRun, license: str) -> Iterator[str]:
-    yield from ("---", "library_name: ufo-large", f"license: {json.dumps(license)}", "tags:")
-    yield from (f"- {kind}" for kind in ["multi-task", *dict.fromkeys(info.kind for info in saved.tasks)])
-    yield "---"
 
 
 def _usage(saved: SavedRun) -> Iterator[str]:
@@ -65,12 +72,11 @@ def _usage(saved: SavedRun) -> Iterator[str]:
     yield from ('result.save("overlay.jpg")', "```")
 
 
-def _tasks(saved: SavedRun) -> Iterator[str]:
-    prepared = preprocessing_of(saved)
+def task_lines(saved: SavedRun, tasks: Sequence[TaskInfo]) -> Iterator[str]:
     yield "| task | kind | input (height x width) | classes |"
     yield "|---|---|---|---|"
-    for info in saved.tasks:
-        own = prepared[info.name]
+    for info in tasks:
+        own = preprocessing_of_task(saved, info)
         shown = ", ".join(_cell(name) for name in info.class_names[:SHOWN_CLASSES])
         more = info.num_classes - SHOWN_CLASSES
         shown += f", and {more} more (config.json)" if more > 0 else ""
@@ -79,7 +85,9 @@ def _tasks(saved: SavedRun) -> Iterator[str]:
         yield f"| {info.name} | {info.kind} | {size} | {classes} |"
 
 
-def _results(results: Results) -> Iterator[str]:
+def result_lines(results: Results | None) -> Iterator[str]:
+    if results is None or not results.headline:
+        return
     yield f"On the split {_code(results.split)} of the run's data, protocol {_code(results.protocol)}:"
     yield from ("", "| metric | value | what needs no training |", "|---|---|---|")
     for row in results.headline:
@@ -87,7 +95,7 @@ def _results(results: Results) -> Iterator[str]:
         yield f"| {_cell(row.label)} | {row.value:.4f} | {beside} |"
 
 
-def _training(model: MultitaskModel, saved: SavedRun, folder: Path, checkpoint: str) -> Iterator[str]:
+def training_lines(model: MultitaskModel, saved: SavedRun, folder: Path, checkpoint: str) -> Iterator[str]:
     config = saved.config
     count = sum(parameter.numel() for parameter in model.parameters())
     yield f"- recipe {_code(config.name)}, {config.steps} steps, seed {config.seed}"

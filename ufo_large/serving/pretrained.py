@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from safetensors.torch import save_file
 
-from ufo_large.config import give_usual_rights, read_json, write_json, write_text_whole, write_whole
+from ufo_large.config import read_json, write_json, write_text_whole
 from ufo_large.distributed.checkpoint import COMPLETE, complete_checkpoints
 from ufo_large.evaluation.loading import filled, find_checkpoint, load_run
 from ufo_large.models.dense_values import read_tensors
 from ufo_large.models.multitask import MultitaskModel
+from ufo_large.models.tensor_files import write_tensors
 from ufo_large.runs.folder import CONFIG_REMEDY, RunFolder, SavedRun
 from ufo_large.serving.model_card import CARD, card_of, preprocessing_of
 
@@ -90,10 +90,7 @@ def write_pretrained(opened: Opened, folder: Path, license: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     config = replace(saved.config, pretrained=None)  # a path of this machine, and all weights are here
     run = RunFolder(folder)
-    with write_whole(folder / WEIGHTS) as unfinished:
-        tensors = {name: tensor.contiguous() for name, tensor in opened.model.state_dict().items()}
-        save_file(tensors, unfinished, {"format": "pt"})
-        give_usual_rights(unfinished)
+    write_tensors(folder / WEIGHTS, opened.model.state_dict())
     run.write(config, saved.tasks, saved.fingerprint, "", None)
     body: dict[str, Any] = read_json(run.config_file, CONFIG_REMEDY)
     write_json(run.config_file, body | {"license": license, "preprocessing": preprocessing_of(saved)})

@@ -43,6 +43,11 @@ class _AllHeads(Mapping):
 ALL_HEADS = _AllHeads()
 
 
+def head_class(config: TaskHead.Config) -> type[TaskHead]:
+    """Return the head that has this config."""
+    return next(head for head in ALL_HEADS.values() if head.Config is type(config))
+
+
 def register_head(name: str, head: type[TaskHead]) -> None:
     """Add a head for its kind, as a plugin does. Raises ValueError where another head has the name."""
     if name in ALL_HEADS and name not in HEADS.get(head.kind, {}):
@@ -50,4 +55,4 @@ def register_head(name: str, head: type[TaskHead]) -> None:
     register(HEADS.setdefault(head.kind, {}), name, head)
 
 
-__all__ = ["ALL_HEADS", "HEADS", "TaskHead", "register_head"]
+__all__ = ["ALL_HEADS", "HEADS", "TaskHead", "head_class", "register_head"]

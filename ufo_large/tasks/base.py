@@ -67,3 +67,11 @@ class TaskHead(nn.Module, ABC):
 
         The network saw the image scaled to `batch.sizes_B2[i]` and padded at the bottom and right.
         """
+
+    def graph_outputs(self, outputs: dict[str, Any], batch: TaskBatch) -> dict[str, Tensor]:
+        """Return what an exported graph answers: named tensors, a row per image, in pixels of the input.
+
+        Their shapes depend on the input's alone, not on what is found, so that any number of images fits. A
+        head that does not define it cannot become ONNX.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no graph_outputs")

@@ -39,16 +39,47 @@ def best_queries(
     scores_BQK: Tensor, boxes_cxcywh_BQ4: Tensor, batch: TaskBatch, max_detections: int
 ) -> list[BoxPrediction]:
     """Return the best (query, class) pairs of each image; boxes come in input pixels."""
-    num_classes = scores_BQK.shape[-1]
-    boxes_BQ4 = box_convert(boxes_cxcywh_BQ4.float(), "cxcywh", "xyxy")
-    keep = min(max_detections, scores_BQK[0].numel())
-    scores, index = scores_BQK.flatten(1).topk(keep, dim=1)
+    found = best_pairs(scores_BQK, boxes_cxcywh_BQ4, max_detections)
     return [
-        box_prediction(sample, tuple(size), boxes[i // num_classes], score, i % num_classes)
-        for sample, size, boxes, score, i in zip(
-            batch.samples, batch.sizes_B2.tolist(), boxes_BQ4, scores, index, strict=True
+        box_prediction(sample, tuple(size), boxes, scores, labels)
+        for sample, size, boxes, scores, labels in zip(
+            batch.samples, batch.sizes_B2.tolist(), *found, strict=True
         )
     ]
+
+
+def best_pairs(
+    scores_BQK: Tensor, boxes_cxcywh_BQ4: Tensor, max_detections: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return boxes_xyxy [B, N, 4], scores [B, N] and labels [B, N] of the best (query, class) pairs."""
+    num_queries, num_classes = scores_BQK.shape[1:]
+    scores_BN, index_BN = scores_BQK.flatten(1).topk(min(max_detections, num_queries * num_classes), dim=1)
+    boxes_BQ4 = box_convert(boxes_cxcywh_BQ4.float(), "cxcywh", "xyxy")
+    return rows(boxes_BQ4, index_BN // num_classes), scores_BN, index_BN % num_classes
+
+
+def rows(values_BN4: Tensor, index_BM: Tensor) -> Tensor:
+    """Return the rows of each image that the index names, [B, M, 4]."""
+    return values_BN4.gather(1, index_BM[..., None].expand(-1, -1, values_BN4.shape[-1]))
+
+
+def graph_boxes(
+    boxes_xyxy_BN4: Tensor, scores_BN: Tensor, labels_BN: Tensor, batch: TaskBatch
+) -> dict[str, Tensor]:
+    """Return `boxes` float32 [B, N, 4], `scores` float32 [B, N] and `labels` int64 [B, N] of a graph.
+
+    Boxes are clipped to the valid part of the input; one of which nothing is left has the score 0.
+    """
+    boxes_BN4 = clipped(boxes_xyxy_BN4, batch.sizes_B2)
+    sides_BN2 = boxes_BN4[..., 2:] - boxes_BN4[..., :2]
+    scores_BN = torch.where(sides_BN2.amin(-1) > 0, scores_BN, 0.0)
+    return {"boxes": boxes_BN4, "scores": scores_BN, "labels": labels_BN}
+
+
+def clipped(boxes_xyxy_BN4: Tensor, sizes_B2: Tensor) -> Tensor:
+    """Return boxes clipped to the (height, width) of their image."""
+    limit_B14 = sizes_B2.flip(1).repeat(1, 2)[:, None].to(boxes_xyxy_BN4)
+    return torch.minimum(boxes_xyxy_BN4.clamp(min=0), limit_B14)
 
 
 def box_prediction(

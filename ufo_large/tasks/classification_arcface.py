@@ -59,6 +59,10 @@ class ArcFaceClassifier(TaskHead):
     def predict(self, outputs: dict[str, Tensor], batch: TaskBatch) -> list[ClassPrediction]:
         return class_predictions(self.config.scale * outputs["cosine_BK"].float(), batch)
 
+    def graph_outputs(self, outputs: dict[str, Tensor], batch: TaskBatch) -> dict[str, Tensor]:
+        """Return `probabilities`, float32 [B, K]."""
+        return {"probabilities": (self.config.scale * outputs["cosine_BK"]).float().softmax(-1)}
+
 
 class _CosineLinear(nn.Linear):
     """Cosines between inputs and weight rows, in float32: in bfloat16 two near classes would tie."""

@@ -57,3 +57,7 @@ class LinearClassifier(TaskHead):
 
     def predict(self, outputs: dict[str, Tensor], batch: TaskBatch) -> list[ClassPrediction]:
         return class_predictions(outputs["logits_BK"], batch)
+
+    def graph_outputs(self, outputs: dict[str, Tensor], batch: TaskBatch) -> dict[str, Tensor]:
+        """Return `probabilities`, float32 [B, K]."""
+        return {"probabilities": outputs["logits_BK"].float().softmax(-1)}

@@ -80,6 +80,13 @@ class DepthHead(TaskHead):
             for sample, log_depth_1HW in at_stored_size(log_depth_B1HW, self.output_stride, batch)
         ]
 
+    def graph_outputs(self, outputs: dict[str, Tensor], batch: TaskBatch) -> dict[str, Tensor]:
+        """Return `depth`, float32 [B, H, W] in metres."""
+        height, width = batch.images_BCHW.shape[-2:]
+        log_depth_B1HW = enlarge(outputs["log_depth_BHW"].float()[:, None], self.output_stride)
+        depth_BHW = log_depth_B1HW[:, 0, :height, :width].exp()
+        return {"depth": depth_BHW.clamp(self.config.min_metres, self.config.max_metres)}
+
 
 class LogDepthLayer(nn.Conv2d):
     """The last layer, [B, W, H, W] to [B, 1, H, W]; at first it says about the log of the typical depth.

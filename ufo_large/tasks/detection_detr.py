@@ -15,7 +15,14 @@ from torch import Tensor, nn
 
 from ufo_large.structures import BoxPrediction, Features, TaskBatch, TaskInfo
 from ufo_large.tasks.base import TaskHead
-from ufo_large.tasks.box_targets import best_queries, box_shares, boxes_by_image, covered_pixels
+from ufo_large.tasks.box_targets import (
+    best_pairs,
+    best_queries,
+    box_shares,
+    boxes_by_image,
+    covered_pixels,
+    graph_boxes,
+)
 
 _LOSS_NAMES = {"loss_vfl": "class", "loss_bbox": "box", "loss_giou": "giou"}
 
@@ -128,7 +135,17 @@ class DETRDetector(TaskHead):
     @torch.no_grad()
     def predict(self, outputs: dict[str, Tensor], batch: TaskBatch) -> list[BoxPrediction]:
         """Return the best (query, class) pairs of the last layer; no suppression of doubles is needed."""
-        groups = len(outputs["logits"]) // len(batch)
-        scores_BQK = outputs["logits"][::groups, -1].float().sigmoid()
-        boxes_BQ4 = outputs["boxes"][::groups, -1].float() * outputs["extent"]
-        return best_queries(scores_BQK, boxes_BQ4, batch, self.config.max_detections)
+        return best_queries(*_last_layer(outputs, batch), batch, self.config.max_detections)
+
+    def graph_outputs(self, outputs: dict[str, Tensor], batch: TaskBatch) -> dict[str, Tensor]:
+        """Return `boxes`, `scores` and `labels` of the best pairs, best first; see `graph_boxes`."""
+        found = best_pairs(*_last_layer(outputs, batch), self.config.max_detections)
+        return graph_boxes(*found, batch)
+
+
+def _last_layer(outputs: dict[str, Tensor], batch: TaskBatch) -> tuple[Tensor, Tensor]:
+    """Return scores [B, Q, K] and boxes [B, Q, 4], cxcywh in input pixels, of one group of queries."""
+    groups = outputs["logits"].shape[0] // batch.images_BCHW.shape[0]
+    scores_BQK = outputs["logits"][::groups, -1].float().sigmoid()
+    boxes_BQ4 = outputs["boxes"][::groups, -1].float() * outputs["extent"]
+    return scores_BQK, boxes_BQ4

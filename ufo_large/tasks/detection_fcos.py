@@ -20,7 +20,8 @@ from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSHead, 
 
 from ufo_large.structures import BoxPrediction, Features, TaskBatch, TaskInfo
 from ufo_large.tasks.base import TaskHead
-from ufo_large.tasks.box_targets import box_prediction, boxes_by_image
+from ufo_large.tasks.box_targets import box_prediction, boxes_by_image, clipped, graph_boxes, rows
+from ufo_large.tasks.suppression import best_without_doubles
 
 _LOSS_NAMES = {"classification": "class", "bbox_regression": "box", "bbox_ctrness": "centerness"}
 _INITIAL_REACH = 1.5  # first guess of the distance from a cell to each side of its box, in strides
@@ -123,6 +124,36 @@ class FCOSDetector(TaskHead):
             box_prediction(sample, size, f["boxes"], f["scores"], f["labels"])
             for sample, size, f in zip(batch.samples, sizes, found, strict=True)
         ]
+
+    def graph_outputs(self, outputs: dict[str, Any], batch: TaskBatch) -> dict[str, Tensor]:
+        """Return `boxes`, `scores` and `labels` as `predict` finds them; see `graph_boxes`."""
+        cells, cells_per_level = self._cells(outputs)
+        names = ("cls_logits", "bbox_regression", "bbox_ctrness")
+        parts = (outputs[name].float().split(cells_per_level, dim=1) for name in names)
+        by_level = zip(cells.split(cells_per_level), *parts, strict=True)
+        boxes, scores, labels = zip(*(self._candidates(*level) for level in by_level), strict=True)
+        found = best_without_doubles(
+            clipped(torch.cat(boxes, 1), batch.sizes_B2),
+            torch.cat(scores, 1),
+            torch.cat(labels, 1),
+            self.info.num_classes,
+            self.fcos.nms_thresh,
+            self.fcos.detections_per_img,
+        )
+        return graph_boxes(*found, batch)
+
+    def _candidates(
+        self, cells_A4: Tensor, logits_BAK: Tensor, distances_BA4: Tensor, centerness_BA1: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return boxes, scores and labels of a level's best (cell, class) pairs; 0 is a score too low."""
+        num_cells, num_classes = logits_BAK.shape[1:]
+        scores_BN = (logits_BAK.sigmoid() * centerness_BA1.sigmoid()).sqrt().flatten(1)
+        most = min(self.fcos.topk_candidates, num_cells * num_classes)
+        scores_BN, index_BN = scores_BN.topk(most, dim=1)
+        cell_BN = index_BN // num_classes
+        boxes_BN4 = self.fcos.box_coder.decode(rows(distances_BA4, cell_BN), cells_A4[cell_BN])
+        scores_BN = torch.where(scores_BN > self.fcos.score_thresh, scores_BN, 0.0)
+        return boxes_BN4, scores_BN, index_BN % num_classes
 
     def _cells(self, outputs: dict[str, Any]) -> tuple[Tensor, list[int]]:
         """Return every cell as a box in input pixels [A, 4] and the number of cells a level.

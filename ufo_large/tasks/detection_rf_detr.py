@@ -14,7 +14,14 @@ from torch import Tensor
 
 from ufo_large.structures import BoxPrediction, Features, TaskBatch, TaskInfo
 from ufo_large.tasks.base import TaskHead
-from ufo_large.tasks.box_targets import best_queries, box_shares, boxes_by_image, covered_pixels
+from ufo_large.tasks.box_targets import (
+    best_pairs,
+    best_queries,
+    box_shares,
+    boxes_by_image,
+    covered_pixels,
+    graph_boxes,
+)
 
 _SUREST = 30.0  # a logit beyond which a probability is 1 in float64 too, and its logarithm infinite
 
@@ -116,6 +123,16 @@ class RFDETRDetector(TaskHead):
     @torch.no_grad()
     def predict(self, outputs: dict[str, Tensor], batch: TaskBatch) -> list[BoxPrediction]:
         """Return the best (query, class) pairs of the last layer; no suppression of doubles is needed."""
-        scores_BQK = outputs["logits"][:, -1, 0].float().sigmoid()
-        boxes_BQ4 = outputs["boxes"][:, -1, 0] * outputs["extent"]
-        return best_queries(scores_BQK, boxes_BQ4, batch, self.config.max_detections)
+        return best_queries(*_last_layer(outputs), batch, self.config.max_detections)
+
+    def graph_outputs(self, outputs: dict[str, Tensor], batch: TaskBatch) -> dict[str, Tensor]:
+        """Return `boxes`, `scores` and `labels` of the best pairs, best first; see `graph_boxes`."""
+        found = best_pairs(*_last_layer(outputs), self.config.max_detections)
+        return graph_boxes(*found, batch)
+
+
+def _last_layer(outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return scores [B, Q, K] and boxes [B, Q, 4], cxcywh in input pixels, of one group of queries."""
+    scores_BQK = outputs["logits"][:, -1, 0].float().sigmoid()
+    boxes_BQ4 = outputs["boxes"][:, -1, 0] * outputs["extent"]
+    return scores_BQK, boxes_BQ4

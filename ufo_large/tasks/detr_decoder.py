@@ -94,7 +94,7 @@ class QueryDecoder(RTDetrDecoder):
         groups: int,
     ) -> tuple[Tensor, Tensor]:
         """Return logits [B G, N, Q, K] and boxes [B G, N, Q, 4] of every layer."""
-        hidden_BTD = queries_TD.to(memory_BLD.dtype).expand(len(memory_BLD), -1, -1)
+        hidden_BTD = queries_TD.to(memory_BLD.dtype).expand(memory_BLD.shape[0], -1, -1)
         unrefined_BT4 = unrefined_BQ4.repeat(1, groups, 1)
         mask_TT = _same_group(groups, unrefined_BQ4.shape[1], memory_BLD.device) if groups > 1 else None
         per_level_S4 = _finest_over_level(sizes, strides, memory_BLD.device)

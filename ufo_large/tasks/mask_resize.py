@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ufo_large.structures import IGNORE_INDEX, MaskPrediction, TaskBatch, TaskInfo
+from ufo_large.tasks.pyramid_fusion import enlarge
 from ufo_large.tasks.stored_size import when_called
 
 
@@ -27,6 +28,12 @@ def mask_predictions(
         scores = partial(_probabilities, at_size) if are_logits else at_size
         found.append(MaskPrediction(sample, mask_HW, scores if batch.keep_scores else None))
     return found
+
+
+def input_labels(scores_BKHW: Tensor, stride: float, batch: TaskBatch) -> dict[str, Tensor]:
+    """Return `labels`, int64 [B, H, W]: the best class of every pixel of the input."""
+    height, width = batch.images_BCHW.shape[-2:]
+    return {"labels": enlarge(scores_BKHW.float(), stride)[..., :height, :width].argmax(1)}
 
 
 def _probabilities(logits: Callable[[], Tensor]) -> Tensor:

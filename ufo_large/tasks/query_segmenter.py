@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ufo_large.structures import IGNORE_INDEX, MaskPrediction, TaskBatch
 from ufo_large.tasks.base import TaskHead
-from ufo_large.tasks.mask_resize import mask_predictions
+from ufo_large.tasks.mask_resize import input_labels, mask_predictions
 
 _LOSS_NAMES = {"loss_cross_entropy": "class", "loss_mask": "mask", "loss_dice": "dice"}
 
@@ -79,11 +79,11 @@ class QuerySegmenter(TaskHead):
 
     @torch.no_grad()
     def predict(self, outputs: dict[str, Tensor], batch: TaskBatch) -> list[MaskPrediction]:
-        """Score of a class at a pixel: sum over queries of P(class) P(pixel in mask)."""
-        classes_BQK = outputs["class_logits"][:, -1].float().softmax(dim=-1)[..., :-1]
-        masks_BQHW = outputs["mask_logits"][:, -1].float().sigmoid()
-        scores_BKHW = torch.einsum("bqk,bqhw->bkhw", classes_BQK, masks_BQHW)
-        return mask_predictions(scores_BKHW, self.mask_stride, batch)
+        return mask_predictions(_scores(outputs), self.mask_stride, batch)
+
+    def graph_outputs(self, outputs: dict[str, Tensor], batch: TaskBatch) -> dict[str, Tensor]:
+        """Return `labels`, int64 [B, H, W]."""
+        return input_labels(_scores(outputs), self.mask_stride, batch)
 
     def _binary_masks(self, mask_logits: Tensor, masks_BHW: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Return one float mask for every class present in an image, [n, H, W], and those classes, [n].
@@ -100,3 +100,10 @@ class QuerySegmenter(TaskHead):
             for mask_HW, labels_n in zip(masks_BHW, labels, strict=True)
         ]
         return masks, labels
+
+
+def _scores(outputs: dict[str, Tensor]) -> Tensor:
+    """Return the score of a class at a pixel, [B, K, H, W]: sum over queries of P(class) P(pixel in mask)."""
+    classes_BQK = outputs["class_logits"][:, -1].float().softmax(dim=-1)[..., :-1]
+    masks_BQHW = outputs["mask_logits"][:, -1].float().sigmoid()
+    return torch.einsum("bqk,bqhw->bkhw", classes_BQK, masks_BQHW)

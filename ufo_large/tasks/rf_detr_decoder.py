@@ -85,7 +85,7 @@ class RFDETRNetwork(RfDetrPreTrainedModel):
         index_T = index_T + index_T // num_queries * (self.config.num_queries - num_queries)
         boxes_BT4 = refine_bboxes(first_boxes.detach(), self.reference_point_embed(index_T).float())
         hidden_NBTD = self.decoder(
-            inputs_embeds=self.query_feat(index_T).expand(len(map_BDHW), -1, -1),
+            inputs_embeds=self.query_feat(index_T).expand(map_BDHW.shape[0], -1, -1),
             reference_points=boxes_BT4,
             spatial_shapes_list=[tuple(size)],
             encoder_hidden_states=memory_BLD,

@@ -17,7 +17,7 @@ from ufo_large.structures import (
     TaskInfo,
 )
 from ufo_large.tasks.base import TaskHead
-from ufo_large.tasks.mask_resize import check_label_range, mask_predictions
+from ufo_large.tasks.mask_resize import check_label_range, input_labels, mask_predictions
 from ufo_large.tasks.pyramid_fusion import PyramidFusion, enlarge
 
 
@@ -90,6 +90,10 @@ class DenseSegmenter(TaskHead):
     @torch.no_grad()
     def predict(self, outputs: dict[str, Tensor], batch: TaskBatch) -> list[MaskPrediction]:
         return mask_predictions(outputs["logits_BKHW"], self.strides[0], batch, are_logits=True)
+
+    def graph_outputs(self, outputs: dict[str, Tensor], batch: TaskBatch) -> dict[str, Tensor]:
+        """Return `labels`, int64 [B, H, W]."""
+        return input_labels(outputs["logits_BKHW"], self.strides[0], batch)
 
 
 def _check(config: DenseSegmenter.Config, info: TaskInfo) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ufo_large.config import parse_json
+from ufo_large.config import give_usual_rights, parse_json
 from ufo_large.data.opener import default_cache
 from ufo_large.media.opening import open_picture
 
@@ -106,6 +106,7 @@ def unpacked(root: Path, files: Sequence[Path], column: str) -> Path:
         try:
             for file in files:
                 _unpack(file, column, begun / file.relative_to(root).with_suffix(""))
+            give_usual_rights(begun)
             begun.rename(place)
         except OSError as error:
             if not place.is_dir():  # another process may have been first
