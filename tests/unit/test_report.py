@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from ufo_large.kinds.review import SURE
 from ufo_large.testing.simulated_run import SCORES, invented_examples, simulate_run, step_values
 from ufo_large.tracking import MetricsLog, save_examples, write_report
 from ufo_large.tracking.charts import linear_ticks, log_ticks, short_number
@@ -20,7 +21,7 @@ from ufo_large.tracking.results import parse_results
 class Page(HTMLParser):
     """Collects tags, addresses and texts, and checks that tags close in order."""
 
-    VOID = {"meta", "link", "img", "br", "input", "line", "path", "circle"}
+    VOID = {"meta", "link", "img", "br", "input", "line", "path", "circle", "rect"}
 
     def __init__(self, text):
         super().__init__()
@@ -82,6 +83,62 @@ def test_names_with_html_in_them_stay_text(full_page):
     assert "van <R&D>" in full_page.text
     assert "<script>alert(1)</script>" in full_page.text
     assert not any(tag == "r&d" for tag, _ in full_page.tags)
+
+
+def test_figures_of_each_task_are_drawn(full_page):
+    for title in ("Confusion matrix", "Most often confused", "Calibration", "Precision and recall",
+                  "F1 over confidence", "AP by size", "Expected calibration error", "images"):  # fmt: skip
+        assert title in full_page.text, title
+    cells = [a["class"] for tag, a in full_page.tags if tag == "rect"]
+    assert "hit" in cells and "miss" in cells
+
+
+def test_figures_from_strangers_stay_text(tmp_path):
+    bad = "</script><img src=x onerror=alert(1)>"
+    line = {"name": bad, "x": [0, 1], "y": [0, 1], "dashed": False}
+    figures = [
+        {"type": "plot", "title": bad, "x_name": bad, "y_name": bad, "traces": [line], "note": bad},
+        {"type": "bars", "title": bad, "rows": [[bad, 0.5, bad], [bad, None, ""]], "note": bad},
+        {"type": "matrix", "title": bad, "names": [bad, "b"], "counts": [[1, 2], [0, 0]], "unit": bad},
+        {"type": "pairs", "title": bad, "rows": [[bad, bad, 3, 0.5]], "unit": bad, "note": bad},
+    ]
+    write_figures(tmp_path, {bad: figures, "none": []})
+    page = page_of(tmp_path)
+    assert not any("onerror" in attributes for _, attributes in page.tags)
+    assert sum(tag == "img" for tag, _ in page.tags) == 1  # the lightbox
+    assert page.text.count(bad) > 10
+    found = [json.loads(text) for text in page.texts if text.startswith("{")]
+    assert [one.get("names") for one in found] == [None, [bad, "b"]]
+
+
+@pytest.mark.parametrize("content", [{}, {"tasks": 3}, {"tasks": {"cls": [{"type": "image"}]}}, [], 7])
+def test_damaged_figures_are_named(tmp_path, content):
+    (tmp_path / "figures.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"figures\.json: not the figures .*eval/run_all\.py"):
+        write_report(tmp_path)
+
+
+def write_figures(folder, tasks):
+    (folder / "figures.json").write_text(json.dumps({"tasks": tasks}))
+
+
+def test_pictures_stand_under_the_reason_they_are_shown_for(tmp_path):
+    run = simulate_run(tmp_path, steps=5)
+    examples = invented_examples("cls", np.random.default_rng(0))
+    save_examples(run, [examples[0], replace(examples[1], group=SURE)])
+    text = page_of(run).text
+    assert text.index("Most confidently wrong") < text.index("Evenly spread over the split")
+
+
+def test_a_picture_that_is_gone_is_said(tmp_path):
+    run = simulate_run(tmp_path, steps=5)
+    (run / "examples/000_cls.jpg").unlink()
+    assert "examples/000_cls.jpg is not there; score the run again" in page_of(run).text
+    cards = json.loads((run / "examples/examples.json").read_text())
+    cards[0]["group"] = "<b>"
+    (run / "examples/examples.json").write_text(json.dumps(cards))
+    with pytest.raises(ValueError, match=r"examples\.json.*the group '<b>' is none of"):
+        write_report(run)
 
 
 def test_hover_data_is_json_and_equals_the_log(tmp_path):

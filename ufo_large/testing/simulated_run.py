@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ufo_large.kinds import PredictionExample
+from ufo_large.evaluation.reviewed import write_figures
+from ufo_large.kinds import PredictionExample, kind_of
+from ufo_large.kinds.protocols import get_protocol
 from ufo_large.metrics import TrueBoxes
 from ufo_large.structures import BoxPrediction, ClassPrediction, MaskPrediction, SampleInfo, TaskInfo
 from ufo_large.tracking import MetricsLog, save_environment, save_examples
@@ -44,7 +46,23 @@ def simulate_run(
     if scored:
         (workdir / "metrics.json").write_text(json.dumps(SCORES), encoding="utf-8")
         save_examples(workdir, [e for t in tasks for e in invented_examples(t, random)])
+        invent_figures(workdir, tasks)
     return workdir
+
+
+def invent_figures(folder: Path, tasks: tuple[str, ...] = TASKS, images: int = 60) -> None:
+    """Write the figures of an evaluation that saw the two invented predictions again and again."""
+    random, reviews, metrics = np.random.default_rng(1), {}, {}
+    for task in tasks:
+        kind, info = kind_of(INFOS[task]), INFOS[task]
+        reviews[task], metrics[task] = kind.review(info), kind.metric(info, get_protocol("standard"))
+        examples = invented_examples(task, random)
+        for image in range(images):
+            example = examples[int(random.random() < 0.3)]
+            said, confidence = kind.said(example.prediction), kind.confidence(example.prediction)
+            kind.count(metrics[task], image, said, example.truth)
+            reviews[task].add(image, said, example.truth, confidence)
+    write_figures(folder, reviews, metrics)
 
 
 def step_values(step: int, steps: int, tasks, random: np.random.Generator, blocks: int) -> dict[str, float]:

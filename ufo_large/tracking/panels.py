@@ -13,7 +13,10 @@ MAX_LINES = 10
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One chart: the keys of the log it shows, and the name of each in the legend."""
+    """One chart: the keys of the log it shows, and the name of each in the legend.
+
+    `x_name`: what lies along the other axis; `x_share`: not steps but shares, 0 to 1.
+    """
 
     title: str
     keys: tuple[str, ...]
@@ -22,6 +25,8 @@ class Panel:
     scale: Literal["auto", "linear"] = "auto"
     limits: tuple[float | None, float | None] = (None, None)
     percent: bool = False
+    x_name: str = "step"
+    x_share: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,9 @@ from markupsafe import Markup
 
 from ufo_large.config import read_json, require_inside
 from ufo_large.kinds import PredictionExample
+from ufo_large.kinds.review import SPREAD, SURE, WORST
+from ufo_large.tracking.analysis import FILE_NAME as FIGURES_FILE
+from ufo_large.tracking.analysis import drawn, read_figures
 from ufo_large.tracking.charts import NUM_COLORS, Line, draw, short_number
 from ufo_large.tracking.console import format_duration
 from ufo_large.tracking.curves import Curve, curves_of, task_names
@@ -25,8 +28,12 @@ from ufo_large.tracking.results import FILE_NAME as METRICS_FILE
 from ufo_large.tracking.results import read_results
 
 CONFIG_FILE = "config.json"
-OF_A_RUN = (CONFIG_FILE, METRICS_LOG, METRICS_FILE, ENVIRONMENT_FILE, f"{FOLDER}/{CARDS_FILE}")
+OF_A_RUN = (
+    *(CONFIG_FILE, METRICS_LOG, METRICS_FILE, FIGURES_FILE, ENVIRONMENT_FILE),
+    f"{FOLDER}/{CARDS_FILE}",
+)
 NEUTRAL = NUM_COLORS - 1
+ORDER = (WORST, SURE, SPREAD)
 LONG_VALUE = 400
 
 
@@ -69,6 +76,7 @@ def render(workdir: Path, results: Path) -> str:
         js=Markup((here / "report.js").read_text(encoding="utf-8")),
         facts=_facts(entries, curves),
         results=read_results(results),
+        figures={task: [drawn(one) for one in own] for task, own in read_figures(results).items() if own},
         examples=_examples(results),
         sections=_sections(curves),
         config=_config_rows(workdir / CONFIG_FILE),
@@ -125,15 +133,20 @@ def _facts(entries: Sequence[Mapping[str, float]], curves: Mapping[str, Curve]) 
     return facts
 
 
-def _examples(workdir: Path) -> dict[str, list[dict[str, Any]]]:
-    """Return the example cards by task, each with its picture as a data address."""
-    by_task: dict[str, list[dict[str, Any]]] = {}
+def _examples(workdir: Path) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Return the example cards by task and the reason they are shown, each with its picture's data address.
+
+    The address is empty where the picture is not there.
+    """
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     folder = workdir / FOLDER
     for card in read_examples(workdir):
         picture = require_inside(folder, card.picture, folder / CARDS_FILE, links=False)
-        data = base64.b64encode(picture.read_bytes()).decode("ascii")
-        by_task.setdefault(card.task, []).append({"card": card, "image": f"data:image/jpeg;base64,{data}"})
-    return by_task
+        data = base64.b64encode(picture.read_bytes()).decode("ascii") if picture.is_file() else ""
+        image = f"data:image/jpeg;base64,{data}" if data else ""
+        of_task = found.setdefault(card.task, {})
+        of_task.setdefault(card.group, []).append({"card": card, "image": image})
+    return {task: {g: own[g] for g in ORDER if g in own} for task, own in found.items()}
 
 
 def _config_rows(path: Path) -> list[tuple[str, str]]:
