@@ -201,16 +201,16 @@ def best_f1(evaluation):
 
 
 def test_f1_and_mistakes_by_hand():
-    """One class, two true boxes. Found: a hit at 0.9, a wrong box at 0.5, the other hit at 0.4."""
+    """One class, two true boxes. Found: a hit at 0.9, a wrong box at 0.5, the other hit at 0.405."""
     truth = TrueBoxes(boxes_xywh_G4=np.array([[0.0, 0, 9, 9], [20, 0, 9, 9]]), labels_G=np.array([0, 0]))
     boxes = np.array([[0.0, 0, 9, 9], [50, 50, 9, 9], [20, 0, 9, 9]])
-    found = FoundBoxes(boxes_xywh_N4=boxes, scores_N=np.array([0.9, 0.5, 0.4]), labels_N=np.zeros(3, int))
+    found = FoundBoxes(boxes_xywh_N4=boxes, scores_N=np.array([0.9, 0.5, 0.405]), labels_N=np.zeros(3, int))
     review, metric = reviewed(task("detection", 1), [(found, truth, None)])
     curves = metric.curves()
     at = dict(zip(curves.confidence_C.round(2).tolist(), curves.f1_C, strict=True))
     assert at[0.95] == 0 and at[0.6] == pytest.approx(2 / 3)  # recall 1/2 at precision 1
     assert at[0.3] == pytest.approx(2 * (2 / 3) / (2 / 3 + 1))  # recall 1 at precision 2/3
-    assert review.shown_from(metric) == 0.0 and review.mistakes(metric) == {0: Mistake(1, 0.5)}
+    assert review.shown_from(metric) == 0.4 and review.mistakes(metric) == {0: Mistake(1, 0.5)}
 
 
 def test_nothing_to_find_gives_no_curves():

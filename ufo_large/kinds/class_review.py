@@ -10,6 +10,9 @@ from ufo_large.kinds.figures import Figure, Plot, Trace
 from ufo_large.kinds.review import Mistake, Review
 from ufo_large.metrics import Metric, reliability
 
+JUST = 0.005
+"""A gap between mean probability and accuracy that is not worth a word."""
+
 
 class ClassReview(Review):
     """Keeps (true, said, confidence) per image. Said: the label, -1 for no class of ours."""
@@ -46,6 +49,7 @@ def _calibration(rows: list[tuple[float | None, bool]]) -> tuple[Plot, ...]:
     found = reliability(confidence_N, right_N)
     mean, right = float(confidence_N.mean()), float(right_N.mean())
     side = "too sure of itself" if mean > right else "too cautious"
+    side = side if abs(mean - right) >= JUST else "on the whole as sure as it is right"
     x = tuple(found.confidence_B.clip(0, 1).tolist())
     share_B = found.counts_B / found.counts_B.sum()
     return (
@@ -54,8 +58,8 @@ def _calibration(rows: list[tuple[float | None, bool]]) -> tuple[Plot, ...]:
             x_name="probability of the predicted class",
             y_name="share",
             traces=(
-                Trace(name="right", x=x, y=tuple(found.accuracy_B.tolist())),
-                Trace(name="images", x=x, y=tuple(share_B.tolist())),
+                Trace(name="share right", x=x, y=tuple(found.accuracy_B.tolist())),
+                Trace(name="share of images", x=x, y=tuple(share_B.tolist())),
                 Trace(name="perfect", x=(0.0, 1.0), y=(0.0, 1.0), dashed=True),
             ),
             note=(

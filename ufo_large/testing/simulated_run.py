@@ -79,11 +79,16 @@ def step_values(step: int, steps: int, tasks, random: np.random.Generator, block
             f"balance/{task}/grad_norm_after": 1.0,
             f"balance/{task}/share": 1 / len(tasks) + 0.05 * random.standard_normal(),
             f"train/epoch/{task}": step / (40 + 30 * i),
+            f"train/images_per_second/{task}": 64 / len(tasks),
             f"routing/{task}/entropy": 0.69 * (1 - done),
         }
         values |= {
             f"routing/{task}/block{b}/own_share": 0.5 + 0.5 * done * b / max(1, blocks) for b in range(blocks)
         }
+        for b in range(blocks):
+            own = 0.5 + 0.5 * done * ((i + b) % 2)
+            path = f"routing/{task}/path/blocks.{b}.mlp"
+            values |= {f"{path}/shared": 1 - own, f"{path}/own": own}
     pairs = [f"{a}-{b}" for i, a in enumerate(tasks) for b in tasks[i + 1 :]]
     cosines = {f"balance/cosine/{p}": float(np.tanh(0.3 * random.standard_normal())) for p in pairs}
     if pairs:

@@ -44,12 +44,13 @@ class Axis:
         return log_ticks(self.low, self.high) if self.log else linear_ticks(self.low, self.high)
 
 
-def draw(panel: Panel, lines: Sequence[Line]) -> dict[str, Any]:
+def draw(panel: Panel, lines: Sequence[Line], steps: tuple[float, float] | None = None) -> dict[str, Any]:
     """Return what the template needs: title, svg, legend, note and the JSON for hovering.
 
-    The axis is logarithmic where the panel leaves the scale open and positive values span a factor over 50.
+    `steps`: the first and last to show, so that charts side by side have one axis. The vertical axis is
+    logarithmic where the panel leaves the scale open and positive values span a factor over 50.
     """
-    x_axis, y_axis = _x_axis(panel, lines), _y_axis(panel, lines)
+    x_axis, y_axis = _x_axis(panel, lines, steps), _y_axis(panel, lines)
     body = _grid(panel, x_axis, y_axis)
     for line in lines:
         body += _line(line, x_axis, y_axis)
@@ -98,11 +99,11 @@ def short_number(value: float, percent: bool = False) -> str:
     return f"{value:.3g}"
 
 
-def _x_axis(panel: Panel, lines: Sequence[Line]) -> Axis:
+def _x_axis(panel: Panel, lines: Sequence[Line], steps: tuple[float, float] | None) -> Axis:
     if panel.x_share:
         return Axis(0.0, 1.0, LEFT, WIDTH - RIGHT)
-    steps = np.concatenate([line.curve.steps_P for line in lines])
-    low, high = float(steps.min()), float(steps.max())
+    drawn = np.concatenate([line.curve.steps_P for line in lines])
+    low, high = steps or (float(drawn.min()), float(drawn.max()))
     return Axis(low, high if high > low else low + 1, LEFT, WIDTH - RIGHT)
 
 

@@ -14,7 +14,7 @@ from ufo_large.tracking.charts import script_json
 
 WIDTH = 420.0
 MIN_CELL, MAX_CELL = 11.0, 64.0
-LETTER, MAX_LETTERS = 6.0, 18
+LETTER, MAX_LETTERS = 7.0, 18
 NUMBERS_UP_TO = 12
 FAINTEST = 0.12
 """Of a cell that holds anything: a single wrong image among thousands must be seen."""

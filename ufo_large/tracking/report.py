@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
 
 from ufo_large.config import read_json, require_inside
@@ -24,6 +25,7 @@ from ufo_large.tracking.examples import CARDS_FILE, FOLDER, read_examples, save_
 from ufo_large.tracking.jsonl import FILE_NAME as METRICS_LOG
 from ufo_large.tracking.jsonl import read_metrics, training_seconds
 from ufo_large.tracking.panels import Panel, sections
+from ufo_large.tracking.paths import read_paths
 from ufo_large.tracking.results import FILE_NAME as METRICS_FILE
 from ufo_large.tracking.results import read_results
 
@@ -79,6 +81,8 @@ def render(workdir: Path, results: Path) -> str:
         figures={task: [drawn(one) for one in own] for task, own in read_figures(results).items() if own},
         examples=_examples(results),
         sections=_sections(curves),
+        paths=read_paths(entries),
+        missing=[name for name in OF_A_RUN if not _is_there(name, workdir, results)],
         config=_config_rows(workdir / CONFIG_FILE),
         runs=read_environments(workdir),
     )
@@ -86,24 +90,32 @@ def render(workdir: Path, results: Path) -> str:
 
 def _sections(curves: Mapping[str, Curve]) -> list[dict[str, Any]]:
     tasks = task_names(curves)
+    steps = np.concatenate([curve.steps_P for curve in curves.values()] or [[0.0]])
+    shown = float(steps.min()), float(steps.max())
     return [
         {
             "title": section.title,
             "text": section.text,
-            "charts": [_chart(panel, curves, tasks) for panel in section.panels],
+            "charts": [_chart(panel, curves, tasks, shown) for panel in section.panels],
         }
         for section in sections(curves)
     ]
 
 
-def _chart(panel: Panel, curves: Mapping[str, Curve], tasks: Sequence[str]) -> dict[str, Any]:
+def _is_there(name: str, workdir: Path, results: Path) -> bool:
+    return any((folder / name).exists() for folder in (workdir, results))
+
+
+def _chart(
+    panel: Panel, curves: Mapping[str, Curve], tasks: Sequence[str], steps: tuple[float, float]
+) -> dict[str, Any]:
     """Draw a panel; a task has the same colour everywhere, other lines take the colours that follow."""
     colors = _colors(panel, tasks)
     lines = [
         Line(name, curves[key], color)
         for key, name, color in zip(panel.keys, panel.names, colors, strict=True)
     ]
-    chart = draw(panel, lines)
+    chart = draw(panel, lines, steps)
     return chart | {"svg": Markup(chart["svg"]), "data": Markup(chart["data"])}
 
 
@@ -128,8 +140,9 @@ def _facts(entries: Sequence[Mapping[str, float]], curves: Mapping[str, Curve]) 
     facts = [("steps", f"{int(entries[-1]['step']):,}".replace(",", " "))]
     if (seconds := training_seconds(entries)) is not None:
         facts.append(("training time", format_duration(seconds)))
-    if "train/images_per_second" in curves:
-        facts.append(("images/s", short_number(curves["train/images_per_second"].last)))
+    for key, label in (("train/images_per_second", "images/s"), ("train/peak_memory_gib", "GiB at most")):
+        if key in curves:
+            facts.append((label, short_number(curves[key].last)))
     return facts
 
 
