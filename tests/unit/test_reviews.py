@@ -76,6 +76,13 @@ def test_answers_without_probabilities_have_no_calibration_and_foreign_ones_no_c
     assert matrix.counts == ((1, 0), (0, 0)) and set(review.mistakes(metric)) == {1}
 
 
+def test_a_probability_may_be_rounded_above_one_but_a_logit_is_none():
+    info = task("classification", 2)
+    for confidence, figures in ((1 + 1e-7, 2), (3.5, 1), (float("nan"), 1)):
+        review, metric = reviewed(info, [(0, 0, confidence)])
+        assert len(review.figures(metric)) == figures
+
+
 def test_a_thousand_classes_give_pairs_alone():
     count = 1000
     true = np.arange(count)

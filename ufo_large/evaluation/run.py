@@ -114,9 +114,12 @@ def _scored(
     details = scores.pop("details")
     baselines = trivial_baselines(evaluator.shards, truths, protocol)
     told = {"split": evaluator.split, "baselines": baselines, "details": details, "inputs": inputs}
-    write_json(folder / METRICS_FILE, result := {**scores, **told}, allow_nan=False)
+    scored = Scored(
+        {**scores, **told}, {n: Reviewed.of(reviews[n], metrics[n], WORTH_A_LOOK) for n in truths}
+    )
     write_figures(folder, {name: reviews[name] for name in truths}, metrics)
-    return Scored(result, {n: Reviewed.of(reviews[n], metrics[n], WORTH_A_LOOK) for n in truths})
+    write_json(folder / METRICS_FILE, scored.result, allow_nan=False)
+    return scored
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

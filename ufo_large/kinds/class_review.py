@@ -10,6 +10,7 @@ from ufo_large.kinds.figures import Figure, Plot, Trace
 from ufo_large.kinds.review import Mistake, Review
 from ufo_large.metrics import Metric, reliability
 
+ROUNDING = 1e-5
 JUST = 0.005
 """A gap between mean probability and accuracy that is not worth a word."""
 
@@ -43,14 +44,14 @@ class ClassReview(Review):
 
 def _calibration(rows: list[tuple[float | None, bool]]) -> tuple[Plot, ...]:
     """Return the reliability diagram; nothing where an image came without a probability."""
-    if not rows or any(confidence is None or not 0 <= confidence <= 1 for confidence, _ in rows):
+    if not rows or any(c is None or not 0 <= c <= 1 + ROUNDING for c, _ in rows):
         return ()
     confidence_N, right_N = np.array([c for c, _ in rows], np.float64), np.array([r for _, r in rows])
     found = reliability(confidence_N, right_N)
     mean, right = float(confidence_N.mean()), float(right_N.mean())
     side = "too sure of itself" if mean > right else "too cautious"
     side = side if abs(mean - right) >= JUST else "on the whole as sure as it is right"
-    x = tuple(found.confidence_B.clip(0, 1).tolist())
+    x = tuple(found.confidence_B.clip(max=1).tolist())
     share_B = found.counts_B / found.counts_B.sum()
     return (
         Plot(

@@ -30,10 +30,9 @@ from ufo_large.tracking.results import FILE_NAME as METRICS_FILE
 from ufo_large.tracking.results import read_results
 
 CONFIG_FILE = "config.json"
-OF_A_RUN = (
-    *(CONFIG_FILE, METRICS_LOG, METRICS_FILE, FIGURES_FILE, ENVIRONMENT_FILE),
-    f"{FOLDER}/{CARDS_FILE}",
-)
+OF_TRAINING = (CONFIG_FILE, METRICS_LOG, ENVIRONMENT_FILE)
+OF_EVALUATION = (METRICS_FILE, FIGURES_FILE, f"{FOLDER}/{CARDS_FILE}")
+OF_A_RUN = (*OF_TRAINING, *OF_EVALUATION)
 NEUTRAL = NUM_COLORS - 1
 ORDER = (WORST, SURE, SPREAD)
 LONG_VALUE = 400
@@ -79,10 +78,11 @@ def render(workdir: Path, results: Path) -> str:
         facts=_facts(entries, curves),
         results=read_results(results),
         figures={task: [drawn(one) for one in own] for task, own in read_figures(results).items() if own},
+        figures_file=FIGURES_FILE,
         examples=_examples(results),
         sections=_sections(curves),
         paths=read_paths(entries),
-        missing=[name for name in OF_A_RUN if not _is_there(name, workdir, results)],
+        missing=_missing(workdir, OF_TRAINING) + _missing(results, OF_EVALUATION),
         config=_config_rows(workdir / CONFIG_FILE),
         runs=read_environments(workdir),
     )
@@ -102,8 +102,8 @@ def _sections(curves: Mapping[str, Curve]) -> list[dict[str, Any]]:
     ]
 
 
-def _is_there(name: str, workdir: Path, results: Path) -> bool:
-    return any((folder / name).exists() for folder in (workdir, results))
+def _missing(folder: Path, names: Sequence[str]) -> list[str]:
+    return [name for name in names if not (folder / name).exists()]
 
 
 def _chart(
