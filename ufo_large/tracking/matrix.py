@@ -42,7 +42,9 @@ def draw_matrix(figure: Matrix) -> dict[str, Any]:
 
 
 def _cut(name: str) -> str:
-    return name if len(name) <= MAX_LETTERS else name[: MAX_LETTERS - 1] + "…"
+    """Names of many classes often begin alike, so the end of a long one stays."""
+    half = MAX_LETTERS // 2
+    return name if len(name) <= MAX_LETTERS else f"{name[: half - 1]}…{name[-half:]}"
 
 
 def _labels(names: list[str], margin: float, cell: float) -> list[str]:

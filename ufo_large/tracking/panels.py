@@ -17,7 +17,8 @@ PATH = "path/"
 class Panel:
     """One chart: the keys of the log it shows, and the name of each in the legend.
 
-    `x_name`: what lies along the other axis; `x_share`: not steps but shares, 0 to 1.
+    `x_name`: what lies along the other axis; `x_share`: not steps but shares, 0 to 1. `begins_row`: the next
+    one belongs beside it.
     """
 
     title: str
@@ -29,6 +30,7 @@ class Panel:
     percent: bool = False
     x_name: str = "step"
     x_share: bool = False
+    begins_row: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +75,13 @@ def _losses(keys: Sequence[str], tasks: Sequence[str]) -> tuple[Panel, ...]:
     for task in tasks:
         parts = [k for k in keys if k.startswith(f"{task}/") and k != f"{task}/total"]
         own = [f"{task}/total", *parts] if len(parts) != 1 else [f"{task}/total"]
-        panels.append(_panel(f"Loss of {task}", own, lambda k: k.split("/", 1)[1].replace("_", " ")))
-        for headline in (kind.headline for kind in KINDS.values()):
-            if (key := f"val/{task}/{headline.name}") in keys:
-                title = f"{headline.label} of {task} in validation"
-                panels.append(_panel(title, [key], lambda k: k.removeprefix("val/")))
+        beside = [
+            _panel(f"{kind.headline.label} of {task} in validation", [key], lambda k: k.removeprefix("val/"))
+            for kind in KINDS.values()
+            if (key := f"val/{task}/{kind.headline.name}") in keys
+        ]
+        name = lambda k: k.split("/", 1)[1].replace("_", " ")
+        panels += [_panel(f"Loss of {task}", own, name, begins_row=bool(beside)), *beside]
     return tuple(panels)
 
 

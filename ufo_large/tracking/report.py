@@ -116,7 +116,8 @@ def _chart(
         for key, name, color in zip(panel.keys, panel.names, colors, strict=True)
     ]
     chart = draw(panel, lines, steps)
-    return chart | {"svg": Markup(chart["svg"]), "data": Markup(chart["data"])}
+    svg, data = Markup(chart["svg"]), Markup(chart["data"])
+    return chart | {"svg": svg, "data": data, "begins_row": panel.begins_row}
 
 
 def _colors(panel: Panel, tasks: Sequence[str]) -> list[int]:
