@@ -17,7 +17,8 @@ MAX_CLASSES = 60
 MAX_PAIRS = 30
 MAX_BARS = 30
 MAX_TEXT = 400
-MAX_FIGURES = 20
+MAX_FIGURES = 8
+"""Of one task; the report draws no more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -49,7 +49,7 @@ class Review:
         return None
 
     def figures(self, metric: Metric) -> tuple[Figure, ...]:
-        """Return what to show of the task; `metric` has been fed with the same images and computed."""
+        """Return up to `MAX_FIGURES` to show; `metric` has been fed with the same images and computed."""
         return ()
 
     def mistakes(self, metric: Metric) -> dict[int, Mistake]:

@@ -15,7 +15,7 @@ from ufo_large.tracking.panels import Panel
 
 FILE_NAME = "figures.json"
 REMEDY = "score the run again with eval/run_all.py, which writes it anew"
-LIMIT = 16 << 20
+LIMIT = 8 << 20
 MAX_TASKS = 100
 DASHED_GREY = 2 * NUM_COLORS - 1
 
