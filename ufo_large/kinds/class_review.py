@@ -34,7 +34,7 @@ class ClassReview(Review):
         return (*found, *_calibration([(conf, true == said) for true, said, conf in rows]))
 
     def mistakes(self, metric: Metric) -> dict[int, Mistake]:
-        """Wrong images; one that knows no more than its class cannot be worse than another."""
+        """The wrong images: all are equally wrong, so that they differ in confidence alone."""
         return {
             image: Mistake(0.0, confidence)
             for image, (true, said, confidence) in self.images.items()
