@@ -9,7 +9,7 @@ RANKS ?= $(shell test "$$(nvidia-smi -L 2>/dev/null | wc -l)" = 1 && echo 1 || e
 DEEPSPEED := $(BIN)/deepspeed --num_gpus $(RANKS)
 RUN ?= runs/demo
 
-.PHONY: setup demo demo-depth test test-slow test-gpu faults fuzz browser lint lock clean
+.PHONY: setup demo demo-depth test test-slow test-gpu faults fuzz browser docs lint lock clean
 
 setup: $(VENV)/.installed
 
@@ -59,6 +59,10 @@ browser:
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# The documentation's site, in site/; look at it with: python -m http.server -d site
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Write requirements.txt anew from what is installed.
 lock:

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import platform
 import random
+import shlex
 import shutil
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from datetime import date
 from pathlib import Path
 
 from ufo_large.testing.fault_runs import HANG_TIMEOUT_S, SAVE_EVERY, STEPS, FaultRun
-from ufo_large.testing.faults import DISK, FAULTS, START_S, Trial, small_disk, try_fault
+from ufo_large.testing.faults import FAULTS, START_S, Trial, try_fault
 from ufo_large.testing.tiny_shards import tiny_shards
 from ufo_large.tracking.environment import commit_text, describe_environment
 
@@ -60,14 +61,14 @@ def trials(options: argparse.Namespace, folder: Path, began: float):
         if time.monotonic() - began > 60 * options.minutes:
             return
         name, place = names[number % len(names)], folder / f"trial-{number}"
+        fault, rng = FAULTS[name], random.Random(f"{options.seed} {number}")
         with contextlib.ExitStack() as held:
-            if name == DISK:
-                try:
-                    held.enter_context(small_disk(place))
-                except RuntimeError:
-                    continue
-            rng = random.Random(f"{options.seed} {number}")
-            trial = try_fault(FAULTS[name], shards, place, rng, reference)
+            try:
+                hosts = held.enter_context(fault.place(place))
+            except RuntimeError as error:
+                print(f"{name}: left out ({error})")
+                continue
+            trial = try_fault(fault, shards, place, rng, reference, hosts)
             if is_broken(trial) and options.keep:
                 shutil.copytree(place, options.keep / f"{number}-{name.replace(' ', '-')}", symlinks=True)
             yield name, trial
@@ -87,12 +88,13 @@ def said(trial: Trial) -> str:
 
 def render(found: dict[str, list[Trial]], options: argparse.Namespace, seconds: float) -> str:
     count = sum(map(len, found.values()))
+    only = f"--only {shlex.join(options.only)} " if options.only else ""
     lines = [
         "# Faults",
         "",
         f"Commit: {commit_text(describe_environment()['commit'])}. Command: `python benchmarks/faults.py "
-        f"--minutes {options.minutes:g} --faults {options.faults} --seed {options.seed} --write`: {count} "
-        f"faults in {seconds / 60:.0f} minutes.",
+        f"--minutes {options.minutes:g} --faults {options.faults} --seed {options.seed} {only}--write`: "
+        f"{count} faults in {seconds / 60:.0f} minutes.",
         f"Checkpoints every {SAVE_EVERY} of {STEPS} steps; a rank that stops is given up after "
         f"{HANG_TIMEOUT_S} seconds.",
         "",

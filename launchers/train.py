@@ -15,7 +15,8 @@ Fields of the recipe that are set most often (--fields prints all of them with t
     --set model.heads.detection=detr                       the head of a kind of task
     --set balancer=pcgrad                                  how the tasks' gradients are combined
     --set evaluate_every=500                               validate while training
-    --set tracking.wandb=online
+    --set tracking.wandb=online                            or offline, or disabled
+    --set tracking.tensorboard=true                        event files in RUN/tensorboard
 """
 
 import argparse
@@ -79,8 +80,10 @@ def main() -> None:
     from ufo_large.processes.launcher import LAUNCHER
 
     LAUNCHER.start()
+    from ufo_large.distributed.comm import PortTaken
     from ufo_large.train.interruption import EXIT_CODE
     from ufo_large.train.limits import Limits
+    from ufo_large.train.not_finite import TriedAgain
     from ufo_large.train.run import train
 
     is_first = os.environ.get("RANK", "0") == "0"
@@ -101,6 +104,10 @@ def main() -> None:
         trainer = train(config, arguments.data, workdir, ds, arguments.resume, limits)
     except (DataError, OSError) as error:
         sys.exit("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]))
+    except (PortTaken, TriedAgain) as error:  # as things are now; not for good
+        if is_first:
+            print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_CODE)
     except FloatingPointError as error:  # on all ranks together
         sys.exit(f"error: {error}" if is_first else 1)
     except ValueError as error:

@@ -2,13 +2,14 @@
 
 import multiprocessing
 import os
-import socket
 import subprocess
 import sys
 from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
+
+from ufo_large.processes.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -26,13 +27,10 @@ def run_script(*arguments: str, **options) -> subprocess.CompletedProcess:
 
 def run_deepspeed(*arguments: str, **options) -> subprocess.CompletedProcess:
     """Run one of the project's scripts on two ranks, as a user would."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     bin_folder = Path(sys.executable).parent
     environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
     environment["PATH"] = f"{bin_folder}:{environment['PATH']}"
-    command = [bin_folder / "deepspeed", "--num_gpus", "2", "--master_port", port, *arguments]
+    command = [bin_folder / "deepspeed", "--num_gpus", "2", "--master_port", free_port(), *arguments]
     options = {"timeout": 400, **options}
     return subprocess.run(
         list(map(str, command)), cwd=ROOT, env=environment, capture_output=True, text=True, **options

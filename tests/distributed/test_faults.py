@@ -1,5 +1,6 @@
 """A few seeded faults; `make faults` tries hundreds."""
 
+import contextlib
 import random
 
 import pytest
@@ -9,7 +10,7 @@ from ufo_large.testing.faults import FAULTS, START_S, try_fault
 from ufo_large.testing.tiny_shards import tiny_shards
 
 FEW = ("kill a rank during a save", "flip a bit of a checkpoint", "cut a shard off")
-REST = tuple(name for name in FAULTS if name not in (*FEW, "full disk"))
+REST = tuple(name for name in FAULTS if name not in FEW)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,13 @@ def undisturbed(tmp_path_factory):
 
 def check(name: str, undisturbed, folder) -> None:
     shards, reference = undisturbed
-    trial = try_fault(FAULTS[name], shards, folder / "trial", random.Random(name), reference)
+    fault, rng = FAULTS[name], random.Random(name)
+    with contextlib.ExitStack() as held:
+        try:
+            hosts = held.enter_context(fault.place(folder / "trial"))
+        except RuntimeError as error:
+            pytest.skip(str(error))
+        trial = try_fault(fault, shards, folder / "trial", rng, reference, hosts)
     told = trial.told[-3000:]
     assert trial.detected and trial.ended_s is not None and trial.is_exact, told
     assert trial.left == 0 and trial.lost_steps <= 4, told

@@ -1,9 +1,15 @@
 """A run meets losses that are not finite: it skips so many steps, and saves their batches for a replay."""
 
 import json
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from ufo_large.runs.folder import RunFolder
 from ufo_large.structures import ClassTargets
@@ -16,13 +22,12 @@ SMALL = (*SMALL_MODEL, *TWO_IMAGES_EACH, *IN_THE_PROCESS, NO_WANDB)
 
 def train_badly(data: str, workdir: str, options: tuple[str, ...], bad: tuple[int, ...], resume: str) -> str:
     """Train; the losses of cls are infinite at the calls `bad` of this process; return what it raised."""
-    from pathlib import Path
-
     from ufo_large.config import apply_overrides
     from ufo_large.models.multitask import MultitaskModel
     from ufo_large.recipes import load_recipe
     from ufo_large.train.run import train
 
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # for several threads may add up in any order
     right, calls = MultitaskModel.forward, [0]
 
     def forward(self, batch, mode="losses"):
@@ -85,6 +90,59 @@ def test_the_limit_holds_for_the_whole_run(run, tiny_shards):
     (file,) = run.not_finite.glob("step-00000004-*")
     names = ", ".join(s.file_name for s in read_batch(file, run.read().tasks).samples)
     assert f"\n  {file}: {names}" in told and "replay_batch.py --workdir RUN FILE" in told
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    return {n: v for file in (run / "weights").glob("*.safetensors") for n, v in load_file(file).items()}
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    first, second = weights_of(a), weights_of(b)
+    return first.keys() == second.keys() and all(torch.equal(value, second[n]) for n, value in first.items())
+
+
+def test_a_step_is_tried_again_from_the_checkpoint_and_skipped_where_that_does_not_help(
+    tiny_shards, tmp_path
+):
+    """Bit for bit: what happens once leaves no trace, what happens again is as under `skip`."""
+
+    def train(name: str, policy: str, bad: tuple[int, ...], resume: str = "none") -> str:
+        options = ("steps=4", "save_every=2", f"on_not_finite={policy}", "max_skipped_steps=1")
+        return run_ranks(train_badly, 1, str(tiny_shards), str(tmp_path / name), options, bad, resume)[0]
+
+    assert train("undisturbed", "stop", ()) == train("skips", "skip", (4,)) == ""
+    assert not same_weights(tmp_path / "undisturbed", tmp_path / "skips")
+    told = train("once", "reload", (4,))
+    assert told.startswith("step 3: the gradient or loss of cls is not finite")
+    assert "Started again, the run tries it once more from its checkpoint\nThe batches of that step" in told
+    assert json.loads((tmp_path / "once/not_finite/reloads.json").read_text()) == {"steps": [3]}
+    shutil.copytree(tmp_path / "once", tmp_path / "again")
+    shutil.copytree(tmp_path / "once", tmp_path / "elsewhere")
+    assert train("once", "reload", (), "auto") == ""
+    assert same_weights(tmp_path / "once", tmp_path / "undisturbed")
+    assert train("again", "reload", (2,), "auto") == ""
+    assert same_weights(tmp_path / "again", tmp_path / "skips")
+    told = train("elsewhere", "reload", (1,), "auto")
+    assert told.startswith("step 2: ") and "max_skipped_steps=1 were tried again or skipped before" in told
+
+
+@pytest.mark.slow
+def test_a_run_that_diverges_is_tried_again_as_often_as_the_limit_says(
+    tiny_shards, tmp_path, script, monkeypatch
+):
+    """Supervised, on two ranks; the first step moves the weights to where no later loss is finite."""
+    bin_folder = Path(sys.executable).parent
+    monkeypatch.setenv("PATH", f"{bin_folder}:{os.environ['PATH']}")
+    changes = ("on_not_finite=reload", "max_skipped_steps=2", "steps=9", "save_every=1", *SMALL)
+    changes += ("schedule.warmup_steps=0", "optimizer.learning_rate=1e30", "optimizer.clip_norm=0")
+    overrides = [word for change in changes for word in ("--set", change)]
+    command = ["launchers/supervise.py", "--backoff", "0", "--restarts", "1", bin_folder / "deepspeed"]
+    command += ["--num_gpus", "2", "launchers/train.py", "--recipe", "demo", "--ds", "zero3_fp32"]
+    command += ["--data", tiny_shards, "--workdir", tmp_path / "run", "--resume", "auto"]
+    done = script(*command, *overrides)
+    assert done.returncode == 1, done.stderr[-3000:]
+    assert re.findall(r"supervise: code (\d+)", done.stdout) == ["75", "75", "1", "1"], done.stderr[-3000:]
+    assert json.loads((tmp_path / "run/not_finite/reloads.json").read_text()) == {"steps": [1, 2]}
 
 
 @pytest.mark.parametrize(("content", "words"), [(None, "no such file"), ({"task": "x"}, "of task 'x'")])

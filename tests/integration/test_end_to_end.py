@@ -160,5 +160,5 @@ def test_a_taken_port_is_told(tiny_shards, tmp_path, script, monkeypatch):
         done = script(
             "launchers/train.py", "--recipe", "demo", "--data", tiny_shards, "--workdir", tmp_path / "run"
         )
-    assert done.returncode == 2 and "is taken, perhaps by another run" in done.stderr
+    assert done.returncode == os.EX_TEMPFAIL and "is taken, perhaps by another run" in done.stderr
     assert "Traceback" not in done.stderr

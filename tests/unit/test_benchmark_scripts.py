@@ -61,7 +61,7 @@ def test_a_wrong_call_of_a_benchmark_is_one_clean_message(monkeypatch, capsys, t
     assert said in f"{stop.value.code} {capsys.readouterr().err}"
 
 
-@pytest.mark.parametrize("name", ["draw_balancing.py", "draw_quality.py", "draw_transforms.py"])
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "docs").glob("draw_*.py")))
 def test_help_of_a_picture_script_draws_nothing(monkeypatch, capsys, name):
     script = ROOT / "docs" / name
     monkeypatch.setattr(sys, "argv", [name, "--help"])

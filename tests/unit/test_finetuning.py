@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -27,7 +28,7 @@ from ufo_large.finetuning.choosing import (
     steps_per_epoch,
     with_steps,
 )
-from ufo_large.finetuning.command import notes, require_same_data
+from ufo_large.finetuning.command import notes, require_countable, require_same_data
 from ufo_large.finetuning.machine import GB, Machine, this_machine
 from ufo_large.finetuning.options import Options
 from ufo_large.finetuning.settings import SETTINGS_FILE, narrowed, smaller_size
@@ -137,6 +138,19 @@ def test_the_data_is_described_with_what_is_weak(shards):
     assert "dec: detection, 4 classes; images: train" in told
     assert "dec: one example or none to train sign2, sign3 on: add some, or drop the class" in told
     assert "cls: 9 images to train on are few" in told
+
+
+def test_a_split_without_a_box_is_told_and_refused_where_it_is_what_would_be_scored(tmp_path):
+    data = write_tiny_data(tmp_path / "data")
+    shutil.copytree(data / "dec/train", data / "dec/val")
+    empty = json.loads((data / "dec/train.json").read_text()) | {"annotations": []}
+    (data / "dec/val.json").write_text(json.dumps(empty))
+    make_shards([data], tmp_path / "shards", ShardingOptions())
+    shards = ShardSet.open(tmp_path / "shards")
+    told = "\n".join(notes(shards, shards.tasks))
+    assert "dec: no image of its val split shows a class" in told and "cls: no image" not in told
+    with pytest.raises(ValueError, match="dec: no image of its val split shows one of the 4 classes"):
+        require_countable(shards, shards.tasks)
 
 
 def test_from_scratch_every_kind_has_a_feed_and_a_head():

@@ -1,6 +1,7 @@
 """A run that fails is started again, a bounded number of times; the launcher here is invented."""
 
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ufo_large.processes.ports import with_free_port
 from ufo_large.processes.supervising import Policy, newest_step, supervise, value_of, with_fewer_ranks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,6 +26,15 @@ for step in steps:
     folder.mkdir(parents=True)
     (folder / "complete.json").write_text("{}")
 sys.exit(code)
+"""
+BINDS = """
+import socket, sys
+at = sys.argv.index("--master_port")
+_, port = sys.argv.pop(at), int(sys.argv.pop(at))
+try:
+    socket.socket().bind(("127.0.0.1", port))
+except OSError:
+    sys.exit(75)
 """
 NO_WAIT = Policy(restarts=2, backoff=0)
 
@@ -59,6 +70,34 @@ def test_fewer_ranks_from_the_second_failure_on(tmp_path):
     policy = Policy(restarts=4, backoff=0, min_ranks=3)
     assert supervise(command_for(tmp_path, *[(1,)] * 4, (0,)), policy) == 0
     assert ranks_started(tmp_path) == ["4", "4", "3", "3", "3"]
+
+
+def test_each_start_of_deepspeed_has_a_free_port_unless_one_is_given():
+    ports = set()
+    for runner in (["/bin/deepspeed"], ["python", "-m", "deepspeed.launcher.runner"]):
+        command = with_free_port([*runner, "--num_gpus", "2", "train.py", "--master", "x"])
+        assert command[: len(runner) + 1] == [*runner, "--master_port"]
+        assert command[len(runner) + 2 :] == ["--num_gpus", "2", "train.py", "--master", "x"]
+        ports.add(int(command[len(runner) + 1]))
+    for port in ports:
+        with socket.socket() as own:
+            own.bind(("127.0.0.1", port))
+    for fixed in (["--master_port", "1"], ["--master_port=1"], ["--no_ssh", "--node_rank", "0"]):
+        assert with_free_port(["deepspeed", *fixed, "train.py"]) == ["deepspeed", *fixed, "train.py"]
+    assert with_free_port(["torchrun", "train.py"]) == ["torchrun", "train.py"]
+
+
+def test_a_taken_port_is_left_for_a_free_one(tmp_path):
+    """The launcher here ends with 75 where another program has its port, as a rank then does."""
+    command = command_for(tmp_path, (0,))
+    launcher = tmp_path / "deepspeed"
+    launcher.write_text(BINDS + LAUNCHER)
+    command[1] = str(launcher)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        port = str(other.getsockname()[1])
+        assert supervise([*command, "--master_port", port], NO_WAIT) == 75
+        assert supervise(command, NO_WAIT) == 0
 
 
 def test_options_are_read_in_both_spellings():

@@ -13,7 +13,8 @@ import pytest
 
 from ufo_large.testing.simulated_run import invented_examples
 from ufo_large.tracking import Tracker, read_metrics
-from ufo_large.tracking.wandb import Picture, WandbRun, import_wandb, of_one_size
+from ufo_large.tracking.pictures import Picture, of_one_size
+from ufo_large.tracking.wandb import WandbRun, import_wandb
 
 pytest.importorskip("wandb")
 
@@ -116,6 +117,9 @@ def test_a_run_goes_on_where_wandbs_process_has_ended(tmp_path, monkeypatch):
     """As after a launcher's SIGTERM, which goes to every process: told once, the local log is whole."""
 
     class Gone:
+        def define_metric(self, name, **settings):
+            pass
+
         def log(self, values, step):
             raise ConnectionResetError("Connection lost")
 
@@ -125,12 +129,38 @@ def test_a_run_goes_on_where_wandbs_process_has_ended(tmp_path, monkeypatch):
     fake = SimpleNamespace(init=lambda **settings: Gone(), Settings=SimpleNamespace)
     monkeypatch.setattr("ufo_large.tracking.wandb.import_wandb", lambda: fake)
     tracker = Tracker.Config(wandb="offline").build(tmp_path, total_steps=2, run_config={})
-    with pytest.warns(UserWarning, match=r"wandb's process has ended \(Connection lost\)") as warned:
+    with pytest.warns(
+        UserWarning, match=r"wandb has failed \(ConnectionResetError: Connection lost\)"
+    ) as warned:
         tracker.log(1, {"cls/total": 0.5})
         tracker.log(2, {"cls/total": 0.25})
         tracker.finish()
     assert len(warned) == 1
     assert [line["cls/total"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [0.5, 0.25]
+
+
+def test_a_process_of_wandbs_that_crashes_at_the_start_leaves_a_run_offline(tmp_path, monkeypatch):
+    """Its crash is a bare Exception of a private module, and closing what has crashed fails too."""
+    logged = []
+
+    def init(mode, **settings):
+        if mode == "online":
+            raise type("HandleAbandonedError", (Exception,), {})()
+        return SimpleNamespace(
+            define_metric=lambda *a, **k: None,
+            log=lambda values, step: logged.append((step, values)),
+            finish=lambda: None,
+        )
+
+    def teardown():
+        raise ConnectionResetError("Connection lost")
+
+    fake = SimpleNamespace(init=init, Settings=SimpleNamespace, teardown=teardown)
+    monkeypatch.setattr("ufo_large.tracking.wandb.import_wandb", lambda: fake)
+    with pytest.warns(UserWarning, match="could not be opened online .HandleAbandonedError"):
+        run = WandbRun(tmp_path, "online", project="tests", config={})
+    run.log(2, {"val/score": 0.5})
+    assert logged == [(2, {"val/score": 0.5, "val/step": 2.0})]
 
 
 def test_disabled_never_imports_wandb(tmp_path, monkeypatch):

@@ -103,6 +103,11 @@ def test_what_is_taken_is_told():
     assert told[2].startswith("dec: new; experts start as the mean of the others")
 
 
+def test_classes_without_names_are_said_to_go_over_by_number():
+    (told,) = origins([named("cls", "classification", "0", "1")], [named("cls", "classification", "0", "2")])
+    assert "1 of 2 classes known by number, for they have no names" in str(told)
+
+
 def test_a_trunk_of_another_width_is_named(tmp_path):
     _, tensors = weights_of(tiny_model("task"), TINY_TASKS)
     wider = tiny_model("task", embed_dim=96).build(TINY_TASKS)

@@ -21,14 +21,14 @@ from torch import Tensor
 
 from ufo_large.config import give_usual_rights, read_json, require_inside, write_json
 from ufo_large.distributed import comm
-from ufo_large.distributed.checksums import Stamp, fault_of, sealed
+from ufo_large.distributed.checksums import Stamp, fault_of, sealed, sync_tree
 from ufo_large.distributed.engine import Engine, Layout, Piece
 from ufo_large.distributed.generators import set_rng_state
 from ufo_large.distributed.plain_files import read_plain
 from ufo_large.distributed.resharding import Spread, read_saved, reshard
+from ufo_large.distributed.weight_sums import INDEX, index_body, remedy_for, whole_files
 
 COMPLETE = "complete.json"
-INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 1 << 30
 
 T = TypeVar("T")
@@ -240,27 +240,24 @@ def save_weights(folder: Path, engine: Engine) -> None:
                 flush()
     if comm.is_main():
         flush()
-        write_json(partial / INDEX, {"weight_map": weight_map})
+        write_json(partial / INDEX, index_body(partial, weight_map))
+        sync_tree(partial)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
     comm.barrier()
 
 
 def load_weights(folder: Path, fill: Callable[[str, Tensor], None]) -> None:
-    """Call `fill(name, tensor)` for every tensor that `save_weights` wrote, file by file."""
+    """Call `fill(name, tensor)` for every tensor that `save_weights` wrote, file by file.
+
+    Raises ValueError, before the first, where a file is not as it was written.
+    """
     if not (folder / INDEX).exists():
         raise ValueError(f"{folder}: no weights here ({INDEX} is missing); has the run finished?")
-    again = f"copy it again, or remove {folder} and let the run write it anew with --resume auto"
-    match read_json(folder / INDEX, again):
-        case {"weight_map": dict(weight_map)} if all(isinstance(file, str) for file in weight_map.values()):
-            pass
-        case _:
-            raise ValueError(f"{folder / INDEX}: names no weights; {again}")
-    for file in sorted(set(weight_map.values())):
-        path = require_inside(folder, file, folder / INDEX)
+    for file in whole_files(folder):
         try:
-            tensors = load_file(path)
+            tensors = load_file(file)
         except (OSError, SafetensorError) as error:
-            raise ValueError(f"{path}: cannot be read ({error}); {again}") from error
+            raise ValueError(f"{file}: cannot be read ({error}); {remedy_for(folder)}") from error
         for name, tensor in tensors.items():
             fill(name, tensor)

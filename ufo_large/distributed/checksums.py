@@ -57,6 +57,12 @@ def stamp_of(file: Path) -> Stamp:
         return Stamp(opened.tell(), digest)
 
 
+def stamp_on_disk(file: Path) -> Stamp:
+    """Return what a file holds that another library wrote, once it is on the disk."""
+    sync(file)
+    return stamp_of(file)
+
+
 def fault_of(file: Path, stamp: Stamp) -> str:
     """Say how `file` differs from what was written; "" where it does not. Raises OSError."""
     if not file.exists():

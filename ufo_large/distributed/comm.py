@@ -78,6 +78,10 @@ def any_rank(flag: bool) -> bool:
     return bool(all_reduce_sum(torch.tensor(float(flag))))
 
 
+class PortTaken(ValueError):
+    """Another program has the port at which the ranks would meet; another port, or a later try, may do."""
+
+
 class AgreedError(ValueError):
     """A mistake that one rank found and every rank raises, in the same words: the first rank may tell it."""
 

@@ -16,7 +16,7 @@ from typing import Any
 from ufo_large.config import write_json
 from ufo_large.distributed import comm
 from ufo_large.distributed.checkpoint import COMPLETE, complete_checkpoints, rank_file
-from ufo_large.distributed.checksums import Stamp, sealed, stamp_of, sync, sync_tree
+from ufo_large.distributed.checksums import Stamp, sealed, stamp_on_disk, sync, sync_tree
 from ufo_large.distributed.engine import Engine
 from ufo_large.distributed.generators import rng_state
 from ufo_large.distributed.writer import Writer, naming_file
@@ -139,14 +139,9 @@ def _recorded(folder: Path, own: dict[str, Stamp]) -> dict[str, dict[str, Any]]:
     names = {name for files in ranks for name in files}
     rest = sorted(_name(folder, f) for f in folder.rglob("*") if f.is_file()) if comm.is_main() else []
     rest = [name for name in comm.all_gather_objects(rest)[0] if name not in names]
-    mine = comm.agreed(lambda: {n: _stamped(folder / n) for n in rest[comm.rank() :: comm.world_size()]})
+    mine = comm.agreed(lambda: {n: stamp_on_disk(folder / n) for n in rest[comm.rank() :: comm.world_size()]})
     told = [a | b for a, b in zip(ranks, comm.all_gather_objects(mine), strict=True)]
     return {n: {**asdict(s), "rank": rank} for rank, files in enumerate(told) for n, s in files.items()}
-
-
-def _stamped(file: Path) -> Stamp:
-    sync(file)
-    return stamp_of(file)
 
 
 def _name(folder: Path, file: Path) -> str:

@@ -57,7 +57,7 @@ def init_distributed() -> torch.device:
     """Join the process group that the launcher describes; return this rank's device: DeepSpeed's kind.
 
     The ranks of a machine share its cores evenly, on GPUs too, where an offloaded optimizer computes on them.
-    Raises ValueError where another run on this machine has the port at which the ranks meet.
+    Raises PortTaken where another run on this machine has the port at which the ranks meet.
     """
     local_rank, local_world = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 0))
     # DeepSpeed calls collectives by names that torch 2.14 renames: nothing that a user could change.
@@ -81,7 +81,7 @@ def _telling_taken_port() -> Iterator[None]:
         if "EADDRINUSE" not in str(error):
             raise
         port = os.environ["MASTER_PORT"]
-        raise ValueError(
+        raise comm.PortTaken(
             f"port {port} of this machine is taken, perhaps by another run; give another one, as in "
             f"`deepspeed --master_port {int(port) + 1} ...`"
         ) from None

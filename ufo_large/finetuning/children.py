@@ -3,18 +3,20 @@
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ufo_large.config import without_credentials
 from ufo_large.finetuning.machine import Machine
 from ufo_large.processes.launcher import STARTED_BY
+from ufo_large.processes.ports import free_port
 
 TOLD_TO_CHILDREN = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+POLL_S = 10.0
 OUT_OF_MEMORY = (-signal.SIGKILL, 128 + signal.SIGKILL, 256 - signal.SIGKILL)
 """How a command ends that the kernel killed: by itself, under a shell, and under DeepSpeed's launcher."""
 
@@ -35,10 +37,17 @@ class Children:
     machine: Machine
     plugins: Sequence[str] = ()
 
-    def run(self, script: str, *arguments: str | Path, sharded: bool = False) -> int:
+    def run(
+        self,
+        script: str,
+        *arguments: str | Path,
+        sharded: bool = False,
+        should_leave: Callable[[], bool] = lambda: False,
+    ) -> int:
         """Run a script in one process, or on all ranks under DeepSpeed where it is `sharded`.
 
-        SIGTERM, SIGUSR1 and SIGUSR2 go on to it. Returns its exit code.
+        SIGTERM, SIGUSR1 and SIGUSR2 go on to it; it gets SIGUSR1 each time that `should_leave`, asked every
+        `POLL_S` seconds, says so. Returns its exit code.
         """
         command = [*self._start(sharded), str(self.root / script), *map(str, arguments)]
         command += [word for plugin in self.plugins for word in ("--plugin", plugin)]
@@ -47,7 +56,11 @@ class Children:
         pass_on = lambda number, frame: child.send_signal(number)
         before = {number: signal.signal(number, pass_on) for number in TOLD_TO_CHILDREN}
         try:
-            return child.wait()
+            while True:
+                with suppress(subprocess.TimeoutExpired):
+                    return child.wait(POLL_S)
+                if should_leave():
+                    child.send_signal(signal.SIGUSR1)
         except KeyboardInterrupt:  # the child has it too
             return child.wait()
         finally:
@@ -74,7 +87,7 @@ def sharded_start(root: Path, ranks: int, gpus: Sequence[int] = ()) -> list[str]
     launcher = str(Path(sys.executable).with_name("deepspeed"))
     where = ["--include", f"localhost:{','.join(map(str, gpus))}"] if gpus else ["--num_gpus", str(ranks)]
     start = [sys.executable, str(root / "launchers/restartable.py"), launcher, *where]
-    return [*start, "--master_port", str(_free_port())]
+    return [*start, "--master_port", str(free_port())]
 
 
 def environment_of(machine: Machine) -> dict[str, str]:
@@ -85,9 +98,3 @@ def environment_of(machine: Machine) -> dict[str, str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     accelerator = {} if machine.gpus else {"DS_ACCELERATOR": "cpu"}
     return {**os.environ, "PATH": path, STARTED_BY: str(os.getpid()), **accelerator}
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]

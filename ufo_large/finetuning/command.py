@@ -1,5 +1,6 @@
 """Finetune on a folder of data: shards, settings, a short measurement, training, evaluation, export."""
 
+import math
 import shlex
 import time
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from ufo_large.data.shards import ShardSet
 from ufo_large.data.val_split import read_held_out
 from ufo_large.distributed.checkpoint import complete_checkpoints
 from ufo_large.finetuning.children import Children
+from ufo_large.finetuning.keeping_time import train_in_time
 from ufo_large.finetuning.machine import Machine, this_machine
 from ufo_large.finetuning.options import Options
 from ufo_large.finetuning.settings import SETTINGS_FILE, choose_settings
@@ -28,7 +30,7 @@ FEW_IMAGES = 20
 
 def finetune(options: Options, root: Path, plugins: Sequence[str] = ()) -> None:
     """Do everything; `root` holds launchers/. Raises ValueError for what will not work, ChildFailed after."""
-    started = time.monotonic()
+    deadline = time.monotonic() + 3600 * options.hours
     machine = this_machine(options.gpus)
     print(f"machine: {machine}")
     children = Children(root=root, machine=machine, plugins=plugins)
@@ -41,11 +43,11 @@ def finetune(options: Options, root: Path, plugins: Sequence[str] = ()) -> None:
         print(f"{run.root} has begun: it goes on with the settings in {settings}")
         config = load_recipe(str(settings))
     else:
-        deadline = started + 3600 * options.hours
         config = choose_settings(options, shards, tasks, machine, children, deadline)
         write_json(settings, {"begun_with": _begun_with(options), "config": to_dict(config)})
-    arguments = ("--recipe", settings, "--data", shards.root, "--workdir", run.root, "--resume", "auto")
-    children.must("launchers/train.py", *arguments, sharded=config.ds != "none")
+    fixed = any(assignment.startswith("steps=") for assignment in options.assignments)
+    ends_at = math.inf if fixed else deadline
+    train_in_time(run.root, settings, config, shards.root, children, ends_at)
     _finish(run, shards, tasks, children)
 
 
@@ -92,7 +94,31 @@ def _shards(options: Options, machine: Machine) -> tuple[ShardSet, tuple[TaskInf
     tasks = trained_tasks(shards)
     for told in (*read_held_out(out), *notes(shards, tasks)):
         print(told)
+    require_countable(shards, tasks)
     return shards, tasks
+
+
+def _scored_split(shards: ShardSet, tasks: Sequence[TaskInfo]) -> str:
+    return "test" if any(shards.has_split(t.name, "test") for t in tasks) else "val"
+
+
+def _shows_nothing(shards: ShardSet, task: TaskInfo, split: str) -> bool:
+    """Whether a split has ground truth, and that shows no instance of any class."""
+    if not (task.num_classes and shards.has_split(task.name, split)):
+        return False
+    reader = shards.split(task.name, split)
+    return reader.labeled and not any(reader.class_histogram)
+
+
+def require_countable(shards: ShardSet, tasks: Sequence[TaskInfo]) -> None:
+    """Raise ValueError for ground truth that the evaluation at the end could not score."""
+    split = _scored_split(shards, tasks)
+    for task in tasks:
+        if _shows_nothing(shards, task, split):
+            raise ValueError(
+                f"{task.name}: no image of its {split} split shows one of the {task.num_classes} classes, so "
+                f"nothing could be scored; label some, or take {split} out of --data"
+            )
 
 
 def notes(shards: ShardSet, tasks: Sequence[TaskInfo]) -> list[str]:
@@ -104,6 +130,11 @@ def notes(shards: ShardSet, tasks: Sequence[TaskInfo]) -> list[str]:
         counts = {s: len(shards.split(task.name, s)) for s in splits if shards.has_split(task.name, s)}
         listed = ", ".join(f"{split} {count}" for split, count in counts.items())
         told.append(f"{task.name}: {task.kind}, {task.num_classes} classes; images: {listed}")
+        if _shows_nothing(shards, task, "val"):
+            told.append(
+                f"{task.name}: no image of its val split shows a class, so validation says nothing of it; "
+                "label some, or take val out of --data: then a part of train is held out"
+            )
         if len(train) < FEW_IMAGES:
             told.append(
                 f"{task.name}: {len(train)} images to train on are few: figures will differ much from seed "
@@ -121,7 +152,7 @@ def notes(shards: ShardSet, tasks: Sequence[TaskInfo]) -> list[str]:
 
 def _finish(run: RunFolder, shards: ShardSet, tasks: Sequence[TaskInfo], children: Children) -> None:
     """Evaluate and export the run; say where everything lies and what to type next."""
-    split = "test" if any(shards.has_split(t.name, "test") for t in tasks) else "val"
+    split = _scored_split(shards, tasks)
     scoring = ("--workdir", run.root, "--data", shards.root, "--split", split, "--protocol", "standard")
     children.must("eval/run_all.py", *scoring, sharded=children.machine.ranks > 1)
     children.must("launchers/export.py", "--workdir", run.root, "--to", "safetensors")

@@ -37,6 +37,8 @@ class Origin:
         new = [name for label, name in enumerate(self.task.class_names) if label not in known]
         shown = ", ".join(new[:SHOWN]) + (", ..." if len(new) > SHOWN else "")
         counted = f"{told}; {len(known)} of {self.task.num_classes} classes known"
+        if known and all(self.task.class_names[label].isdecimal() for label in known):
+            counted += " by number, for they have no names (cls/classes.txt gives them)"
         return f"{counted}, new: {shown}" if new else counted
 
 

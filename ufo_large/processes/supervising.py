@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ufo_large.processes.launching import launch
+from ufo_large.processes.ports import with_free_port
 
 REFUSED = 2
 """The exit code of a run whose settings or data do not fit: no restart changes that."""
@@ -37,7 +38,8 @@ def supervise(command: Sequence[str], policy: Policy) -> int:
     """Run the launcher's `command` until the run ends, is refused or fails too often; return its exit code.
 
     Exit code 75 without a signal to this process, as after a hang or a time limit, starts it again too. A
-    signal to this process ends the run, saved, with code 75. ValueError where the command does not say what
+    signal to this process ends the run, saved, with code 75. Each start of a `deepspeed` without a port has a
+    free one. ValueError where the command does not say what
     is needed here.
     """
     command = list(command)
@@ -49,7 +51,7 @@ def supervise(command: Sequence[str], policy: Policy) -> int:
     failed = 0
     while True:
         before = newest_step(root)
-        ended = launch(command)
+        ended = launch(with_free_port(command))
         if ended.code in (0, REFUSED) or ended.was_told:
             return ended.code
         step = newest_step(root)

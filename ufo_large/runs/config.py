@@ -67,8 +67,9 @@ class RunConfig:
     validation, where one was saved at its step. `save_async`: steps go on while a copy of the checkpoint in
     host memory is written; it needs that memory.
     `on_not_finite`: `stop` at a step whose loss or gradient is not finite, or `skip` up to
-    `max_skipped_steps` of them, which leave weights and optimizer as they were; their batches are saved in
-    RUN/not_finite either way.
+    `max_skipped_steps` of them, which leave weights and optimizer as they were, or `reload`: end with the
+    code that asks for a restart, try the step once more from the last checkpoint, and skip it where that does
+    not help, up to as many steps. Their batches are saved in RUN/not_finite in any case.
     """
 
     name: str
@@ -86,7 +87,7 @@ class RunConfig:
     log_every: int = 1
     evaluate_every: int = 0
     evaluate_split: str = "val"
-    on_not_finite: Literal["stop", "skip"] = "stop"
+    on_not_finite: Literal["stop", "skip", "reload"] = "stop"
     max_skipped_steps: int = 10
     keep_best: bool = False
     patience: int = 0

@@ -4,12 +4,13 @@ import importlib.util
 import multiprocessing
 import os
 import queue
-import socket
 import sys
 import time
 import traceback
 from collections.abc import Callable
 from typing import Any
+
+from ufo_large.processes.ports import free_port
 
 
 def run_ranks(function: Callable[..., Any], world_size: int, *args: Any, timeout: float = 300.0) -> list[Any]:
@@ -90,10 +91,3 @@ def rank_environment(rank: int, world_size: int, port: int) -> dict[str, str]:
     counts = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size}
     words = {name: str(value) for name, value in counts.items()}
     return words | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-
-
-def free_port() -> int:
-    """Return a port of this machine that nobody listens at."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]

@@ -16,6 +16,7 @@ import psutil
 from ufo_large.distributed.checkpoint import complete_checkpoints
 from ufo_large.processes.launcher import is_alive
 from ufo_large.testing.distributed import free_port, rank_environment
+from ufo_large.testing.hosts import ADDRESSES, CABLE, Hosts
 from ufo_large.testing.settings import NO_WANDB, SMALL_MODEL, TWO_IMAGES_EACH
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,10 +34,13 @@ CHANGES = (
 
 
 class FaultRun:
-    """A run in a folder, that is started as often as it needs; `log` holds what all its ranks said."""
+    """A run in a folder, that is started as often as it needs; `log` holds what all its ranks said.
 
-    def __init__(self, shards: Path, folder: Path, ranks: int = 2):
-        self.shards, self.folder = shards, folder
+    `hosts`: where its two ranks live, each on one of them.
+    """
+
+    def __init__(self, shards: Path, folder: Path, ranks: int = 2, hosts: Hosts | None = None):
+        self.shards, self.folder, self.hosts = shards, folder, hosts
         self.workdir, self.log = folder / "run", folder / "log"
         self.num_ranks = ranks
         self.ranks: list[Any] = []
@@ -50,11 +54,8 @@ class FaultRun:
         words = ["--recipe", "demo", "--ds", "zero3_fp32", "--data", str(self.shards)]
         words += ["--workdir", str(self.workdir), "--resume", "auto", "--hang-timeout", str(HANG_TIMEOUT_S)]
         words += [word for change in CHANGES for word in ("--set", change)]
-        port = free_port()
-        self.ranks = [
-            context.Process(target=_train, args=(rank, self.num_ranks, port, words, str(self.log)))
-            for rank in range(self.num_ranks)
-        ]
+        told = (self.num_ranks, free_port(), words, str(self.log), self.hosts)
+        self.ranks = [context.Process(target=_train, args=(rank, *told)) for rank in range(self.num_ranks)]
         for rank in self.ranks:
             rank.start()
 
@@ -128,12 +129,15 @@ def _name(process: psutil.Process) -> str:
         return ""
 
 
-def _train(rank: int, world_size: int, port: int, words: list[str], log: str) -> None:
+def _train(rank: int, world_size: int, port: int, words: list[str], log: str, hosts: Hosts | None) -> None:
     """Become what the launcher would have started, with its output in the log."""
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(out, 1)
     os.dup2(out, 2)
     os.environ.update(DS_ACCELERATOR="cpu", OMP_NUM_THREADS="1", **rank_environment(rank, world_size, port))
+    if hosts is not None:
+        hosts.enter(rank)
+        os.environ.update(MASTER_ADDR=ADDRESSES[0], GLOO_SOCKET_IFNAME=CABLE)
     multiprocessing.set_start_method("fork", force=True)  # for loaders, as where a launcher started the rank
     script = str(ROOT / "launchers/train.py")
     sys.argv = [script, f"--local_rank={rank}", *words]

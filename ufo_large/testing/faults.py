@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import psutil
 
 from ufo_large.config import read_json, write_json
 from ufo_large.testing.fault_runs import STEPS, FaultRun
+from ufo_large.testing.hosts import Hosts, two_hosts
 
 START_S, END_S = 180.0, 120.0
 Repair = Callable[[], None]
@@ -23,12 +24,17 @@ Repair = Callable[[], None]
 class Fault:
     """`strike` hurts a run that is under way, and may return what mends it before the run is started again.
 
-    `ends`: the run must end by itself. `says`: words of which the log must then have one.
+    `ends`: the run must end by itself. `says`: words of which the log must then have one. `place`: makes what
+    a trial in a folder needs around it, and yields the ranks' hosts, if they have such; RuntimeError where
+    this process has no right to.
     """
 
     strike: Callable[[FaultRun, random.Random], Repair | None]
     ends: bool = True
     says: tuple[str, ...] = ()
+    place: Callable[[Path], contextlib.AbstractContextManager[Hosts | None]] = lambda folder: (
+        contextlib.nullcontext()
+    )
 
 
 @dataclass(slots=True)
@@ -45,10 +51,12 @@ class Trial:
     told: str = ""
 
 
-def try_fault(fault: Fault, shards: Path, folder: Path, rng: random.Random, reference: str) -> Trial:
+def try_fault(
+    fault: Fault, shards: Path, folder: Path, rng: random.Random, reference: str, hosts: Hosts | None = None
+) -> Trial:
     """Train, strike at a random moment, see how it ends, mend, go on to the end and compare the weights."""
     own = Path(shutil.copytree(shards, folder / "shards"))
-    run = FaultRun(own, folder)
+    run = FaultRun(own, folder, hosts=hosts)
     run.start()
     run.wait_for_step(rng.randrange(1, STEPS - 1), START_S)
     time.sleep(rng.random() * 0.3)
@@ -109,12 +117,12 @@ def _kill_all(run: FaultRun, rng: random.Random) -> None:
     run.kill()
 
 
-def _while_saving(strike: Callable[[FaultRun, random.Random], None]):
-    def struck(run: FaultRun, rng: random.Random) -> None:
+def _while_saving(strike: Callable[[FaultRun, random.Random], Repair | None]):
+    def struck(run: FaultRun, rng: random.Random) -> Repair | None:
         places = run.workdir / "checkpoints"
         run.wait_for(lambda: any(places.glob("partial-step-*")) or run.is_over(), START_S)
         time.sleep(rng.random() * 0.05)
-        strike(run, rng)
+        return strike(run, rng)
 
     return struck
 
@@ -145,6 +153,14 @@ def flip(file: Path, rng: random.Random) -> None:
 def truncate(file: Path, rng: random.Random) -> None:
     content = file.read_bytes()
     file.write_bytes(content[: rng.randrange(len(content))])
+
+
+def flip_in_picture(file: Path, rng: random.Random) -> None:
+    """Change one bit of the first picture of a shard: beside pictures there are bytes that nobody reads."""
+    content = bytearray(file.read_bytes())
+    begin, end = content.index(b"\x89PNG"), content.index(b"IEND")
+    content[rng.randrange(begin, end)] ^= 1 << rng.randrange(8)
+    file.write_bytes(content)
 
 
 def delete(file: Path, rng: random.Random) -> None:
@@ -194,15 +210,21 @@ def _full_disk(run: FaultRun, rng: random.Random) -> Repair:
     return lambda: filler.unlink()
 
 
+def _cut_network(run: FaultRun, rng: random.Random) -> Repair:
+    """Pull the cable out between the ranks' hosts; no connection is closed."""
+    run.hosts.cut()
+    return run.hosts.mend
+
+
 @contextlib.contextmanager
-def small_disk(folder: Path, megabytes: int = 96):
+def small_disk(folder: Path, megabytes: int = 96) -> Iterator[None]:
     """Mount a disk of its own at the folder; RuntimeError where this process has no right to."""
     folder.mkdir(parents=True, exist_ok=True)
     options = ["-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
     if subprocess.run(["mount", *options], capture_output=True).returncode:
         raise RuntimeError("no right to mount a small disk")
     try:
-        yield folder
+        yield
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
@@ -224,8 +246,14 @@ FAULTS: dict[str, Fault] = {
     "delete a checkpoint's file": Fault(_in_newest_checkpoint(delete), says=OLDER),
     "flip a bit of a shard's index": Fault(_in_shards(flip, "*/*.npz"), says=("npz",)),
     "cut a shard off": Fault(_in_shards(truncate, "*/train*.tar"), says=(".tar",)),
+    # which is met only where that picture is still to come; no weight may come from it in any case
+    "flip a bit of a picture in a shard": Fault(_in_shards(flip_in_picture, "*/train*.tar"), ends=False),
+    "delete a shard": Fault(_in_shards(delete, "*/train*.tar"), says=(".tar",)),
     "exchange class names": Fault(_in_shards(exchange_names, "dataset.json"), says=("dataset.json",)),
     "a second run in the folder": Fault(_second_run, ends=False, says=("another run trains here",)),
-    "full disk": Fault(_full_disk, says=("full", "No space left")),
+    "full disk": Fault(_full_disk, says=("full", "No space left"), place=small_disk),
+    "cut the network": Fault(_cut_network, says=("the run hangs",), place=lambda folder: two_hosts()),
+    "cut the network during a save": Fault(
+        _while_saving(_cut_network), says=("the run hangs",), place=lambda folder: two_hosts()
+    ),
 }
-DISK = "full disk"

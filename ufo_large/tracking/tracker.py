@@ -1,23 +1,34 @@
-"""Where a run's numbers go: the local log, the console, wandb. The trainer knows only `Tracker`."""
+"""Where a run's numbers go: the local log, the console, wandb, TensorBoard. Trainers know only `Tracker`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from ufo_large.kinds import PredictionExample, kind_of
 from ufo_large.tracking.console import ConsoleProgress
 from ufo_large.tracking.examples import draw_examples
 from ufo_large.tracking.jsonl import FILE_NAME, MetricsLog
-from ufo_large.tracking.wandb import Picture, WandbRun
+from ufo_large.tracking.pictures import Picture
+from ufo_large.tracking.tensorboard import TensorBoardRun
+from ufo_large.tracking.wandb import WandbRun
 
 
 class Sink(Protocol):
-    """Something that takes values. One that also takes pictures has `pictures(step, pictures)`."""
+    """Something that takes values. One that also takes pictures is a `PictureSink`."""
 
     def log(self, step: int, values: Mapping[str, float]) -> None: ...
 
     def finish(self) -> None: ...
+
+
+@runtime_checkable
+class PictureSink(Sink, Protocol):
+    """A sink for pictures by gallery; `overlays`: it lays boxes and masks over plain ones by itself."""
+
+    overlays: bool
+
+    def pictures(self, step: int, pictures: Mapping[str, Sequence[Picture]]) -> None: ...
 
 
 class Tracker:
@@ -30,12 +41,14 @@ class Tracker:
     class Config:
         """`wandb`: offline writes under the workdir, for `wandb sync`; online sends while training.
 
-        `pictures`: predictions a task that are drawn at each validation and sent to wandb; 0 for none.
+        `tensorboard`: write event files under the workdir too.
+        `pictures`: predictions a task that are drawn at each validation for those two; 0 for none.
         `line_seconds`: time between progress lines where the output is no terminal.
         """
 
         wandb: Literal["disabled", "offline", "online"] = "disabled"
         project: str = "ufo-large"
+        tensorboard: bool = False
         pictures: int = 4
         line_seconds: float = 10.0
 
@@ -47,7 +60,7 @@ class Tracker:
 
         def pictures_wanted(self) -> int:
             """Return how many predictions of a task to draw at a validation; 0 where nobody takes them."""
-            return self.pictures if self.wandb != "disabled" else 0
+            return self.pictures if self.wandb != "disabled" or self.tensorboard else 0
 
         def build(
             self,
@@ -66,6 +79,8 @@ class Tracker:
             if rank != 0:
                 return Tracker(())
             sinks: list[Sink] = [MetricsLog(Path(workdir) / FILE_NAME, resume_step)]
+            if self.tensorboard:
+                sinks.append(TensorBoardRun(workdir, resume_step))
             if self.wandb != "disabled":
                 resume = resume_step is not None
                 sinks.append(
@@ -84,17 +99,19 @@ class Tracker:
 
     def examples(self, step: int, examples: Sequence[PredictionExample]) -> None:
         """Give predictions to the sinks that take pictures, as `examples/<task>`: overlaid or drawn."""
-        takers = [sink for sink in self.sinks if hasattr(sink, "pictures")]
+        takers = [sink for sink in self.sinks if isinstance(sink, PictureSink)]
         if not takers or not examples:
             return
+        plain: dict[str, list[Picture]] = {}
         drawn: dict[str, list[Picture]] = {}
         for example, card, picture_HW3 in draw_examples(examples):
-            overlay = kind_of(example.info).overlay(example)
-            shown = example.image_HW3 if overlay else picture_HW3
-            picture = Picture(caption=card.caption, image_HW3=shown, overlay=overlay)
-            drawn.setdefault(f"examples/{card.task}", []).append(picture)
+            name, overlay = f"examples/{card.task}", kind_of(example.info).overlay(example)
+            picture = Picture(caption=card.caption, image_HW3=picture_HW3)
+            drawn.setdefault(name, []).append(picture)
+            laid = Picture(caption=card.caption, image_HW3=example.image_HW3, overlay=overlay)
+            plain.setdefault(name, []).append(laid if overlay else picture)
         for sink in takers:
-            sink.pictures(step, drawn)
+            sink.pictures(step, plain if sink.overlays else drawn)
 
     def finish(self) -> None:
         """Close every sink, even where one fails."""

@@ -2,30 +2,24 @@
 
 import contextlib
 import importlib
+import os
 import secrets
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from ufo_large.config import read_json, without_credentials, write_json
-from ufo_large.structures import IGNORE_INDEX
+from ufo_large.tracking.pictures import Picture, of_one_size
 
 Mode = Literal["offline", "online"]
 ID_FILE = "wandb_run.json"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Picture:
-    """A picture for a gallery: RGB uint8 [H, W, 3], and what `wandb.Image` lays over it: `Kind.overlay`."""
-
-    caption: str
-    image_HW3: np.ndarray
-    overlay: Mapping[str, Any] = field(default_factory=dict)
+VALIDATION_STEP = "val/step"
+START_SECONDS = 30.0
+"""How long a run waits for the server at its start; it then writes offline."""
+END_SECONDS = 60.0
+"""How long a run waits at its end until everything is sent; the rest stays on the disk for `wandb sync`."""
 
 
 class WandbRun:
@@ -33,7 +27,12 @@ class WandbRun:
 
     The run's id is kept in the workdir, so a resumed run goes on under the same id. Steps that were
     already sent before the crash are not sent again by wandb (it only moves forward).
+
+    A server that is away neither ends nor delays the steps: a run that cannot be opened online is written
+    offline, and what wandb raises later is told once, and wandb is left alone from then on.
     """
+
+    overlays = True
 
     def __init__(
         self,
@@ -47,23 +46,21 @@ class WandbRun:
         self._wandb = import_wandb()
         workdir = Path(workdir).resolve()
         workdir.mkdir(parents=True, exist_ok=True)
-        run_id = _run_id(workdir, resume)
-        with _arguments_without_credentials():
-            self._run = self._wandb.init(
-                project=project,
-                name=workdir.name,
-                id=run_id,
-                dir=str(workdir),
-                mode=mode,
-                config=dict(config),
-                resume="allow" if resume and mode == "online" else None,
-                settings=self._wandb.Settings(silent=mode == "offline", console="off"),
-            )
+        self._own = {"project": project, "name": workdir.name, "dir": str(workdir), "config": dict(config)}
+        self.id = _run_id(workdir, resume)
+        # wandb's telemetry about itself would hold the end of the process, where its server hangs, for 20 s.
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        self._run = self._online() if mode == "online" else self._opened("offline")
         self._is_gone = False
-        self.id = run_id
+        self._send(lambda: self._run.define_metric(VALIDATION_STEP, hidden=True))
+        self._send(lambda: self._run.define_metric("val/*", step_metric=VALIDATION_STEP))
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        self._send(lambda: self._run.log({k: float(v) for k, v in values.items()}, step=step))
+        """Send a step's values; those of a validation have an axis of their own, `val/step`."""
+        sent = {k: float(v) for k, v in values.items()}
+        if any(key.startswith("val/") for key in values):
+            sent[VALIDATION_STEP] = float(step)
+        self._send(lambda: self._run.log(sent, step=step))
 
     def pictures(self, step: int, pictures: Mapping[str, Sequence[Picture]]) -> None:
         """Send galleries of pictures by name, each gallery's padded to one size, as wandb wants it."""
@@ -75,40 +72,48 @@ class WandbRun:
         self._send(lambda: self._run.log(found, step=step))
 
     def finish(self) -> None:
+        """Wait up to `END_SECONDS` until everything is sent."""
         self._send(self._run.finish)
 
-    def _send(self, call: Callable[[], None]) -> None:
-        """Go on without wandb once its process has ended: a launcher's SIGTERM ends it before the run."""
+    def _online(self) -> Any:
+        try:
+            run = self._opened("online")
+            print(f"wandb: {run.url}", flush=True)
+            return run
+        except Exception as error:  # as in _send
+            remedy = f"the run writes to {self._own['dir']}/wandb: `wandb sync` sends it later"
+            warnings.warn(f"wandb could not be opened online ({_line(error)}); {remedy}", stacklevel=4)
+        with contextlib.suppress(ConnectionError):  # of a process that has crashed
+            self._wandb.teardown()  # it still holds the run's id
+        return self._opened("offline")
+
+    def _opened(self, mode: Mode) -> Any:
+        settings = self._wandb.Settings(
+            silent=True,  # else it asks the server for the user's name, up to 10 s more
+            console="off",
+            init_timeout=START_SECONDS,
+            login_timeout=START_SECONDS,
+            finish_timeout=END_SECONDS,
+            finish_timeout_raises=True,
+        )
+        resume = "allow" if mode == "online" else None
+        with _arguments_without_credentials():
+            return self._wandb.init(id=self.id, mode=mode, resume=resume, settings=settings, **self._own)
+
+    def _send(self, call: Callable[[], object]) -> None:
+        """Go on without wandb once it has failed: its server hangs, or its process was ended or crashed."""
         if self._is_gone:
             return
         try:
             call()
-        except ConnectionError as error:
+        except Exception as error:  # a crash of wandb's process is a bare Exception of a private module
             self._is_gone = True
-            warnings.warn(
-                f"wandb's process has ended ({error}); later figures are in metrics.jsonl alone",
-                stacklevel=2,
-            )
+            remedy = "`wandb sync` sends what lies on the disk; all figures are in metrics.jsonl"
+            warnings.warn(f"wandb has failed ({_line(error)}); {remedy}", stacklevel=2)
 
 
-def of_one_size(pictures: Sequence[Picture]) -> list[Picture]:
-    """Pad pictures, and masks over them, at the right and bottom to the largest height and width."""
-    sizes = [p.image_HW3.shape[:2] for p in pictures]
-    size = tuple(max((side[i] for side in sizes), default=0) for i in range(2))
-    return [_padded(picture, size) for picture in pictures]
-
-
-def _padded(picture: Picture, size: tuple[int, int]) -> Picture:
-    height, width = picture.image_HW3.shape[:2]
-    room = ((0, size[0] - height), (0, size[1] - width))
-    masks = {
-        layer: {**mask, "mask_data": np.pad(mask["mask_data"], room, constant_values=IGNORE_INDEX)}
-        for layer, mask in picture.overlay.get("masks", {}).items()
-    }
-    overlay = {**picture.overlay, **({"masks": masks} if masks else {})}
-    return Picture(
-        caption=picture.caption, image_HW3=np.pad(picture.image_HW3, (*room, (0, 0))), overlay=overlay
-    )
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
 
 
 def import_wandb() -> Any:

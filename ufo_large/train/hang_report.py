@@ -2,6 +2,7 @@
 
 import contextlib
 import faulthandler
+import functools
 import os
 import platform
 import sys
@@ -14,6 +15,8 @@ from ufo_large.processes.heartbeat import Sign
 
 STDERR = 2
 COMMUNICATION = (os.path.join("torch", "distributed"), os.path.join("deepspeed", "comm"))
+HANDLES = os.path.join("deepspeed", "runtime", "zero", "partition_parameters.py")
+"""Where ZeRO-3 waits for parameters that it began to gather before."""
 WRAPPERS = ("wrapper", "log_wrapper")
 
 
@@ -48,7 +51,15 @@ def collective() -> str | None:
     frame = sys._current_frames().get(threading.main_thread().ident)
     while frame is not None:
         code = frame.f_code
-        if any(part in code.co_filename for part in COMMUNICATION) and code.co_name not in WRAPPERS:
-            return code.co_name
+        if name := _collective_of(code.co_filename, code.co_qualname):
+            return name
         frame = frame.f_back
     return None
+
+
+@functools.cache  # called for every frame of a stack, many times a second
+def _collective_of(file: str, function: str) -> str | None:
+    if HANDLES in file:
+        return function if function.endswith(".wait") else None
+    is_one = any(part in file for part in COMMUNICATION) and function.rpartition(".")[2] not in WRAPPERS
+    return function.rpartition(".")[2] if is_one else None

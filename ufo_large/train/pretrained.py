@@ -4,17 +4,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from ufo_large.distributed import comm
+from ufo_large.distributed.weight_sums import INDEX, has_checksums, whole_files
 from ufo_large.models.dense_values import keep_stored_grid
 from ufo_large.models.hub import Fetched, fetch, locate
 from ufo_large.models.hub_names import HubName, hub_name, trunk_of
 from ufo_large.runs.config import RunConfig
+from ufo_large.runs.folder import RunFolder
 
 
 def settled(config: RunConfig) -> RunConfig:
     """Return `config` with what its weights decide: their exact revision, the trunk's tag and grid.
 
     Weights on the hub are downloaded first, by one rank of each machine. On all ranks. Raises ValueError
-    where they cannot be had.
+    where they cannot be had, and where a file of a run's weights is not as that run wrote it.
     """
     if config.pretrained is None:
         return config
@@ -29,8 +31,17 @@ def settled(config: RunConfig) -> RunConfig:
             print(f"pretrained={config.pretrained}: {fetched}", flush=True)
         path, pretrained = fetched.path, str(replace(name, revision=fetched.revision))
         trunk = trunk_of(name, trunk)
+    comm.agreed(lambda: require_whole(path) if comm.local_rank() == 0 else None)
     trunk = comm.agreed(lambda: keep_stored_grid(trunk, path))
     return replace(config, pretrained=pretrained, model=replace(config.model, trunk=trunk))
+
+
+def require_whole(pretrained: Path) -> None:
+    """Raise ValueError where `pretrained` are a run's weights of which a file is not as it was written."""
+    weights = pretrained if pretrained.is_dir() else pretrained.parent
+    is_a_runs = (weights / INDEX).is_file() and RunFolder(weights.parent).config_file.is_file()
+    if is_a_runs or has_checksums(weights):
+        whole_files(weights)
 
 
 def settled_as(config: RunConfig, saved: RunConfig) -> RunConfig:

@@ -34,7 +34,6 @@ from ufo_large.tracking import save_environment
 from ufo_large.tracking.banner import print_end, print_start
 from ufo_large.train.best import Best
 from ufo_large.train.building import build_engine, build_model, give_initial_weights
-from ufo_large.train.data_wait import DataWaitHook
 from ufo_large.train.deadline import Deadline
 from ufo_large.train.facts import facts_of, next_commands, places_of
 from ufo_large.train.failures import told_by_all_ranks
@@ -43,6 +42,7 @@ from ufo_large.train.limits import Limits
 from ufo_large.train.lock import training_alone
 from ufo_large.train.not_finite import NotFinite
 from ufo_large.train.pretrained import settled, settled_as, weights_file
+from ufo_large.train.rank_times import RankTimesHook
 from ufo_large.train.resuming import choose_checkpoint, require_same, whole_checkpoint
 from ufo_large.train.steps import Feed, StepRunner
 from ufo_large.train.trainer import Trainer
@@ -97,6 +97,7 @@ def _train(
     fresh = checkpoint is None or not is_sharded_alike(checkpoint, kind)
     trainer = build(config, tasks, readers, ds, device, fresh)
     trainer.runner.not_finite = NotFinite(folder.not_finite, config.on_not_finite, config.max_skipped_steps)
+    trainer.runner.not_finite.read_tried()
     if checkpoint is not None:
         engine = trainer.runner.engine
         if not fresh and not is_laid_out_alike(checkpoint, engine):
@@ -125,7 +126,7 @@ def _train(
         resume_step=None if checkpoint is None else trainer.finished,
     )
     with tracker:
-        hooks = [LogHook(tracker, config.log_every, config.steps), DataWaitHook()]
+        hooks = [LogHook(tracker, config.log_every, config.steps), RankTimesHook(trainer.collective_waits)]
         if config.evaluate_every:
             evaluator = validator(config, shards, device, trainer.model.trunk.stride)
             pictures = config.tracking.pictures_wanted()

@@ -15,7 +15,7 @@ from ufo_large.distributed.engine import Engine
 from ufo_large.distributed.task_gradients import Measurement, TaskGradients
 from ufo_large.processes.heartbeat import beat
 from ufo_large.routing import Route
-from ufo_large.train.not_finite import NotFinite
+from ufo_large.train.not_finite import NotFinite, TriedAgain
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +52,8 @@ class StepRunner:
     def run(self, step: int, learning_rates: list[float]) -> dict[str, float]:
         """Take optimizer step `step` (0-based) and return what there is to log, equal on all ranks.
 
-        Raises FloatingPointError on all ranks where a loss or gradient is not finite and may not be skipped.
+        Raises FloatingPointError on all ranks where a loss or gradient is not finite and may not be skipped:
+        TriedAgain where the run is to go back and try the step once more.
         """
         self.gradients.begin_step()
         self.not_finite.begin_step()
@@ -133,7 +134,9 @@ class StepRunner:
             "no parameter was moved. "
         )
         batches = self.not_finite.save_batches(step, bad)
-        if not self.not_finite.may_skip():
+        if self.not_finite.may_try_again(step):
+            raise TriedAgain(f"{told}Started again, the run tries it once more from its checkpoint{batches}")
+        if not self.not_finite.may_skip(step):
             remedy = "Lower the learning rate, or look at that task's data with data_sharding/check_data.py"
             raise FloatingPointError(f"{told}{self.not_finite.told_limit()}{remedy}{batches}")
         if comm.is_main():

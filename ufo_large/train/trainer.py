@@ -11,6 +11,7 @@ from ufo_large.distributed.ema import ShardedEma
 from ufo_large.models.multitask import MultitaskModel
 from ufo_large.processes.heartbeat import HEARTBEAT, beat
 from ufo_large.runs.config import RunConfig
+from ufo_large.train.collective_waits import CollectiveWaits
 from ufo_large.train.deadline import Deadline
 from ufo_large.train.interruption import TIME_LIMIT, Interruption
 from ufo_large.train.steps import StepRunner
@@ -42,6 +43,7 @@ class Trainer:
         self.is_stopped = False
         """Set by a hook, on all ranks, where no later step would make anything better."""
         self.interruption = Interruption()
+        self.collective_waits = CollectiveWaits()
 
     @property
     def is_interrupted(self) -> bool:
@@ -56,7 +58,7 @@ class Trainer:
         self.model.train()
         deadline = deadline or Deadline()
         first = self.finished
-        with self.interruption.noting():
+        with self.interruption.noting(), self.collective_waits:
             while self.finished < self.config.steps and not (self.is_interrupted or self.is_stopped):
                 # the first one compiles
                 with HEARTBEAT.slowly() if self.finished == first else contextlib.nullcontext():
@@ -92,7 +94,8 @@ class Trainer:
         rate = config.optimizer.learning_rate * config.schedule.factor(step, config.steps)
         before = self._loaded()
         start = time.perf_counter()
-        values = self.runner.run(step, [rate * scale for scale in self.rate_scales])
+        with self.collective_waits.counting():
+            values = self.runner.run(step, [rate * scale for scale in self.rate_scales])
         if self.ema is not None:
             self.ema.update(step + 1)
         seconds = time.perf_counter() - start
