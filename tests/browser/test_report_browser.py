@@ -93,6 +93,27 @@ def test_a_click_in_the_legend_hides_a_line_and_its_read_out(report, tmp_path):
     assert seen == {"after": 2, "pressed": "false", "rows": 1 + 2, "again": 3}
 
 
+def test_figures_of_tasks_tell_their_shares_and_classes(report, tmp_path):
+    seen = act(report, tmp_path, """
+      const read = (tip) => [...tip.querySelectorAll("p")].map(p => p.textContent);
+      const over = (figure, x, y) => {
+        const box = figure.querySelector("svg").getBoundingClientRect();
+        figure.querySelector(".plot").dispatchEvent(new PointerEvent("pointermove",
+          { clientX: box.left + x * box.width, clientY: box.top + y * box.height, bubbles: true }));
+        return read(figure.querySelector(".tip"));
+      };
+      const charts = [...document.querySelectorAll("#tasks .chart")];
+      const f1 = over(charts.find(c => c.textContent.includes("F1 over confidence")), 1, 0.5);
+      const matrix = document.querySelector("#tasks .matrix");
+      const cell = over(matrix, 0.65, 0.97), shown = !matrix.querySelector(".tip").hidden;
+      over(matrix, 0.01, 0.01);
+      return { f1, cell, shown, hidden: matrix.querySelector(".tip").hidden };
+    """)  # fmt: skip
+    assert seen["f1"] == ["confidence 100 %", "F10.00 %"]
+    assert seen["cell"][:2] == ["truetruck", "predictedvan <R&D>"] and seen["shown"] and seen["hidden"]
+    assert seen["cell"][2].startswith("images") and seen["cell"][2].endswith("(100 %)")
+
+
 def test_filter_theme_and_zoom(report, tmp_path):
     seen = act(report, tmp_path, """
       const filter = document.getElementById("filter");

@@ -119,6 +119,7 @@ def scored(run, deepspeed, script) -> list[dict]:
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
         found.append(
             json.loads(next(line for line in reversed(done.stdout.splitlines()) if line.startswith("{")))
+            | {"figures": json.loads((run / "figures.json").read_text())}
         )
     return found
 
@@ -130,12 +131,14 @@ def test_two_ranks_score_what_one_does(scored, run):
     assert one["score"] == pytest.approx((one["map50"] + share) / 2)
     assert one["images"] == {"dec": 12, "brightness": 7}
     assert set(one["baselines"]["mae"]) == {"mean_of_training"}
+    assert one["figures"]["tasks"]["brightness"][0]["note"] == "7 images"
     assert "brightness" not in json.loads((run / "submission.json").read_text())
 
 
 def test_report_and_comparison_show_it(scored, run, script):
     page = (run / "report.html").read_text()
     assert "mean absolute error" in page and "said " in page
+    assert "How close" in page and "Worst" in page
     compared = script("eval/compare_runs.py", "--plugin", PLUGIN, run, run, "--single", run)
     assert compared.returncode == 0, compared.stderr
     assert "MAE" in compared.stdout and "+0.00 %" in compared.stdout

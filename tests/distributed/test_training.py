@@ -244,6 +244,8 @@ def test_tasks_that_rest_are_left_out_and_resume_is_exact(tiny_shards, tmp_path)
     )
     images = [line["train/images_per_second"] * line["train/step_seconds"] for line in whole["log"]]
     assert images == pytest.approx([8, 12, 8, 12, 8, 12, 12, 20])
+    of_dec = [line["train/images_per_second/dec"] * line["train/step_seconds"] for line in whole["log"]]
+    assert of_dec == pytest.approx([0, 4, 0, 4, 0, 4, 0, 4])
     (tmp_path / "checkpoints" / "step-00000008" / "complete.json").unlink()
     resumed = run_ranks(train_run, 2, str(tiny_shards), str(tmp_path), "zero3_fp32", "auto", options, None)[0]
     assert losses_of(whole) == losses_of(resumed)

@@ -127,7 +127,8 @@ def evaluate(shards, workdir, micro_batch, protocol):
     }
     evaluator = Evaluator(shards=ShardSet.open(shards), loaders=loaders, show_progress=False)
     model = NoisyOracle()
-    result = evaluate_run(evaluator, model, workdir, protocol)
+    scored = evaluate_run(evaluator, model, workdir, protocol)
+    result = scored and scored.result
     validation = evaluator.validate(model)
     assert model.training
     return result, validation
@@ -149,7 +150,7 @@ def test_three_ranks_leave_the_files_of_one(data, alone):
     """Three ranks share four, three and two batches, so that some have none to predict in a round."""
     folder, [one] = alone
     workdir, several = _run(data, "three", lambda *args: run_ranks(evaluate, 3, *args))
-    for name in ("submission.json", "metrics.json"):
+    for name in ("submission.json", "metrics.json", "figures.json"):
         assert (workdir / name).read_bytes() == (folder / name).read_bytes()
     assert [result is None for result, _ in several] == [False] + [True, True]
     assert all(validation == one[1] for _, validation in several)
@@ -299,7 +300,7 @@ def test_the_script_evaluates_a_run_alike_on_one_and_two_ranks(data, run_folder)
     line = json.loads(text.splitlines()[-1])
     (printed, _), (silence, _) = run_ranks(run_script, 2, "--workdir", other, "--data", data / "shards")
     assert json.loads(printed.splitlines()[-1]) == line and silence == ""
-    for name in ("submission.json", "metrics.json"):
+    for name in ("submission.json", "metrics.json", "figures.json", "examples/examples.json"):
         assert (run_folder / name).read_bytes() == (other / name).read_bytes()
     raw = score_submission(run_folder / "submission.json", data / "test_data", line["protocol"])
     assert [line[k] for k in ("top1", "map50", "miou", "score")] == [
@@ -388,7 +389,7 @@ def test_results_of_other_splits_and_shards_leave_a_finished_run_alone(data, run
         assert code == 0 and f"report: {results / 'report.html'}" in text
         assert json.loads((results / "metrics.json").read_text())["split"] == split
         assert {Path(f).parts[0] for f in files_of(results)} == {
-            *("submission.json", "metrics.json", "report.html", "examples")
+            *("submission.json", "metrics.json", "figures.json", "report.html", "examples")
         }
         kept = {f: content for f, content in files_of(run).items() if not f.startswith("evaluations/")}
         assert kept == before

@@ -25,7 +25,9 @@ from ufo_large.kinds import (
     StoredPicture,
     register_kind,
 )
+from ufo_large.kinds.figures import Bars
 from ufo_large.kinds.protocols import Protocol
+from ufo_large.kinds.review import Mistake, Review
 from ufo_large.metrics import Metric
 from ufo_large.structures import (
     Example,
@@ -74,6 +76,21 @@ class MeanAbsoluteError(Metric):
         return {"mae": float(np.mean([e for _, e in sorted(self.errors.items())])) if self.errors else np.nan}
 
 
+class NumberReview(Review):
+    """Keeps each image's error."""
+
+    def seen(self, said: float, truth: float, confidence: float | None) -> float:
+        return abs(said - truth)
+
+    def figures(self, metric: MeanAbsoluteError) -> tuple[Bars, ...]:
+        errors = list(self.images.values())
+        rows = tuple((f"within {limit}", float(np.mean(np.less(errors, limit))), "") for limit in (0.1, 0.5))
+        return (Bars(title="How close", rows=rows, note=f"{len(errors)} images"),)
+
+    def mistakes(self, metric: MeanAbsoluteError) -> dict[int, Mistake]:
+        return {image: Mistake(error) for image, error in self.images.items()}
+
+
 class Brightness(Kind):
     """Truth and said: a number."""
 
@@ -101,6 +118,9 @@ class Brightness(Kind):
 
     def count(self, metric: MeanAbsoluteError, image: int, said: float, truth: float) -> None:
         metric.update(image, said, truth)
+
+    def review(self, info: TaskInfo) -> NumberReview:
+        return NumberReview(info)
 
     def baselines(self, train: Any) -> dict[str, Callable[[SampleInfo], float]]:
         mean = float(train.columns["numbers"].mean())

@@ -3,24 +3,27 @@
 import json
 import math
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
+from ufo_large.kinds.review import SURE
 from ufo_large.testing.simulated_run import SCORES, invented_examples, simulate_run, step_values
-from ufo_large.tracking import MetricsLog, save_examples, write_report
+from ufo_large.tracking import MetricsLog, read_metrics, save_examples, write_report
 from ufo_large.tracking.charts import linear_ticks, log_ticks, short_number
 from ufo_large.tracking.curves import MAX_POINTS, curves_of, is_noisy, make_curve, running_mean
 from ufo_large.tracking.panels import sections
+from ufo_large.tracking.paths import read_paths
 from ufo_large.tracking.results import parse_results
 
 
 class Page(HTMLParser):
     """Collects tags, addresses and texts, and checks that tags close in order."""
 
-    VOID = {"meta", "link", "img", "br", "input", "line", "path", "circle"}
+    VOID = {"meta", "link", "img", "br", "input", "line", "path", "circle", "rect"}
 
     def __init__(self, text):
         super().__init__()
@@ -63,7 +66,8 @@ def test_everything_a_person_looks_for_is_there(full_page):
         assert wanted in text.replace("\xa0", " "), wanted
     for title in ("Loss of cls", "Loss of dec", "Task weight", "Trunk gradient norm before balancing",
                   "Trunk gradient norm after balancing", "Share of the update", "Conflict rate",
-                  "Cosine between task gradients", "Images per second", "Entropy"):  # fmt: skip
+                  "Cosine between task gradients", "Images per second", "Entropy",
+                  "Images per second of each task", "Experts taken", "blocks.2.mlp"):  # fmt: skip
         assert title in text, title
     for wanted in ("optimizer.lr", "0.0003", "vit_tiny_patch16_224", "torch", "cores", "MultitaskModel"):
         assert wanted in text, wanted
@@ -84,6 +88,62 @@ def test_names_with_html_in_them_stay_text(full_page):
     assert not any(tag == "r&d" for tag, _ in full_page.tags)
 
 
+def test_figures_of_each_task_are_drawn(full_page):
+    for title in ("Confusion matrix", "Most often confused", "Calibration", "Precision and recall",
+                  "F1 over confidence", "AP by size", "Expected calibration error", "images"):  # fmt: skip
+        assert title in full_page.text, title
+    cells = [a["class"] for tag, a in full_page.tags if tag == "rect"]
+    assert "hit" in cells and "miss" in cells
+
+
+def test_figures_from_strangers_stay_text(tmp_path):
+    bad = "</script><img src=x onerror=alert(1)>"
+    line = {"name": bad, "x": [0, 1], "y": [0, 1], "dashed": False}
+    figures = [
+        {"type": "plot", "title": bad, "x_name": bad, "y_name": bad, "traces": [line], "note": bad},
+        {"type": "bars", "title": bad, "rows": [[bad, 0.5, bad], [bad, None, ""]], "note": bad},
+        {"type": "matrix", "title": bad, "names": [bad, "b"], "counts": [[1, 2], [0, 0]], "unit": bad},
+        {"type": "pairs", "title": bad, "rows": [[bad, bad, 3, 0.5]], "unit": bad, "note": bad},
+    ]
+    write_figures(tmp_path, {bad: figures, "none": []})
+    page = page_of(tmp_path)
+    assert not any("onerror" in attributes for _, attributes in page.tags)
+    assert sum(tag == "img" for tag, _ in page.tags) == 1  # the lightbox
+    assert page.text.count(bad) > 10
+    found = [json.loads(text) for text in page.texts if text.startswith("{")]
+    assert [one.get("names") for one in found] == [None, [bad, "b"]]
+
+
+@pytest.mark.parametrize("content", [{}, {"tasks": 3}, {"tasks": {"cls": [{"type": "image"}]}}, [], 7])
+def test_damaged_figures_are_named(tmp_path, content):
+    (tmp_path / "figures.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"figures\.json: not the figures .*eval/run_all\.py"):
+        write_report(tmp_path)
+
+
+def write_figures(folder, tasks):
+    (folder / "figures.json").write_text(json.dumps({"tasks": tasks}))
+
+
+def test_pictures_stand_under_the_reason_they_are_shown_for(tmp_path):
+    run = simulate_run(tmp_path, steps=5)
+    examples = invented_examples("cls", np.random.default_rng(0))
+    save_examples(run, [examples[0], replace(examples[1], group=SURE)])
+    text = page_of(run).text
+    assert text.index("Most confidently wrong") < text.index("Evenly spread over the split")
+
+
+def test_a_picture_that_is_gone_is_said(tmp_path):
+    run = simulate_run(tmp_path, steps=5)
+    (run / "examples/000_cls.jpg").unlink()
+    assert "examples/000_cls.jpg is not there; score the run again" in page_of(run).text
+    cards = json.loads((run / "examples/examples.json").read_text())
+    cards[0]["group"] = "<b>"
+    (run / "examples/examples.json").write_text(json.dumps(cards))
+    with pytest.raises(ValueError, match=r"examples\.json.*the group '<b>' is none of"):
+        write_report(run)
+
+
 def test_hover_data_is_json_and_equals_the_log(tmp_path):
     simulate_run(tmp_path, steps=12, tasks=("dec",), scored=False)
     text = write_report(tmp_path).read_text(encoding="utf-8")
@@ -100,6 +160,66 @@ def test_hover_data_is_json_and_equals_the_log(tmp_path):
 def test_one_task_alone_has_no_cosines_and_no_conflicts(tmp_path):
     page = page_of(simulate_run(tmp_path, tasks=("seg",)))
     assert "Loss of seg" in page.text and "Cosine" not in page.text and "Conflict" not in page.text
+    assert "Balance" not in page.text and "#balance" not in page.addresses
+
+
+def test_validation_stands_beside_the_loss_on_the_same_steps(tmp_path):
+    run = simulate_run(tmp_path, steps=60)
+    losses = sections(curves_of(read_metrics(run / "metrics.jsonl")))[0]
+    assert [panel.title for panel in losses.panels] == [
+        *("Loss of cls", "Top-1 accuracy of cls in validation"),
+        *("Loss of dec", "mAP50 of dec in validation"),
+        *("Loss of seg", "mIoU of seg in validation"),
+    ]
+    text = write_report(run).read_text(encoding="utf-8")
+    charts = [json.loads(m) for m in re.findall(r'<script type="application/json">(.*?)</script>', text)]
+    frames = [c["frame"]["x"][:2] for c in charts if c.get("lines") and c["frame"]["xName"] == "step"]
+    assert len(frames) > 6 and all(frame == [1, 60] for frame in frames)
+
+
+def test_tasks_of_one_kind_have_a_row_each_and_the_mean_says_that_it_is_one():
+    tasks = {"dec": {"map50": 0.4}, "lamps": {"map50": 0.8}, "cls": {"top1": 0.9}}
+    rows = parse_results({"map50": 0.6, "top1": 0.9, "tasks": tasks}).headline
+    assert [(row.label, row.value) for row in rows] == [
+        *(("mAP50 of dec", 0.4), ("mAP50 of lamps", 0.8), ("mAP50, mean of 2 tasks", 0.6)),
+        ("Top-1 accuracy", 0.9),
+    ]
+
+
+def test_the_experts_that_tokens_took_are_the_mean_of_the_last_tenth():
+    key = "routing/cls/path/blocks.3.mlp/own"
+    entries = [{"step": step, key: float(step > 18), f"{key}/deeper": 1.0} for step in range(1, 21)]
+    paths = read_paths([*entries, {"step": 21, key: math.nan}])
+    assert paths.tasks == ("cls",) and paths.rows == (("blocks.3.mlp", ((("own", 1.0),),)),)
+    half = read_paths([{"step": 1, key: 0.25, key.replace("own", "shared"): 0.75}])
+    assert half.rows[0][1] == ((("own", 0.25), ("shared", 0.75)),)
+    assert read_paths([{"step": 1, "routing/cls/own_path": 1.0}]) is None
+
+
+FILES = ("config.json", "metrics.jsonl", "metrics.json", "figures.json", "environment.json", "examples")
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("name", FILES)
+def test_a_run_of_which_parts_are_missing_gives_a_page_that_says_so(tmp_path, name, alone):
+    run = simulate_run(tmp_path, steps=3)
+    gone = [file for file in FILES if (file != name) == alone]
+    for file in gone:
+        shutil.rmtree(run / file) if file == "examples" else (run / file).unlink()
+    text = page_of(run).text
+    told = text[text.index("Not in this folder") :]
+    remedies = {
+        "config.json": "The command that began the run writes the same one",
+        "metrics.jsonl": "for a run that trained elsewhere copy that file here",
+        "environment.json": "Training writes it when it starts",
+        "examples": "No predictions were saved with this run; eval/run_all.py",
+    }
+    if "metrics.json" not in gone:
+        remedies["figures.json"] = "No figures.json beside the scores"
+    elif "examples" in gone:
+        remedies["metrics.json"] = "This run has not been scored yet. Score it with python eval/run_all.py"
+    for file in gone:
+        assert file in told and remedies.get(file, "") in text, file
 
 
 def test_an_unscored_run_says_how_to_score_it(tmp_path):
@@ -193,8 +313,8 @@ def test_any_range_of_values_can_be_drawn(tmp_path, values):
 def test_every_logged_key_finds_a_panel():
     keys = step_values(1, 10, ("cls", "dec", "seg"), np.random.default_rng(0), 4)
     shown = {key for section in sections(keys) for panel in section.panels for key in panel.keys}
-    # A task whose loss has one part shows the total alone.
-    assert set(keys) - shown == {"cls/cross_entropy"}
+    # A task whose loss has one part shows the total alone; paths have a table.
+    assert {k for k in set(keys) - shown if "/path/" not in k} == {"cls/cross_entropy"}
 
 
 def test_per_class_validation_values_are_not_drawn():

@@ -26,6 +26,10 @@ def boxes_said(boxes, scores, labels):
     return BoxPrediction(sample(), boxes, torch.tensor(scores), torch.tensor(labels, dtype=torch.int64))
 
 
+def found(prediction):
+    return kind_of(INFOS["dec"]).said(prediction)
+
+
 def true_boxes(boxes_xywh, labels):
     return TrueBoxes(
         boxes_xywh_G4=np.array(boxes_xywh, float).reshape(-1, 4), labels_G=np.array(labels, np.int64)
@@ -38,7 +42,7 @@ def draw_example(example):
 
 def test_each_true_box_is_hit_once_and_only_by_its_class():
     said = boxes_said([[0, 0, 10, 10]] * 2 + [[20, 0, 30, 10]], [0.9, 0.8, 0.7], [0, 0, 0])
-    hits = match(said, true_boxes([[0, 0, 10, 10], [20, 0, 10, 10]], [0, 1]))
+    hits = match(found(said), true_boxes([[0, 0, 10, 10], [20, 0, 10, 10]], [0, 1]))
     assert hits.found_N.tolist() == [True, False, False]
     assert hits.from_score(0.75) == (1, 1) and hits.from_score(0.95) == (0, 0)
 
@@ -48,9 +52,9 @@ def test_the_score_to_draw_from_has_the_best_f1():
     said = boxes_said(
         [[0, 0, 10, 10], [50, 50, 60, 60], [20, 0, 30, 10], [70, 50, 80, 60]], [0.9, 0.8, 0.2, 0.1], [0] * 4
     )
-    hits = match(said, true_boxes([[0, 0, 10, 10], [20, 0, 10, 10]], [0, 0]))
+    hits = match(found(said), true_boxes([[0, 0, 10, 10], [20, 0, 10, 10]], [0, 0]))
     assert best_score([hits]) == pytest.approx(0.2)
-    nothing = match(boxes_said([], [], []), true_boxes([], []))
+    nothing = match(found(boxes_said([], [], [])), true_boxes([], []))
     assert best_score([nothing]) == best_score([]) == 0.3
 
 

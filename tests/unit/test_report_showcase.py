@@ -11,6 +11,8 @@ from ufo_large.data.loader import LoaderConfig
 from ufo_large.data.shards import ShardSet
 from ufo_large.evaluation.evaluator import Evaluator
 from ufo_large.evaluation.examples import predict_examples
+from ufo_large.evaluation.reviewed import Reviewed
+from ufo_large.kinds.review import SPREAD, SURE, WORST
 from ufo_large.structures import BoxPrediction, ClassPrediction, MaskPrediction
 from ufo_large.testing.tiny_shards import NUM_CLASSES, tiny_shards
 from ufo_large.tracking import save_examples
@@ -46,12 +48,16 @@ class Looker:
 
 
 @pytest.fixture(scope="module")
-def examples(tmp_path_factory):
+def evaluator(tmp_path_factory):
     shards = ShardSet.open(tiny_shards(tmp_path_factory.mktemp("data"), count=10))
     loader = LoaderConfig(micro_batch=2, image_size=(64, 64))
     kinds = ("classification", "detection", "segmentation")
+    return Evaluator(shards=shards, loaders=dict.fromkeys(kinds, loader), split="train")
+
+
+@pytest.fixture(scope="module")
+def examples(evaluator):
     model = Looker()
-    evaluator = Evaluator(shards=shards, loaders=dict.fromkeys(kinds, loader), split="train")
     found = predict_examples(evaluator, model, per_task=5)
     assert model.training
     return found
@@ -82,6 +88,20 @@ def test_image_truth_and_prediction_are_of_the_same_picture(examples):
         np.testing.assert_array_equal((e.image_HW3 == (0, 200, 0)).all(axis=-1), inside)
         boxes += len(e.truth.labels_G)
     assert boxes > 0
+
+
+def test_images_worth_a_look_come_with_their_reason(evaluator):
+    """Numbers count in official order, which is not that of the shards; one image may be shown twice."""
+    reviewed = {"dec": Reviewed({WORST: [7, 3], SURE: [0]}, shown_from=0.25)}
+    found = predict_examples(evaluator, Looker(), 1, reviewed)
+    assert [e.group for e in of_task(found, "cls")] == [SPREAD]
+    signs = of_task(found, "dec")
+    assert [e.group for e in signs] == [SPREAD, WORST, WORST, SURE]
+    assert [e.prediction.sample.order for e in signs[1:]] == [7, 3, 0]
+    assert {e.shown_from for e in signs} == {0.25}
+    for e in signs:
+        green = (e.image_HW3 == (0, 200, 0)).all(axis=-1)
+        assert green.any() == bool(len(e.truth.labels_G))
 
 
 def test_they_can_be_saved_and_say_who_was_right(examples, tmp_path):

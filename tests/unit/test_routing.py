@@ -371,4 +371,18 @@ def test_a_decided_choice_is_still_reported():
     for task in ("a", "b"):
         trunk(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.tensor([[32, 32]]), task)
         seen[task] = {name: float(value) for name, value in trunk.route.statistics.items()}
-    assert seen == {"a": {"own_path": 1.0, "entropy": 0.0}, "b": {"own_path": 0.0, "entropy": 0.0}}
+    own, shared = "path/blocks.2.mlp/own", "path/blocks.2.mlp/shared"
+    assert seen == {
+        "a": {"own_path": 1.0, shared: 0.0, own: 1.0, "entropy": 0.0},
+        "b": {"own_path": 0.0, shared: 1.0, own: 0.0, "entropy": 0.0},
+    }
+
+
+def test_the_shares_of_a_banks_experts_add_up():
+    trunk = build(config("token_topk"))
+    run(trunk, "a")
+    banks = {name.split("/")[1] for name in trunk.route.statistics if name.startswith("path/")}
+    assert banks == set(trunk.banks())
+    for bank in banks:
+        shares = [v for name, v in trunk.route.statistics.items() if name.startswith(f"path/{bank}/")]
+        assert float(sum(shares)) == pytest.approx(1.0)

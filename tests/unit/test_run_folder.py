@@ -141,7 +141,8 @@ def test_a_config_of_another_form_is_named_with_the_remedy(folder, parts):
 
 
 @pytest.mark.parametrize(
-    "file", ["config.json", "environment.json", "metrics.json", "examples/examples.json"]
+    "file",
+    ["config.json", "environment.json", "metrics.json", "figures.json", "examples/examples.json"],
 )
 def test_the_report_names_a_damaged_file(tmp_path, file):
     (tmp_path / "examples").mkdir()

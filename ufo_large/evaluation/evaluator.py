@@ -4,7 +4,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -20,6 +20,7 @@ from ufo_large.evaluation.shown_rows import ShownRows
 from ufo_large.kinds import kind_of
 from ufo_large.kinds.protocols import Protocol as ScoringProtocol
 from ufo_large.kinds.protocols import get_protocol
+from ufo_large.kinds.review import Review
 from ufo_large.metrics import Metric
 from ufo_large.processes.heartbeat import beat
 from ufo_large.structures import Prediction, SampleInfo, TaskBatch, TaskInfo, on_cpu
@@ -33,6 +34,19 @@ class Predictor(Protocol):
     def predict(self, batch: TaskBatch) -> list[Prediction]: ...
 
     def train(self, mode: bool = True) -> Any: ...
+
+
+class Gathered(NamedTuple):
+    """What all ranks together predicted, by task.
+
+    `entries`: the submission's, in official order, of tasks whose kind has a form in it; `confidences`: one
+    per image of those (`Kind.confidence`). `metrics` and `reviews`: of the other labelled tasks.
+    """
+
+    entries: dict[str, list[dict[str, Any]]]
+    metrics: dict[str, Metric]
+    confidences: dict[str, list[float | None]]
+    reviews: dict[str, Review]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,20 +90,17 @@ class Evaluator:
         found = self._raw_predictions(model, info, loader, shown)
         yield from found if loader.tiles.for_task(info) is None else merge_tiles(info, found)
 
-    def gathered(
-        self, model: Predictor, protocol: ScoringProtocol
-    ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Metric]]:
-        """Predict every task once; return the submission's entries, in official order, and metrics.
-
-        Metrics are of labelled tasks whose kind has no form in the submission. Equal on every rank.
-        """
-        entries, metrics = {}, {}
+    def gathered(self, model: Predictor, protocol: ScoringProtocol) -> Gathered:
+        """Predict every task once; equal on every rank."""
+        found = Gathered({}, {}, {}, {})
         for info in self.tasks:
+            name = info.name
             if kind_of(info).in_submission:
-                entries[info.name] = self._entries(model, info)
-            elif self.shards.split(info.name, self.split).labeled:
-                metrics[info.name] = self._metric(model, self.truths[info.name], protocol)
-        return entries, metrics
+                found.entries[name], found.confidences[name] = self._entries(model, info)
+            elif self.shards.split(name, self.split).labeled:
+                found.reviews[name] = review = kind_of(info).review(info)
+                found.metrics[name] = self._metric(model, self.truths[name], protocol, review)
+        return found
 
     @property
     def truths(self) -> dict[str, GroundTruth]:
@@ -146,22 +157,36 @@ class Evaluator:
             keep_aspect=loader.keep_aspect,
         )
 
-    def _entries(self, model: Predictor, info: TaskInfo) -> list[dict[str, Any]]:
+    def _entries(self, model: Predictor, info: TaskInfo) -> tuple[list[dict[str, Any]], list[float | None]]:
+        """Return the entries and each image's confidence, both in official order."""
         kind = kind_of(info)
-        mine = [(p.sample.order, kind.entries(p, info)) for p in self.predictions(model, info)]
-        gathered = [item for part in comm.all_gather_objects(mine) for item in part]
-        return [entry for _, entries in sorted(gathered, key=lambda item: item[0]) for entry in entries]
+        mine = [
+            (p.sample.order, kind.entries(p, info), kind.confidence(p)) for p in self.predictions(model, info)
+        ]
+        parts = comm.all_gather_objects(mine)
+        images = sorted((item for part in parts for item in part), key=lambda item: item[0])
+        return [entry for _, entries, _ in images for entry in entries], [c for *_, c in images]
 
-    def _metric(self, model: Predictor, truth: GroundTruth, protocol: ScoringProtocol) -> Metric:
+    def _metric(
+        self, model: Predictor, truth: GroundTruth, protocol: ScoringProtocol, review: Review | None = None
+    ) -> Metric:
+        """Return the metric of all ranks; `review`, where it is given, sees the images of all too."""
         kind = kind_of(truth.info)
         metric = kind.metric(truth.info, protocol)
         for prediction in self.predictions(model, truth.info):
-            order = prediction.sample.order
-            kind.count(metric, order, kind.said(prediction), truth.read(order))
-        parts = comm.all_gather_objects(metric)
-        for other in parts[1:]:
-            parts[0].merge(other)
-        return parts[0]
+            order, said = prediction.sample.order, kind.said(prediction)
+            true = truth.read(order)
+            kind.count(metric, order, said, true)
+            if review is not None:
+                review.add(order, said, true, kind.confidence(prediction))
+        parts = comm.all_gather_objects((metric, review))
+        merged = parts[0][0]
+        for rank, (other, seen) in enumerate(parts):
+            if rank:
+                merged.merge(other)
+            if review is not None:
+                review.merge(seen)
+        return merged
 
     @contextlib.contextmanager
     def _progress(self, title: str, count: int) -> Iterator[Callable[[int], None]]:

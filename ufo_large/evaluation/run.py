@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ufo_large.config import Problems, require_writable, write_json
 from ufo_large.data.shard_index import SPLITS
@@ -12,15 +12,16 @@ from ufo_large.data.views import Views
 from ufo_large.distributed import comm, zero
 from ufo_large.evaluation.baselines import trivial_baselines
 from ufo_large.evaluation.changed_feeds import for_all_tasks, name_of
-from ufo_large.evaluation.evaluator import Evaluator, Predictor
+from ufo_large.evaluation.evaluator import Evaluator, Gathered, Predictor
 from ufo_large.evaluation.examples import predict_examples
 from ufo_large.evaluation.loading import find_checkpoint, load_run
 from ufo_large.evaluation.protocol_choice import protocol_for
+from ufo_large.evaluation.reviewed import Reviewed, write_figures
 from ufo_large.evaluation.score import answers_metric, score_metrics
 from ufo_large.evaluation.submission import write_submission
 from ufo_large.evaluation.submission_reader import read_submission
+from ufo_large.kinds import kind_of
 from ufo_large.kinds.protocols import Protocol, get_protocol
-from ufo_large.metrics import Metric
 from ufo_large.runs.folder import RunFolder
 from ufo_large.structures import TaskInfo
 from ufo_large.tracking import write_report
@@ -29,17 +30,26 @@ SUBMISSION_FILE = "submission.json"
 UNSCORED_FILE = "submission_unscored.json"
 METRICS_FILE = "metrics.json"
 PLAIN = Views()
+SPREAD_IMAGES = 8
+WORTH_A_LOOK = 6
+
+
+class Scored(NamedTuple):
+    """`result`: what metrics.json holds; `reviewed`: the images of each task worth a look."""
+
+    result: dict[str, Any]
+    reviewed: dict[str, Reviewed]
 
 
 def evaluate_run(
     evaluator: Evaluator, model: Predictor, folder: Path, protocol: str = "official"
-) -> dict[str, Any] | None:
-    """Write FOLDER/submission.json and FOLDER/metrics.json; return the latter on rank 0, None elsewhere.
+) -> Scored | None:
+    """Write FOLDER/submission.json, metrics.json and figures.json; return what was scored, on rank 0.
 
     Call it on all ranks, with a folder for these shards and this split alone (`RunFolder.results`). What is
     scored is the file just written, read back, so that the figures are those that the file gets anywhere
-    else. An earlier pair is replaced after that; where scoring fails, it stays, and the predictions are in
-    submission_unscored.json. A split without any ground truth gives the submission alone.
+    else. Earlier files are replaced after that; where scoring fails, they stay, and the predictions are in
+    submission_unscored.json. A split without any ground truth gives the submission alone, and None.
     """
     chosen, shards = get_protocol(protocol), evaluator.shards
     if not evaluator.tasks:
@@ -47,19 +57,16 @@ def evaluate_run(
         told = f"{shards.name}: no task that the model knows has a split {evaluator.split!r}"
         raise ValueError(f"{told}; give --split {' or '.join(there)}")
     inputs = evaluator.inputs  # before any task is predicted, so that a misfit of the last costs no time
-    entries, metrics = evaluator.gathered(model, chosen)
+    found = evaluator.gathered(model, chosen)
 
-    def written() -> dict[str, Any] | None:
+    def written() -> Scored | None:
         if not comm.is_main():
             return None
         folder.mkdir(parents=True, exist_ok=True)
-        write_submission(folder / UNSCORED_FILE, entries)
-        result = _scored(evaluator, folder / UNSCORED_FILE, metrics, chosen)
-        if result is not None:
-            result["inputs"] = inputs
-            write_json(folder / METRICS_FILE, result, allow_nan=False)
+        write_submission(folder / UNSCORED_FILE, found.entries)
+        scored = _scored(evaluator, folder, found, chosen, inputs) if evaluator.truths else None
         (folder / UNSCORED_FILE).replace(folder / SUBMISSION_FILE)
-        return result
+        return scored
 
     return comm.agreed(written)
 
@@ -93,18 +100,26 @@ def check_tasks(trained: tuple[TaskInfo, ...], shards: ShardSet) -> None:
 
 
 def _scored(
-    evaluator: Evaluator, submission: Path, metrics: Mapping[str, Metric], protocol: Protocol
-) -> dict[str, Any] | None:
-    """Score the submission's tasks by the file; `metrics` are those of tasks that it has no form for."""
-    if not (truths := evaluator.truths):
-        return None
+    evaluator: Evaluator, folder: Path, found: Gathered, protocol: Protocol, inputs: Mapping[str, str]
+) -> Scored:
+    """Score the submission's tasks by the file, and those that it has no form for; write what was found."""
+    truths, metrics, reviews = evaluator.truths, {**found.metrics}, {**found.reviews}
     answered = {name: truth for name, truth in truths.items() if name not in metrics}
-    answers = read_submission(submission, answered)
-    found = {name: answers_metric(answers[name], truth, protocol) for name, truth in answered.items()}
-    scores = score_metrics({**found, **metrics}, truths, protocol)
+    answers = read_submission(folder / UNSCORED_FILE, answered)
+    for name, truth in answered.items():
+        reviews[name] = review = kind_of(truth.info).review(truth.info)
+        confidences = found.confidences[name]
+        metrics[name] = answers_metric(answers[name], truth, protocol, review, confidences)
+    scores = score_metrics(metrics, truths, protocol)
     details = scores.pop("details")
     baselines = trivial_baselines(evaluator.shards, truths, protocol)
-    return {**scores, "split": evaluator.split, "baselines": baselines, "details": details}
+    told = {"split": evaluator.split, "baselines": baselines, "details": details, "inputs": inputs}
+    scored = Scored(
+        {**scores, **told}, {n: Reviewed.of(reviews[n], metrics[n], WORTH_A_LOOK) for n in truths}
+    )
+    write_figures(folder, {name: reviews[name] for name in truths}, metrics)
+    write_json(folder / METRICS_FILE, scored.result, allow_nan=False)
+    return scored
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,8 +165,9 @@ def evaluate(
         begin = [] if folder == run.root else [folder.name]
         folder = run.root / "evaluations" / "-".join([*begin, *marks])
     protocol = protocol or protocol_for(evaluator.tasks)
-    result = evaluate_run(evaluator, model, folder, protocol)
+    scored = evaluate_run(evaluator, model, folder, protocol)
     if comm.is_main():
-        write_report(workdir, predict_examples(evaluator, model), folder)
+        reviewed = {} if scored is None else scored.reviewed
+        write_report(workdir, predict_examples(evaluator, model, SPREAD_IMAGES, reviewed), folder)
     left_out = tuple(task.name for task in shards.tasks if task.name not in known)
-    return Evaluation(result=result, folder=folder, not_trained=left_out)
+    return Evaluation(result=scored and scored.result, folder=folder, not_trained=left_out)

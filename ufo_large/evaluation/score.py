@@ -1,6 +1,6 @@
 """Score answers against the truth: every task's metrics, the headline of each kind, and their mean."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from ufo_large.evaluation.protocol_choice import protocol_for
 from ufo_large.evaluation.submission_reader import read_submission
 from ufo_large.kinds import KINDS, kind_of
 from ufo_large.kinds.protocols import Protocol, get_protocol
+from ufo_large.kinds.review import Review
 from ufo_large.metrics import Metric
 from ufo_large.structures import TaskInfo
 
@@ -37,13 +38,25 @@ def score_answers(
     return score_metrics(metrics, truths, protocol)
 
 
-def answers_metric(answers: list[Any], truth: GroundTruth, protocol: Protocol) -> Metric:
-    """Return the metric of one task, fed with the answers of a submission."""
+def answers_metric(
+    answers: list[Any],
+    truth: GroundTruth,
+    protocol: Protocol,
+    review: Review | None = None,
+    confidences: Sequence[float | None] = (),
+) -> Metric:
+    """Return the metric of one task, fed with the answers of a submission.
+
+    `review`, where given, sees them too, with the confidence of each image.
+    """
     kind = kind_of(truth.info)
     metric = kind.metric(truth.info, protocol)
     for i, answer in enumerate(answers):
         true = truth.read(i)
-        kind.count(metric, i, kind.answered(answer, truth.info, true, protocol), true)
+        said = kind.answered(answer, truth.info, true, protocol)
+        kind.count(metric, i, said, true)
+        if review is not None:
+            review.add(i, said, true, confidences[i])
     return metric
 
 

@@ -29,6 +29,11 @@ def results_table(result: Mapping[str, Any]) -> Table:
     shown = titles([result])
     for name, title in shown.items():
         beside = [f"{key.replace('_', ' ')} {_percent(v)}" for key, v in baselines.get(name, {}).items()]
+        own = [(t, v[name]) for t, v in result.get("tasks", {}).items() if name in v]
+        if len(own) > 1:
+            title = f"{title}, mean of {len(own)} tasks"
+            for task, value in own:
+                table.add_row(f"{shown[name]} of {task}", _percent(value))
         cells = [title, _percent(result[name])] + (["; ".join(beside)] if baselines else [])
         table.add_row(*cells, end_section=name == list(shown)[-2:][0])
     return table

@@ -22,6 +22,7 @@ from torch import Tensor
 from ufo_large.kinds.cards import Card, PredictionExample
 from ufo_large.kinds.plain_values import plain
 from ufo_large.kinds.protocols import Protocol
+from ufo_large.kinds.review import Review
 from ufo_large.media.pictures import FileFacts, Look
 from ufo_large.metrics import Metric
 from ufo_large.structures import Example, RawSample, Reporter, SampleInfo, TaskInfo, Window
@@ -222,6 +223,14 @@ class Kind(ABC):
     @abstractmethod
     def count(self, metric: Metric, image: int, said: Any, truth: Any) -> None:
         """Count one image, number `image` of its split's official order."""
+
+    def confidence(self, prediction: Any) -> float | None:
+        """Return how probable the model holds what it said as a whole, where that is one probability."""
+        return None
+
+    def review(self, info: TaskInfo) -> Review:
+        """Return what is to see every image beside the metric, for the report's figures and worst images."""
+        return Review(info)
 
     def baselines(self, train: Any) -> Mapping[str, Callable[[SampleInfo], Any]]:
         """Return what needs no training: name -> what it says of an image, as `said` returns it.

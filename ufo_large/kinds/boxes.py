@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from pycocotools import mask as coco_mask
 from torch import Tensor
 from torchvision import tv_tensors
-from torchvision.ops import batched_nms, box_convert, box_iou
+from torchvision.ops import batched_nms, box_convert
 
-from ufo_large.metrics import TrueBoxes
+from ufo_large.metrics import FoundBoxes, TrueBoxes
 from ufo_large.structures import BoxPrediction, SampleInfo
 
 MATCH_IOU = 0.5
@@ -87,7 +88,7 @@ def _in_source(prediction: BoxPrediction) -> tuple[Tensor, Tensor, Tensor]:
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """`found_N`: whether each found box hit a true one; `total`: how many true boxes there are."""
+    """`found_N`: whether each found box hit a true one; `total`: how many true boxes there are to find."""
 
     scores_N: np.ndarray
     found_N: np.ndarray
@@ -100,17 +101,31 @@ class Hits:
         return hits, int(kept.sum()) - hits
 
 
-def match(found: BoxPrediction, truth: TrueBoxes) -> Hits:
-    """Match greedily, best score first, as the metric does: same class, IoU from 0.5, each true box once."""
-    true_boxes, true_labels = corners(truth), np.asarray(truth.labels_G)
-    overlap_NG = box_iou(found.boxes_xyxy_N4.double(), torch.from_numpy(true_boxes)).numpy()
-    overlap_NG = overlap_NG * (found.labels_N.numpy()[:, None] == true_labels[None])
-    hit_N = np.zeros(len(overlap_NG), bool)
-    for i in np.argsort(-found.scores_N.numpy(), kind="stable"):
-        if overlap_NG.shape[1] and overlap_NG[i].max() >= MATCH_IOU:
+def match(found: FoundBoxes, truth: TrueBoxes) -> Hits:
+    """Match greedily, best score first, as the metric does: same class, IoU from 0.5, each true box once.
+
+    A found box that meets nothing but a crowd, half of it at least, is neither right nor wrong: left out.
+    """
+    labels_G = np.asarray(truth.labels_G)
+    crowds_G = np.zeros(len(labels_G), bool) if truth.crowds_G is None else np.asarray(truth.crowds_G, bool)
+    overlap_NG = _overlaps(found.boxes_xywh_N4, truth.boxes_xywh_G4, crowds_G)
+    meets_NG = (overlap_NG >= MATCH_IOU) & (found.labels_N[:, None] == labels_G[None])
+    free_G, hit_N = ~crowds_G, np.zeros(len(meets_NG), bool)
+    for i in np.argsort(-found.scores_N, kind="stable"):
+        open_G = meets_NG[i] & free_G
+        if open_G.any():
             hit_N[i] = True
-            overlap_NG[:, overlap_NG[i].argmax()] = 0
-    return Hits(found.scores_N.numpy(), hit_N, len(true_labels))
+            free_G[np.where(open_G, overlap_NG[i], 0).argmax()] = False
+    counted_N = hit_N | ~(meets_NG & crowds_G).any(axis=1)
+    return Hits(found.scores_N[counted_N], hit_N[counted_N], int((~crowds_G).sum()))
+
+
+def _overlaps(boxes_xywh_N4: np.ndarray, boxes_xywh_G4: np.ndarray, crowds_G: np.ndarray) -> np.ndarray:
+    """Return the IoU, [N, G]; of a crowd the share of the found box that lies in it."""
+    if not (len(boxes_xywh_N4) and len(boxes_xywh_G4)):
+        return np.zeros((len(boxes_xywh_N4), len(boxes_xywh_G4)))
+    found, true = (np.asarray(boxes, np.float64) for boxes in (boxes_xywh_N4, boxes_xywh_G4))
+    return coco_mask.iou(found, true, crowds_G.astype(np.uint8))
 
 
 def best_score(hits: Iterable[Hits]) -> float:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ufo_large.kinds.review import GROUPS, SPREAD
 from ufo_large.structures import TaskInfo
 
 
@@ -15,7 +16,8 @@ class PredictionExample:
 
     `image_HW3`: RGB uint8, the stored image. `truth`: as the kind's `truth` gives it; None when the split has
     no ground truth. `long_side`: draw all of the image, this many pixels long; None: the part and the size
-    that suit a report.
+    that suit a report. `group`: why it is shown, one of `GROUPS`. `shown_from`: of a prediction of many parts
+    draw those from this confidence on; None: as the kind chooses.
     """
 
     info: TaskInfo
@@ -23,11 +25,14 @@ class PredictionExample:
     prediction: Any
     truth: Any = None
     long_side: int | None = None
+    group: str = SPREAD
+    shown_from: float | None = None
 
     def card(self, headline: str, **values: Any) -> "Card":
         """Return a card of this example."""
         name = self.prediction.sample.file_name
-        return Card(task=self.info.name, kind=self.info.kind, name=name, headline=headline, **values)
+        place = {"task": self.info.name, "kind": self.info.kind, "group": self.group}
+        return Card(**place, name=name, headline=headline, **values)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +41,7 @@ class Card:
 
     `good` is None where it cannot be said in one word. `wanted`: the right class, if another was said.
     `bars`: (class, probability) of the best guesses. `legend`: (class, "#rrggbb") of what is drawn. `picture`
-    is the file's name in the folder. `wide`: it shows several images side by side.
+    is the file's name in the folder. `wide`: it shows several images side by side. `group`: why it is shown.
     """
 
     task: str
@@ -50,8 +55,11 @@ class Card:
     details: tuple[str, ...] = ()
     bars: tuple[tuple[str, float], ...] = ()
     legend: tuple[tuple[str, str], ...] = field(default=())
+    group: str = SPREAD
 
     def __post_init__(self):
+        if self.group not in GROUPS:
+            raise ValueError(f"{self.name}: the group {self.group!r} is none of {', '.join(GROUPS)}")
         for name, color in self.legend:
             if not re.fullmatch("#[0-9a-f]{6}", color):  # it stands in a page's style
                 raise ValueError(f"{self.name}: the colour {color!r} of {name!r} is not of the form #rrggbb")

@@ -16,6 +16,7 @@ from torch import Tensor
 from ufo_large.kinds.answers import is_int, named_answers, short
 from ufo_large.kinds.base import Headline, Kind, Stored, StoredPicture
 from ufo_large.kinds.cards import Card, PredictionExample
+from ufo_large.kinds.class_review import ClassReview
 from ufo_large.kinds.protocols import Protocol
 from ufo_large.media.drawing import fit
 from ufo_large.metrics import Accuracy
@@ -65,6 +66,12 @@ class Classification(Kind):
 
     def said(self, prediction: ClassPrediction) -> np.ndarray:
         return prediction.scores_K.float().numpy()
+
+    def confidence(self, prediction: ClassPrediction) -> float:
+        return float(prediction.scores_K.max())
+
+    def review(self, info: TaskInfo) -> ClassReview:
+        return ClassReview(info)
 
     def count(self, metric: Accuracy, image: int, said: np.ndarray | int, truth: int) -> None:
         if isinstance(said, int):

@@ -21,6 +21,7 @@ from ufo_large.kinds.base import Column, Headline, Kind, Stored, StoredPicture
 from ufo_large.kinds.cards import Card, PredictionExample
 from ufo_large.kinds.masks import padded, pasted, window_of_map
 from ufo_large.kinds.protocols import Protocol
+from ufo_large.kinds.review import Mistake, Review
 from ufo_large.media.decode import decode_png
 from ufo_large.media.drawing import draw_depth, fit
 from ufo_large.media.pictures import FileFacts, Look, mask_facts, mask_values
@@ -37,6 +38,7 @@ from ufo_large.structures import (
 )
 
 OPACITY = 0.75
+CLOSE = 1.25
 CITYSCAPES_UNITS = 256
 MAX_MAPS = 200
 LARGEST = 2**16 - 1
@@ -183,6 +185,9 @@ class Depth(Kind):
     def said(self, prediction: DepthPrediction) -> np.ndarray:
         return prediction.depth_HW.float().numpy()
 
+    def review(self, info: TaskInfo) -> "DepthReview":
+        return DepthReview(info)
+
     def count(self, metric: DepthError, image: int, said: np.ndarray, truth: np.ndarray) -> None:
         metric.update(image, said, truth)
 
@@ -208,6 +213,16 @@ class Depth(Kind):
             yield _drawn(example)
 
 
+class DepthReview(Review):
+    """Keeps the share of known pixels that are off by more than a factor of `CLOSE`."""
+
+    def seen(self, said: np.ndarray, truth: np.ndarray, confidence: float | None) -> float | None:
+        return 1 - _share_close(said, truth) if (truth > 0).any() else None
+
+    def mistakes(self, metric: DepthError) -> dict[int, Mistake]:
+        return {image: Mistake(share) for image, share in self.images.items()}
+
+
 def decode_depth(data: bytes) -> np.ndarray:
     """Return a stored depth map, uint16 [H, W]; raises BadSample when `data` is none."""
     depth = decode_png(data, "depth map")
@@ -224,6 +239,13 @@ def encode_depth(values_HW: np.ndarray) -> bytes:
     return png.tobytes()
 
 
+def _share_close(said_HW: np.ndarray, truth_HW: np.ndarray) -> float:
+    """Return the share of known pixels within a factor of `CLOSE` of the truth."""
+    known_HW = truth_HW > 0
+    ratio_N = said_HW[known_HW] / truth_HW[known_HW]
+    return float((np.maximum(ratio_N, 1 / ratio_N) < CLOSE).mean())
+
+
 def _drawn(example: PredictionExample) -> tuple[Card, np.ndarray]:
     """The picture, the prediction and, where known, the truth side by side; near is bright."""
     said, truth = example.prediction.depth_HW.numpy(), example.truth
@@ -236,10 +258,7 @@ def _drawn(example: PredictionExample) -> tuple[Card, np.ndarray]:
     picture = np.concatenate([part for one in shown for part in (gap, one)][1:], axis=1)
     headline = f"median {np.median(said):.1f} m"
     if truth is not None and (truth > 0).any():
-        valid = truth > 0
-        ratio = torch.from_numpy(said[valid] / truth[valid])
-        within = float((torch.maximum(ratio, 1 / ratio) < 1.25).float().mean())
-        headline = f"{100 * within:.1f} % of pixels within a factor of 1.25"
+        headline = f"{100 * _share_close(said, truth):.1f} % of pixels within a factor of {CLOSE}"
     order = "image, predicted" + ("" if truth is None else ", truth")
     scale = f"{order}; bright: {near:.1f} m, dark: {far:.1f} m"
     return example.card(headline, details=(scale,), wide=True), picture

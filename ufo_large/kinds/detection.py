@@ -20,9 +20,11 @@ from torchvision.ops import box_convert
 from ufo_large.kinds.answers import is_int, is_number, short
 from ufo_large.kinds.base import Column, Headline, Kind, Stored, StoredPicture
 from ufo_large.kinds.box_fusion import fused_boxes
+from ufo_large.kinds.box_review import BoxReview
 from ufo_large.kinds.boxes import (
     MAX_BOXES,
     Box,
+    Hits,
     best_score,
     corners,
     keep_visible,
@@ -166,11 +168,10 @@ class Detection(Kind):
         return MeanAveragePrecision(info.class_names)
 
     def said(self, prediction: BoxPrediction) -> FoundBoxes:
-        return FoundBoxes(
-            boxes_xywh_N4=box_convert(prediction.boxes_xyxy_N4.float(), "xyxy", "xywh").numpy(),
-            scores_N=prediction.scores_N.float().numpy(),
-            labels_N=prediction.labels_N.numpy(),
-        )
+        return _found(prediction)
+
+    def review(self, info: TaskInfo) -> BoxReview:
+        return BoxReview(info)
 
     def count(self, metric: MeanAveragePrecision, image: int, said: FoundBoxes, truth: TrueBoxes) -> None:
         metric.update(image, said, truth)
@@ -235,11 +236,10 @@ class Detection(Kind):
         )
 
     def draw(self, examples: Sequence[PredictionExample]) -> Iterator[tuple[Card, np.ndarray]]:
-        """Boxes are drawn from the score on that gives the best F1 over the examples."""
-        examples = [_without_crowds(example) for example in examples]
-        score = best_score(match(e.prediction, e.truth) for e in examples if e.truth is not None)
+        """Boxes are drawn from `shown_from` on, else from the score of the best F1 over the examples."""
+        score = best_score(_hits(e) for e in examples if e.truth is not None)
         for example in examples:
-            yield _drawn(example, score)
+            yield _drawn(example, score if example.shown_from is None else example.shown_from)
 
     def overlay(self, example: PredictionExample) -> dict[str, Any]:
         example, names = _without_crowds(example), dict(enumerate(example.info.class_names))
@@ -312,8 +312,20 @@ def _without_crowds(example: PredictionExample) -> PredictionExample:
     return example if example.truth is None else replace(example, truth=without_crowds(example.truth))
 
 
+def _found(prediction: BoxPrediction) -> FoundBoxes:
+    return FoundBoxes(
+        boxes_xywh_N4=box_convert(prediction.boxes_xyxy_N4.float(), "xyxy", "xywh").numpy(),
+        scores_N=prediction.scores_N.float().numpy(),
+        labels_N=prediction.labels_N.numpy(),
+    )
+
+
+def _hits(example: PredictionExample) -> Hits:
+    return match(_found(example.prediction), example.truth)
+
+
 def _drawn(example: PredictionExample, min_score: float) -> tuple[Card, np.ndarray]:
-    found, names, truth = example.prediction, example.info.class_names, example.truth
+    found, names, truth = example.prediction, example.info.class_names, _without_crowds(example).truth
     sure = found.scores_N.numpy() >= min_score
     boxes, labels = found.boxes_xyxy_N4.numpy()[sure], found.labels_N.numpy()[sure]
     scores = found.scores_N.numpy()[sure]
@@ -332,7 +344,7 @@ def _drawn(example: PredictionExample, min_score: float) -> tuple[Card, np.ndarr
     legend = tuple((names[k], hex_color(class_color(k))) for k in sorted({int(k) for k in labels}))
     headline, good = f"{len(boxes)} found", None
     if truth is not None:
-        hits, wrong = match(found, truth).from_score(min_score)
+        hits, wrong = _hits(example).from_score(min_score)
         headline = f"{hits} of {len(true_boxes)} found" + (f", {wrong} wrong" if wrong else "")
         good = hits == len(true_boxes) and not wrong
     return example.card(headline, good=good, details=tuple(details), legend=legend), picture

@@ -25,6 +25,7 @@ from ufo_large.kinds.base import Headline, Kind, Stored, StoredPicture
 from ufo_large.kinds.cards import Card, PredictionExample, hex_color
 from ufo_large.kinds.contest_classes import SEGMENTATION_NAMES
 from ufo_large.kinds.ignored_class import report_ignored_class
+from ufo_large.kinds.mask_review import MaskReview
 from ufo_large.kinds.masks import INVALID, MaskCoding, MaskFile, padded, pasted, window_of_map
 from ufo_large.kinds.polygons import Rings, mask_to_rings
 from ufo_large.kinds.protocols import Protocol
@@ -199,6 +200,9 @@ class Segmentation(Kind):
 
     def said(self, prediction: MaskPrediction) -> np.ndarray:
         return prediction.mask_HW.cpu().numpy()
+
+    def review(self, info: TaskInfo) -> MaskReview:
+        return MaskReview(info)
 
     def count(self, metric: MeanIoU, image: int, said: np.ndarray, truth: np.ndarray) -> None:
         metric.update(said, truth)

@@ -3,6 +3,7 @@
 from ufo_large.metrics.accuracy import Accuracy
 from ufo_large.metrics.average_precision import FoundBoxes, MeanAveragePrecision, TrueBoxes
 from ufo_large.metrics.base import Metric
+from ufo_large.metrics.calibration import reliability
 from ufo_large.metrics.depth import DepthError
 from ufo_large.metrics.iou import MeanIoU, joint_histogram
 
@@ -15,4 +16,5 @@ __all__ = [
     "Metric",
     "TrueBoxes",
     "joint_histogram",
+    "reliability",
 ]

@@ -38,6 +38,26 @@ class FoundBoxes:
     labels_N: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Curves:
+    """COCO's curves as means over the classes that have true boxes, at most 100 boxes an image and class.
+
+    `precision_IR`: interpolated precision for each of `ious` and each recall of `recall_R`, whose mean is the
+    AP. `f1_C`: F1 at IoU 0.50 of the boxes from each confidence of `confidence_C` on, by that precision.
+    """
+
+    ious: tuple[float, ...]
+    recall_R: np.ndarray
+    precision_IR: np.ndarray
+    confidence_C: np.ndarray
+    f1_C: np.ndarray
+
+    @property
+    def best_confidence(self) -> float:
+        """Where F1 is best; the highest of equals, which leaves fewer boxes."""
+        return float(self.confidence_C[len(self.f1_C) - 1 - self.f1_C[::-1].argmax()])
+
+
 class MeanAveragePrecision(Metric):
     """COCO's box AP: over IoU 0.50:0.95 (`map`), at 0.50 (`map50`), by size, and AP50 of every class.
 
@@ -54,6 +74,7 @@ class MeanAveragePrecision(Metric):
     def reset(self) -> None:
         self.images: dict[int, tuple[FoundBoxes, TrueBoxes]] = {}
         self.unlisted = 0
+        self._evaluation: COCOeval_faster | None = None
 
     def update(self, image: int, found: FoundBoxes, truth: TrueBoxes) -> None:
         """Add image number `image` (its position in the official order).
@@ -61,6 +82,7 @@ class MeanAveragePrecision(Metric):
         Boxes of no class of ours are left out, as COCO does, and counted as `boxes_of_unlisted_category`.
         Raises ValueError where the image came before or a found box or score is not finite.
         """
+        self._evaluation = None
         if image in self.images:
             raise ValueError(
                 f"image number {image} was given twice; detections of one image must come together"
@@ -78,6 +100,7 @@ class MeanAveragePrecision(Metric):
         self.images[image] = (found, truth)
 
     def merge(self, other: Self) -> None:
+        self._evaluation = None
         twice = sorted(self.images.keys() & other.images.keys())
         if twice:
             raise ValueError(f"image number(s) {twice[:10]} were evaluated on two ranks")
@@ -102,7 +125,34 @@ class MeanAveragePrecision(Metric):
             values["boxes_of_unlisted_category"] = float(self.unlisted)
         return values | self._by_class(evaluation)
 
+    def curves(self, ious: Sequence[float] = (0.5,)) -> Curves | None:
+        """Return the curves at some of COCO's IoUs 0.50, 0.55 ... 0.95; None without a box to be found."""
+        if not self.num_true:
+            return None
+        evaluation = self._evaluated()
+        recall_R, thresholds = evaluation.params.recThrs, np.round(evaluation.params.iouThrs, 2).tolist()
+        precision_TRK, scores_TRK = (evaluation.eval[name][..., 0, -1] for name in ("precision", "scores"))
+        there_K = precision_TRK[0, 0] >= 0
+        rows = [thresholds.index(iou) for iou in ious]
+        confidence_C = np.linspace(0, 1, 101)
+        of_class = zip(precision_TRK[0].T[there_K], scores_TRK[0].T[there_K], strict=True)
+        return Curves(
+            ious=tuple(ious),
+            recall_R=recall_R,
+            precision_IR=precision_TRK[rows][..., there_K].mean(axis=-1),
+            confidence_C=confidence_C,
+            f1_C=np.mean([_f1(recall_R, p, s, confidence_C) for p, s in of_class], axis=0),
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_evaluation": None}  # what it is made from travels
+
     def _evaluated(self) -> COCOeval_faster:
+        if self._evaluation is None:
+            self._evaluation = self._evaluate()
+        return self._evaluation
+
+    def _evaluate(self) -> COCOeval_faster:
         truth = COCO(self._coco_truth())
         found = truth.loadRes(self._coco_found())
         evaluation = COCOeval_faster(truth, found, iouType="bbox", print_function=_say_nothing)
@@ -156,6 +206,15 @@ class MeanAveragePrecision(Metric):
         precision_RK = evaluation.eval["precision"][0, :, :, 0, -1]
         pairs = zip(self.class_names, precision_RK.T, strict=True)
         return {f"ap50/{name}": float(curve.mean()) for name, curve in pairs if curve[0] >= 0}
+
+
+def _f1(
+    recall_R: np.ndarray, precision_R: np.ndarray, scores_R: np.ndarray, confidence_C: np.ndarray
+) -> np.ndarray:
+    """Return one class's F1 of the boxes from each confidence on: at the largest recall these reach."""
+    f1_R = 2 * precision_R * recall_R / np.maximum(precision_R + recall_R, 1e-300)
+    reached_C = ((scores_R >= confidence_C[:, None]) & (precision_R > 0)).sum(axis=1)
+    return np.where(reached_C > 0, f1_R[reached_C - 1], 0.0)
 
 
 def _say_nothing(*_: object) -> None:

@@ -68,6 +68,10 @@ class Route:
             self.statistics[name] = before + (value.detach() - before) / (count + 1)
             self._counts[name] = count + 1
 
+    def observe_path(self, place: str, expert: str, share: Tensor) -> None:
+        """Report the share of the task's tokens that go to an expert of the bank at `place`."""
+        self.observe(f"path/{place}/{expert}", share)
+
     def remember(self, name: str, value: Tensor) -> None:
         """Replace a running estimate from the next forward pass on (a recomputation still reads the old)."""
         if self._recording:

@@ -114,6 +114,8 @@ class LearnedBank(ExpertBank):
 
     def _observe(self, shares_2: Tensor) -> None:
         self.route.observe("own_path", shares_2[OWN_PATH])
+        self.route.observe_path(self.place, "shared", shares_2[SHARED_PATH])
+        self.route.observe_path(self.place, "own", shares_2[OWN_PATH])
         self.route.observe("entropy", torch.special.entr(shares_2).sum())
 
 

@@ -120,6 +120,7 @@ class TokenTopKBank(ExpertBank):
         self.route.observe("entropy", torch.special.entr(use_E).sum())
         for index, load in enumerate(load_E):
             self.route.observe(f"load_{index}", load)
+            self.route.observe_path(self.place, f"expert {index}", load)
         if not self.training:
             return
         if self.config.balance:

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ufo_large.kinds import PredictionExample
+from ufo_large.evaluation.reviewed import write_figures
+from ufo_large.kinds import PredictionExample, kind_of
+from ufo_large.kinds.protocols import get_protocol
 from ufo_large.metrics import TrueBoxes
 from ufo_large.structures import BoxPrediction, ClassPrediction, MaskPrediction, SampleInfo, TaskInfo
 from ufo_large.tracking import MetricsLog, save_environment, save_examples
@@ -44,7 +46,23 @@ def simulate_run(
     if scored:
         (workdir / "metrics.json").write_text(json.dumps(SCORES), encoding="utf-8")
         save_examples(workdir, [e for t in tasks for e in invented_examples(t, random)])
+        invent_figures(workdir, tasks)
     return workdir
+
+
+def invent_figures(folder: Path, tasks: tuple[str, ...] = TASKS, images: int = 60) -> None:
+    """Write the figures of an evaluation that saw the two invented predictions again and again."""
+    random, reviews, metrics = np.random.default_rng(1), {}, {}
+    for task in tasks:
+        kind, info = kind_of(INFOS[task]), INFOS[task]
+        reviews[task], metrics[task] = kind.review(info), kind.metric(info, get_protocol("standard"))
+        examples = invented_examples(task, random)
+        for image in range(images):
+            example = examples[int(random.random() < 0.3)]
+            said, confidence = kind.said(example.prediction), kind.confidence(example.prediction)
+            kind.count(metrics[task], image, said, example.truth)
+            reviews[task].add(image, said, example.truth, confidence)
+    write_figures(folder, reviews, metrics)
 
 
 def step_values(step: int, steps: int, tasks, random: np.random.Generator, blocks: int) -> dict[str, float]:
@@ -61,11 +79,16 @@ def step_values(step: int, steps: int, tasks, random: np.random.Generator, block
             f"balance/{task}/grad_norm_after": 1.0,
             f"balance/{task}/share": 1 / len(tasks) + 0.05 * random.standard_normal(),
             f"train/epoch/{task}": step / (40 + 30 * i),
+            f"train/images_per_second/{task}": 64 / len(tasks),
             f"routing/{task}/entropy": 0.69 * (1 - done),
         }
         values |= {
             f"routing/{task}/block{b}/own_share": 0.5 + 0.5 * done * b / max(1, blocks) for b in range(blocks)
         }
+        for b in range(blocks):
+            own = 0.5 + 0.5 * done * ((i + b) % 2)
+            path = f"routing/{task}/path/blocks.{b}.mlp"
+            values |= {f"{path}/shared": 1 - own, f"{path}/own": own}
     pairs = [f"{a}-{b}" for i, a in enumerate(tasks) for b in tasks[i + 1 :]]
     cosines = {f"balance/cosine/{p}": float(np.tanh(0.3 * random.standard_normal())) for p in pairs}
     if pairs:

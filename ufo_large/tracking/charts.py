@@ -44,13 +44,14 @@ class Axis:
         return log_ticks(self.low, self.high) if self.log else linear_ticks(self.low, self.high)
 
 
-def draw(panel: Panel, lines: Sequence[Line]) -> dict[str, Any]:
+def draw(panel: Panel, lines: Sequence[Line], steps: tuple[float, float] | None = None) -> dict[str, Any]:
     """Return what the template needs: title, svg, legend, note and the JSON for hovering.
 
-    The axis is logarithmic where the panel leaves the scale open and positive values span a factor over 50.
+    `steps`: the first and last to show, so that charts side by side have one axis. The vertical axis is
+    logarithmic where the panel leaves the scale open and positive values span a factor over 50.
     """
-    x_axis, y_axis = _x_axis(lines), _y_axis(panel, lines)
-    body = _grid(x_axis, y_axis, panel.percent)
+    x_axis, y_axis = _x_axis(panel, lines, steps), _y_axis(panel, lines)
+    body = _grid(panel, x_axis, y_axis)
     for line in lines:
         body += _line(line, x_axis, y_axis)
     label = escape(f"{panel.title}: line chart of {', '.join(line.name for line in lines)}")
@@ -98,9 +99,11 @@ def short_number(value: float, percent: bool = False) -> str:
     return f"{value:.3g}"
 
 
-def _x_axis(lines: Sequence[Line]) -> Axis:
-    steps = np.concatenate([line.curve.steps_P for line in lines])
-    low, high = float(steps.min()), float(steps.max())
+def _x_axis(panel: Panel, lines: Sequence[Line], steps: tuple[float, float] | None) -> Axis:
+    if panel.x_share:
+        return Axis(0.0, 1.0, LEFT, WIDTH - RIGHT)
+    drawn = np.concatenate([line.curve.steps_P for line in lines])
+    low, high = steps or (float(drawn.min()), float(drawn.max()))
     return Axis(low, high if high > low else low + 1, LEFT, WIDTH - RIGHT)
 
 
@@ -120,19 +123,19 @@ def _y_axis(panel: Panel, lines: Sequence[Line]) -> Axis:
     return Axis(low, high, HEIGHT - BOTTOM, TOP)
 
 
-def _grid(x_axis: Axis, y_axis: Axis, percent: bool) -> list[str]:
+def _grid(panel: Panel, x_axis: Axis, y_axis: Axis) -> list[str]:
     parts = []
     for value in y_axis.ticks():
         y = y_axis.pixel(value)
         zero = " zero" if value == 0 and not y_axis.log else ""
         parts.append(f'<line class="grid{zero}" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        text = short_number(value, percent)
+        text = short_number(value, panel.percent)
         parts.append(f'<text class="tick" x="{LEFT - 5}" y="{y + 3.5:.1f}" text-anchor="end">{text}</text>')
-    ticks = [t for t in linear_ticks(x_axis.low, x_axis.high, 6) if t == int(t)]
+    ticks = [t for t in linear_ticks(x_axis.low, x_axis.high, 6) if panel.x_share or t == int(t)]
     for value in ticks:
         x, y = x_axis.pixel(value), HEIGHT - 6
         anchor = "end" if x > WIDTH - 24 else "middle"
-        text = short_number(value)
+        text = short_number(value, panel.x_share)
         parts.append(f'<text class="tick" x="{x:.1f}" y="{y}" text-anchor="{anchor}">{text}</text>')
     return parts
 
@@ -188,14 +191,24 @@ def _hover_data(panel: Panel, lines: Sequence[Line], x_axis: Axis) -> str:
         {
             "name": line.name,
             "color": line.color % NUM_COLORS,
-            "x": [int(s) for s in line.curve.steps_P],
+            "x": [_rounded(s) if panel.x_share else int(s) for s in line.curve.steps_P],
             "y": [_rounded(v) for v in line.curve.values_P],
         }
         for line in lines
     ]
-    frame = {"x": [x_axis.low, x_axis.high, LEFT, WIDTH - RIGHT], "width": WIDTH, "percent": panel.percent}
-    text = json.dumps({"frame": frame, "lines": drawn}, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c")
+    frame = {
+        "x": [x_axis.low, x_axis.high, LEFT, WIDTH - RIGHT],
+        "xName": panel.x_name,
+        "xShare": panel.x_share,
+        "width": WIDTH,
+        "percent": panel.percent,
+    }
+    return script_json({"frame": frame, "lines": drawn})
+
+
+def script_json(value: Any) -> str:
+    """Return JSON that can stand in a script element: nothing in it ends that."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _rounded(value: float) -> float | None:

@@ -9,11 +9,17 @@ from ufo_large.kinds import KINDS
 from ufo_large.tracking.curves import task_names
 
 MAX_LINES = 10
+PATH = "path/"
+"""Begins what a router says of one bank, `routing/<task>/path/<bank>/<expert>`; a table shows it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One chart: the keys of the log it shows, and the name of each in the legend."""
+    """One chart: the keys of the log it shows, and the name of each in the legend.
+
+    `x_name`: what lies along the other axis; `x_share`: not steps but shares, 0 to 1. `begins_row`: the next
+    one belongs beside it.
+    """
 
     title: str
     keys: tuple[str, ...]
@@ -22,6 +28,9 @@ class Panel:
     scale: Literal["auto", "linear"] = "auto"
     limits: tuple[float | None, float | None] = (None, None)
     percent: bool = False
+    x_name: str = "step"
+    x_share: bool = False
+    begins_row: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +47,12 @@ def sections(keys: Iterable[str]) -> list[Section]:
     keys = list(dict.fromkeys(keys))
     tasks = task_names(keys)
     found = [
-        Section("Losses", "Each task's loss and its parts, averaged over ranks.", _losses(keys, tasks)),
+        Section(
+            "Losses",
+            "Each task's loss and its parts, averaged over ranks, and beside it the task's headline metric "
+            "in validation.",
+            _losses(keys, tasks),
+        ),
         Section(
             "Validation",
             "Metrics measured while training, on val or the split that evaluate_split names.",
@@ -48,7 +62,7 @@ def sections(keys: Iterable[str]) -> list[Section]:
             "Balance",
             "How the gradients of the tasks meet on the shared trunk. A cosine below zero means that two "
             "tasks pull in opposite directions; the share says whose gradient moved the trunk.",
-            _balance(keys, tasks),
+            _balance(keys, tasks) if len(tasks) > 1 else (),
         ),
         Section("Routing", "Which path the tokens of each task take through the experts.", _routing(keys)),
         Section("Training", "Speed and the optimizer.", _training(keys)),
@@ -61,7 +75,13 @@ def _losses(keys: Sequence[str], tasks: Sequence[str]) -> tuple[Panel, ...]:
     for task in tasks:
         parts = [k for k in keys if k.startswith(f"{task}/") and k != f"{task}/total"]
         own = [f"{task}/total", *parts] if len(parts) != 1 else [f"{task}/total"]
-        panels.append(_panel(f"Loss of {task}", own, lambda k: k.split("/", 1)[1].replace("_", " ")))
+        beside = [
+            _panel(f"{kind.headline.label} of {task} in validation", [key], lambda k: k.removeprefix("val/"))
+            for kind in KINDS.values()
+            if (key := f"val/{task}/{kind.headline.name}") in keys
+        ]
+        name = lambda k: k.split("/", 1)[1].replace("_", " ")
+        panels += [_panel(f"Loss of {task}", own, name, begins_row=bool(beside)), *beside]
     return tuple(panels)
 
 
@@ -112,7 +132,7 @@ def _routing(keys: Sequence[str]) -> tuple[Panel, ...]:
     families: dict[str, list[tuple[str, str, str]]] = {}
     for key in keys:
         parts = key.split("/", 2)
-        if parts[0] == "routing" and len(parts) == 3:
+        if parts[0] == "routing" and len(parts) == 3 and not parts[2].startswith(PATH):
             family = re.sub(r"\d+", "#", parts[2])
             families.setdefault(family, []).append((key, parts[1], parts[2]))
     panels = []
@@ -138,9 +158,14 @@ def _training(keys: Sequence[str]) -> tuple[Panel, ...]:
         ),
         "train/lr": ("Learning rate", {"scale": "linear"}),
         "train/grad_norm": ("Gradient norm before clipping", {}),
+        "train/peak_memory_gib": ("Peak GPU memory of the first rank, GiB", {"scale": "linear"}),
     }
     panels = [_panel(title, [k], _last_part, **o) for k, (title, o) in known.items() if k in keys]
-    per_task = {"epoch": "Epochs seen", "bad_samples": "Unreadable samples replaced"}
+    per_task = {
+        "images_per_second": "Images per second of each task",
+        "epoch": "Epochs seen",
+        "bad_samples": "Unreadable samples replaced",
+    }
     by_task = {n: [k for k in keys if k.startswith(f"train/{n}/")] for n in per_task}
     for name, own in by_task.items():
         if own:

@@ -7,6 +7,25 @@ document.getElementById("theme").addEventListener("click", () => {
   root.dataset.theme = (root.dataset.theme || system) === "dark" ? "light" : "dark";
 });
 
+const place = (tip, at, width) => {
+  tip.hidden = false;
+  const flip = at + tip.offsetWidth + 14 > width;
+  tip.style.left = Math.max(0, flip ? at - tip.offsetWidth - 10 : at + 10) + "px";
+};
+
+const row = (name, value, color) => {
+  const line = document.createElement("p"), label = document.createElement("span"), number = document.createElement("b");
+  if (color !== undefined) {
+    const swatch = document.createElement("i");
+    swatch.style.background = `var(--s${color})`;
+    label.append(swatch);
+  }
+  label.append(name);
+  number.textContent = value;
+  line.append(label, number);
+  return line;
+};
+
 const format = (value, percent) => {
   if (value === null) return "not finite";
   if (percent) return (100 * value).toPrecision(3) + " %";
@@ -43,24 +62,9 @@ for (const chart of document.querySelectorAll(".chart")) {
     cross.setAttribute("x1", x);
     cross.setAttribute("x2", x);
     cross.removeAttribute("hidden");
-    tip.replaceChildren(row("step " + step, ""), ...rows.sort((a, b) => (b.value ?? -Infinity) - (a.value ?? -Infinity))
+    tip.replaceChildren(row(frame.xName + " " + (frame.xShare ? format(step, true) : step), ""), ...rows.sort((a, b) => (b.value ?? -Infinity) - (a.value ?? -Infinity))
       .map(({ line, value }) => row(line.name, format(value, frame.percent), line.color)));
-    tip.hidden = false;
-    const left = x / frame.width * box.width;
-    const flip = left + tip.offsetWidth + 14 > box.width;
-    tip.style.left = Math.max(0, flip ? left - tip.offsetWidth - 10 : left + 10) + "px";
-  };
-  const row = (name, value, color) => {
-    const line = document.createElement("p"), label = document.createElement("span"), number = document.createElement("b");
-    if (color !== undefined) {
-      const swatch = document.createElement("i");
-      swatch.style.background = `var(--s${color})`;
-      label.append(swatch);
-    }
-    label.append(name);
-    number.textContent = value;
-    line.append(label, number);
-    return line;
+    place(tip, x / frame.width * box.width, box.width);
   };
   const hide = () => { tip.hidden = true; cross.setAttribute("hidden", ""); };
 
@@ -77,6 +81,29 @@ for (const chart of document.querySelectorAll(".chart")) {
       }
     });
   }
+}
+
+for (const matrix of document.querySelectorAll(".matrix")) {
+  const { frame, names, counts } = JSON.parse(matrix.querySelector("script").textContent);
+  const plot = matrix.querySelector(".plot"), svg = plot.querySelector("svg"), tip = matrix.querySelector(".tip");
+
+  const show = (event) => {
+    const box = svg.getBoundingClientRect(), scale = frame.side / box.width;
+    const said = Math.floor(((event.clientX - box.left) * scale - frame.margin) / frame.cell);
+    const actual = Math.floor(((event.clientY - box.top) * scale - frame.margin) / frame.cell);
+    const count = counts[actual]?.[said];
+    if (count === undefined) return hide();
+    const total = counts[actual].reduce((sum, one) => sum + one, 0);
+    tip.replaceChildren(row("true", names[actual]), row("predicted", names[said]),
+      row(frame.unit, `${count} of ${total}` + (total ? ` (${format(count / total, true)})` : "")));
+    tip.style.top = Math.max(0, event.clientY - box.top - 80) + "px";
+    place(tip, event.clientX - plot.getBoundingClientRect().left, plot.clientWidth);
+  };
+  const hide = () => { tip.hidden = true; };
+
+  plot.addEventListener("pointermove", show);
+  plot.addEventListener("pointerdown", show);
+  plot.addEventListener("pointerleave", hide);
 }
 
 const lightbox = document.getElementById("lightbox");

@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
 
 from ufo_large.config import read_json, require_inside
 from ufo_large.kinds import PredictionExample
+from ufo_large.kinds.review import SPREAD, SURE, WORST
+from ufo_large.tracking.analysis import FILE_NAME as FIGURES_FILE
+from ufo_large.tracking.analysis import drawn, read_figures
 from ufo_large.tracking.charts import NUM_COLORS, Line, draw, short_number
 from ufo_large.tracking.console import format_duration
 from ufo_large.tracking.curves import Curve, curves_of, task_names
@@ -21,12 +25,16 @@ from ufo_large.tracking.examples import CARDS_FILE, FOLDER, read_examples, save_
 from ufo_large.tracking.jsonl import FILE_NAME as METRICS_LOG
 from ufo_large.tracking.jsonl import read_metrics, training_seconds
 from ufo_large.tracking.panels import Panel, sections
+from ufo_large.tracking.paths import read_paths
 from ufo_large.tracking.results import FILE_NAME as METRICS_FILE
 from ufo_large.tracking.results import read_results
 
 CONFIG_FILE = "config.json"
-OF_A_RUN = (CONFIG_FILE, METRICS_LOG, METRICS_FILE, ENVIRONMENT_FILE, f"{FOLDER}/{CARDS_FILE}")
+OF_TRAINING = (CONFIG_FILE, METRICS_LOG, ENVIRONMENT_FILE)
+OF_EVALUATION = (METRICS_FILE, FIGURES_FILE, f"{FOLDER}/{CARDS_FILE}")
+OF_A_RUN = (*OF_TRAINING, *OF_EVALUATION)
 NEUTRAL = NUM_COLORS - 1
+ORDER = (WORST, SURE, SPREAD)
 LONG_VALUE = 400
 
 
@@ -69,8 +77,12 @@ def render(workdir: Path, results: Path) -> str:
         js=Markup((here / "report.js").read_text(encoding="utf-8")),
         facts=_facts(entries, curves),
         results=read_results(results),
+        figures={task: [drawn(one) for one in own] for task, own in read_figures(results).items() if own},
+        figures_file=FIGURES_FILE,
         examples=_examples(results),
         sections=_sections(curves),
+        paths=read_paths(entries),
+        missing=_missing(workdir, OF_TRAINING) + _missing(results, OF_EVALUATION),
         config=_config_rows(workdir / CONFIG_FILE),
         runs=read_environments(workdir),
     )
@@ -78,25 +90,34 @@ def render(workdir: Path, results: Path) -> str:
 
 def _sections(curves: Mapping[str, Curve]) -> list[dict[str, Any]]:
     tasks = task_names(curves)
+    steps = np.concatenate([curve.steps_P for curve in curves.values()] or [[0.0]])
+    shown = float(steps.min()), float(steps.max())
     return [
         {
             "title": section.title,
             "text": section.text,
-            "charts": [_chart(panel, curves, tasks) for panel in section.panels],
+            "charts": [_chart(panel, curves, tasks, shown) for panel in section.panels],
         }
         for section in sections(curves)
     ]
 
 
-def _chart(panel: Panel, curves: Mapping[str, Curve], tasks: Sequence[str]) -> dict[str, Any]:
+def _missing(folder: Path, names: Sequence[str]) -> list[str]:
+    return [name for name in names if not (folder / name).exists()]
+
+
+def _chart(
+    panel: Panel, curves: Mapping[str, Curve], tasks: Sequence[str], steps: tuple[float, float]
+) -> dict[str, Any]:
     """Draw a panel; a task has the same colour everywhere, other lines take the colours that follow."""
     colors = _colors(panel, tasks)
     lines = [
         Line(name, curves[key], color)
         for key, name, color in zip(panel.keys, panel.names, colors, strict=True)
     ]
-    chart = draw(panel, lines)
-    return chart | {"svg": Markup(chart["svg"]), "data": Markup(chart["data"])}
+    chart = draw(panel, lines, steps)
+    svg, data = Markup(chart["svg"]), Markup(chart["data"])
+    return chart | {"svg": svg, "data": data, "begins_row": panel.begins_row}
 
 
 def _colors(panel: Panel, tasks: Sequence[str]) -> list[int]:
@@ -120,20 +141,26 @@ def _facts(entries: Sequence[Mapping[str, float]], curves: Mapping[str, Curve]) 
     facts = [("steps", f"{int(entries[-1]['step']):,}".replace(",", " "))]
     if (seconds := training_seconds(entries)) is not None:
         facts.append(("training time", format_duration(seconds)))
-    if "train/images_per_second" in curves:
-        facts.append(("images/s", short_number(curves["train/images_per_second"].last)))
+    for key, label in (("train/images_per_second", "images/s"), ("train/peak_memory_gib", "GiB at most")):
+        if key in curves:
+            facts.append((label, short_number(curves[key].last)))
     return facts
 
 
-def _examples(workdir: Path) -> dict[str, list[dict[str, Any]]]:
-    """Return the example cards by task, each with its picture as a data address."""
-    by_task: dict[str, list[dict[str, Any]]] = {}
+def _examples(workdir: Path) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Return the example cards by task and the reason they are shown, each with its picture's data address.
+
+    The address is empty where the picture is not there.
+    """
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     folder = workdir / FOLDER
     for card in read_examples(workdir):
         picture = require_inside(folder, card.picture, folder / CARDS_FILE, links=False)
-        data = base64.b64encode(picture.read_bytes()).decode("ascii")
-        by_task.setdefault(card.task, []).append({"card": card, "image": f"data:image/jpeg;base64,{data}"})
-    return by_task
+        data = base64.b64encode(picture.read_bytes()).decode("ascii") if picture.is_file() else ""
+        image = f"data:image/jpeg;base64,{data}" if data else ""
+        of_task = found.setdefault(card.task, {})
+        of_task.setdefault(card.group, []).append({"card": card, "image": image})
+    return {task: {g: own[g] for g in ORDER if g in own} for task, own in found.items()}
 
 
 def _config_rows(path: Path) -> list[tuple[str, str]]:

@@ -92,8 +92,9 @@ def parse_results(content: Mapping[str, Any]) -> Results:
             more = labels[path].higher_is_better
             own = _baselines_of(path, baselines)
             own = own if more else own[::-1]
-            headline.append(MetricRow(path, labels[path].label, value, more, own))
-            headline += _rows_of_tasks(path, labels[path], content.get("tasks") or {})
+            of_tasks = _rows_of_tasks(path, labels[path], content.get("tasks") or {})
+            label = labels[path].label + (f", mean of {len(of_tasks)} tasks" if of_tasks else "")
+            headline += [*of_tasks, MetricRow(path, label, value, more, own)]
         elif path != "score":
             other.append((path.removeprefix("details/"), value))
     tables = [ClassTable(title, tuple(sorted(rows, key=_worst_first))) for title, rows in classes.items()]
@@ -105,7 +106,7 @@ def parse_results(content: Mapping[str, Any]) -> Results:
 
 
 def _rows_of_tasks(metric: str, headline: Headline, tasks: Mapping[str, Any]) -> list[MetricRow]:
-    """Return a row per task where several have the metric, whose mean then stands above them."""
+    """Return a row per task where several have the metric, whose mean then stands below them."""
     own = {task: figures[metric] for task, figures in tasks.items() if figures.get(metric) is not None}
     return [
         MetricRow(f"{task}/{metric}", f"{headline.label} of {task}", value, headline.higher_is_better)

@@ -5,6 +5,8 @@ import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import torch
+
 from ufo_large.distributed.ema import ShardedEma
 from ufo_large.models.multitask import MultitaskModel
 from ufo_large.processes.heartbeat import HEARTBEAT, beat
@@ -97,20 +99,39 @@ class Trainer:
         if self.ema is not None:
             self.ema.update(step + 1)
         seconds = time.perf_counter() - start
-        waited, images = (now - then for now, then in zip(self._loaded(), before, strict=True))
+        waited, images = self._loaded_since(before)
+        speeds = {task: count * self.runner.world_size / seconds for task, count in images.items()}
         return values | {
             "train/lr": rate,
             "train/step_seconds": seconds,
-            "train/images_per_second": images * self.runner.world_size / seconds,
+            "train/images_per_second": sum(images.values()) * self.runner.world_size / seconds,
+            **(
+                {f"train/images_per_second/{t}": speed for t, speed in speeds.items()}
+                if len(feeds) > 1
+                else {}
+            ),
             "train/data_wait_share": waited / seconds,
+            **self._peak_memory(),
             **{f"train/epoch/{task}": f.loader.epoch for task, f in feeds.items()},
             **{f"train/bad_samples/{task}": float(f.loader.bad_samples) for task, f in feeds.items()},
         }
 
-    def _loaded(self) -> tuple[float, int]:
-        """Return the seconds waited for data and the images it brought, so far, on this rank."""
-        loaders = [feed.loader for feed in self.runner.feeds.values()]
-        return sum(loader.wait_s for loader in loaders), sum(loader.images for loader in loaders)
+    def _loaded(self) -> tuple[float, dict[str, int]]:
+        """Return the seconds waited for data and the images it brought to each task, so far, on this rank."""
+        loaders = {task: feed.loader for task, feed in self.runner.feeds.items()}
+        waited = sum(loader.wait_s for loader in loaders.values())
+        return waited, {task: loader.images for task, loader in loaders.items()}
+
+    def _loaded_since(self, before: tuple[float, dict[str, int]]) -> tuple[float, dict[str, int]]:
+        waited, images = self._loaded()
+        return waited - before[0], {task: count - before[1][task] for task, count in images.items()}
+
+    def _peak_memory(self) -> dict[str, float]:
+        """Return the most that tensors took of this rank's GPU so far; nothing without a GPU."""
+        device = torch.device(self.runner.engine.device)
+        if device.type != "cuda":
+            return {}
+        return {"train/peak_memory_gib": torch.cuda.max_memory_allocated(device) / 2**30}
 
     def state_dict(self) -> dict[str, Any]:
         return {
