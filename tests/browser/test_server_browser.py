@@ -115,7 +115,8 @@ def test_a_dropped_picture_shows_bars_boxes_and_a_legend_that_can_be_faded(serve
         legend: [...of("seg").querySelectorAll(".legend span")].map((e) => e.textContent),
         colours: [...of("seg").querySelectorAll(".legend i")].map((e) => getComputedStyle(e).backgroundColor),
         opacity: getComputedStyle(over).opacity, save: of("seg").querySelector("a").download,
-        sizes: all("figure .stack img").map((img) => [img.naturalWidth, img.naturalHeight]),
+        sizes: all("figure .layers img").map((img) => [img.naturalWidth, img.naturalHeight]),
+        shown: all("figure .layers").map((layers) => layers.clientHeight / layers.clientWidth),
       };
     """)  # fmt: skip
     assert seen["status"].startswith("street <b>.jpg: 96 × 96 pixels") and seen["bold"] == 0
@@ -127,6 +128,7 @@ def test_a_dropped_picture_shows_bars_boxes_and_a_legend_that_can_be_faded(serve
     assert all(colour.startswith("rgb(") for colour in seen["colours"])
     assert seen["opacity"] == "0.25" and seen["save"] == "seg.mask.png"
     assert len({tuple(size) for size in seen["sizes"]}) == 1
+    assert seen["shown"] == pytest.approx([1.0] * 3, abs=0.02)  # as square as the picture
 
 
 def test_a_sample_and_fewer_tasks(server, tmp_path):

@@ -50,7 +50,7 @@ const slider = (over) => {
 
 const card = (task, drawn, picture, said, file) => {
   const over = make("img", { src: drawn.picture, alt: `${task}: ${drawn.headline}`, className: drawn.layered ? "over" : "" });
-  const stack = make("div", { className: "stack" }, ...(drawn.layered ? [make("img", { src: picture, alt: "" })] : []), over);
+  const stack = make("div", { className: "layers" }, ...(drawn.layered ? [make("img", { src: picture, alt: "" })] : []), over);
   const caption = make("figcaption", {}, make("p", { className: "muted", textContent: `${task} · ${drawn.kind}` }),
     make("p", { className: "verdict" }, make("b", { textContent: drawn.headline })), ...drawn.bars.map(bar));
   if (drawn.layered) caption.append(slider(over));
