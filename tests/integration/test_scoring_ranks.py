@@ -118,7 +118,7 @@ class NoisyOracle:
 
 
 def evaluate(shards, workdir, micro_batch, protocol):
-    """Runs on every rank; returns what evaluate_run returns there, and the validation figures."""
+    """Runs on every rank; returns what evaluate_run returns there, the validation's figures and images."""
     if "WORLD_SIZE" in os.environ:
         dist.init_process_group("gloo")
     loaders = {
@@ -129,9 +129,9 @@ def evaluate(shards, workdir, micro_batch, protocol):
     model = NoisyOracle()
     scored = evaluate_run(evaluator, model, workdir, protocol)
     result = scored and scored.result
-    validation = evaluator.validate(model)
-    assert model.training
-    return result, validation
+    validation, reviewed = evaluator.validated(model, 3)
+    assert model.training and validation == evaluator.validate(model)
+    return result, validation, {task: dict(found.images) for task, found in reviewed.items()}
 
 
 @pytest.fixture(scope="module")
@@ -152,12 +152,14 @@ def test_three_ranks_leave_the_files_of_one(data, alone):
     workdir, several = _run(data, "three", lambda *args: run_ranks(evaluate, 3, *args))
     for name in ("submission.json", "metrics.json", "figures.json"):
         assert (workdir / name).read_bytes() == (folder / name).read_bytes()
-    assert [result is None for result, _ in several] == [False] + [True, True]
-    assert all(validation == one[1] for _, validation in several)
+    assert [result is None for result, *_ in several] == [False] + [True, True]
+    assert all(found == list(one[1:]) for _, *found in several)
+    assert one[2].keys() == {"cls", "dec", "seg"}
+    assert all(images and max(map(len, images.values())) <= 3 for images in one[2].values())
 
 
 def test_figures_are_those_of_the_raw_test_root(alone, data):
-    workdir, [(result, validation)] = alone
+    workdir, [(result, validation, _)] = alone
     raw = score_submission(workdir / "submission.json", data / "test_data", "standard")
     assert json.loads((workdir / "metrics.json").read_text()) == result
     for key in ("top1", "map50", "miou", "score", "protocol", "images"):
@@ -175,7 +177,7 @@ def test_figures_are_those_of_the_raw_test_root(alone, data):
 
 def test_baselines_by_hand(alone):
     """Classes 5 6 7 5 6 7 5: the most frequent is right 3 times in 7. No box has no precision."""
-    _, [(result, _)] = alone
+    _, [(result, *_)] = alone
     assert result["baselines"]["top1"] == {"majority_class": 3 / 7}
     assert result["baselines"]["map50"] == {"no_boxes": 0.0}
 

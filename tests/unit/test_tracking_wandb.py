@@ -4,6 +4,7 @@ import json
 import struct
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from ufo_large.kinds.review import SPREAD, SURE, WORST
 from ufo_large.testing.simulated_run import invented_examples
 from ufo_large.tracking import Tracker, read_metrics
 from ufo_large.tracking.pictures import Picture, of_one_size
@@ -212,6 +214,25 @@ def test_found_boxes_and_masks_are_overlays_of_the_plain_picture(tmp_path, quiet
     truths = [example.truth for example in invented_examples("seg", random)]  # one of them is what was said
     assert {mask.tobytes() for mask in stored} == {mask.tobytes() for mask in truths}
     assert all(mask.shape == truths[0].shape for mask in stored)
+
+
+def test_the_worst_pictures_are_a_table(tmp_path, quiet_wandb):
+    """wandb's own file of the table is read back."""
+    run, random = WandbRun(tmp_path, "offline", project="tests", config={}), np.random.default_rng(0)
+    groups = (SPREAD, WORST, SURE)
+    examples = [replace(invented_examples("dec", random)[1], group=group) for group in groups]
+    Tracker([run]).examples(1, examples)
+    run.finish()
+    (folder,) = (tmp_path / "wandb").glob("offline-run-*")
+    (table,) = (folder / "files/media/table").rglob("*.table.json")
+    held = json.loads(table.read_text())
+    assert table.parent.name == "worst" and table.name.startswith("dec")
+    assert held["columns"] == ["picture", "why", "what was said"]
+    assert [why for _, why, _ in held["data"]] == [WORST, SURE]
+    assert all(said.startswith("dec <1>.jpg: ") for *_, said in held["data"])
+    pictures = [Picture(caption="a", image_HW3=np.zeros((4, 5, 3), np.uint8), why=WORST)]
+    ((image, *_),) = run._table(pictures).data  # the file has its class's name alone: an artifact takes it
+    assert isinstance(image, import_wandb().Image)
 
 
 def test_the_command_is_sent_without_credentials(tmp_path, quiet_wandb, monkeypatch):

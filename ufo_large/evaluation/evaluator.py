@@ -15,6 +15,7 @@ from ufo_large.data.shards import ShardSet
 from ufo_large.data.tiles import merge_tiles
 from ufo_large.distributed import comm
 from ufo_large.evaluation.ground_truth import GroundTruth, truth_of_shards
+from ufo_large.evaluation.reviewed import Reviewed
 from ufo_large.evaluation.score import summary
 from ufo_large.evaluation.shown_rows import ShownRows
 from ufo_large.kinds import kind_of
@@ -114,19 +115,28 @@ class Evaluator:
     def validate(self, model: Predictor) -> dict[str, float]:
         """Return `<task>/<metric>` and `score` by the protocol `standard`, on every rank.
 
-        Straight from the predictions, without the detour over a submission; what a trainer calls. What the
-        split cannot tell, such as mAP50 of images without a box, is left out.
+        Straight from the predictions, without the detour over a submission. What the split cannot tell, such
+        as mAP50 of images without a box, is left out.
         """
+        return self.validated(model, 0)[0]
+
+    def validated(self, model: Predictor, worst: int) -> tuple[dict[str, float], dict[str, Reviewed]]:
+        """As `validate`, and per task its images worth a look, at most `worst` for each reason (0: none)."""
         values: dict[str, float] = {}
         headlines: dict[str, float] = {}
+        reviewed: dict[str, Reviewed] = {}
         truths, protocol = self.truths, get_protocol("standard")
         for name, truth in truths.items():
-            found = self._metric(model, truth, protocol).compute()
+            review = kind_of(truth.info).review(truth.info) if worst else None
+            metric = self._metric(model, truth, protocol, review)
+            found = metric.compute()
+            if review is not None:
+                reviewed[name] = Reviewed.of(review, metric, worst)
             values |= {f"{name}/{key}": value for key, value in found.items() if not math.isnan(value)}
             headline = found[kind_of(truth.info).headline.name]
             headlines |= {} if math.isnan(headline) else {name: headline}
         score = summary({n: t.info for n, t in truths.items()}, headlines, protocol.name)["score"]
-        return values if score is None else values | {"score": score}
+        return (values if score is None else values | {"score": score}), reviewed
 
     def _raw_predictions(
         self, model: Predictor, info: TaskInfo, loader: LoaderConfig, shown: ShownRows | None

@@ -1,7 +1,7 @@
 """Pictures of a validation, in the form that the sinks of a run take."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,15 @@ from ufo_large.structures import IGNORE_INDEX
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Picture:
-    """A picture for a gallery: RGB uint8 [H, W, 3], and what `wandb.Image` lays over it: `Kind.overlay`."""
+    """A picture for a gallery: RGB uint8 [H, W, 3], and what `wandb.Image` lays over it: `Kind.overlay`.
+
+    `why`: for what it was chosen, where it is not one of the same images at each validation.
+    """
 
     caption: str
     image_HW3: np.ndarray
     overlay: Mapping[str, Any] = field(default_factory=dict)
+    why: str = ""
 
 
 def of_one_size(pictures: Sequence[Picture]) -> list[Picture]:
@@ -33,6 +37,4 @@ def _padded(picture: Picture, size: tuple[int, int]) -> Picture:
         for layer, mask in picture.overlay.get("masks", {}).items()
     }
     overlay = {**picture.overlay, **({"masks": masks} if masks else {})}
-    return Picture(
-        caption=picture.caption, image_HW3=np.pad(picture.image_HW3, (*room, (0, 0))), overlay=overlay
-    )
+    return replace(picture, image_HW3=np.pad(picture.image_HW3, (*room, (0, 0))), overlay=overlay)

@@ -1,11 +1,12 @@
 """Where a run's numbers go: the local log, the console, wandb, TensorBoard. Trainers know only `Tracker`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from ufo_large.kinds import PredictionExample, kind_of
+from ufo_large.kinds.review import SPREAD
 from ufo_large.tracking.console import ConsoleProgress
 from ufo_large.tracking.examples import draw_examples
 from ufo_large.tracking.jsonl import FILE_NAME, MetricsLog
@@ -98,17 +99,22 @@ class Tracker:
             sink.log(step, values)
 
     def examples(self, step: int, examples: Sequence[PredictionExample]) -> None:
-        """Give predictions to the sinks that take pictures, as `examples/<task>`: overlaid or drawn."""
+        """Give predictions to the sinks that take pictures, overlaid or drawn.
+
+        Those that were chosen for their mistakes are `worst/<task>`, the others `examples/<task>`.
+        """
         takers = [sink for sink in self.sinks if isinstance(sink, PictureSink)]
         if not takers or not examples:
             return
         plain: dict[str, list[Picture]] = {}
         drawn: dict[str, list[Picture]] = {}
         for example, card, picture_HW3 in draw_examples(examples):
-            name, overlay = f"examples/{card.task}", kind_of(example.info).overlay(example)
-            picture = Picture(caption=card.caption, image_HW3=picture_HW3)
+            why = "" if card.group == SPREAD else card.group
+            name = f"{'worst' if why else 'examples'}/{card.task}"
+            overlay = kind_of(example.info).overlay(example)
+            picture = Picture(caption=card.caption, image_HW3=picture_HW3, why=why)
             drawn.setdefault(name, []).append(picture)
-            laid = Picture(caption=card.caption, image_HW3=example.image_HW3, overlay=overlay)
+            laid = replace(picture, image_HW3=example.image_HW3, overlay=overlay)
             plain.setdefault(name, []).append(laid if overlay else picture)
         for sink in takers:
             sink.pictures(step, plain if sink.overlays else drawn)

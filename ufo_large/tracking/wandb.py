@@ -63,13 +63,22 @@ class WandbRun:
         self._send(lambda: self._run.log(sent, step=step))
 
     def pictures(self, step: int, pictures: Mapping[str, Sequence[Picture]]) -> None:
-        """Send galleries of pictures by name, each gallery's padded to one size, as wandb wants it."""
-        image, galleries = self._wandb.Image, {name: of_one_size(own) for name, own in pictures.items()}
+        """Send galleries of pictures by name, each gallery's padded to one size, as wandb wants it.
+
+        Pictures that say `why` they were chosen become a table.
+        """
         found = {
-            name: [image(p.image_HW3, caption=p.caption, **p.overlay) for p in own]
-            for name, own in galleries.items()
+            name: self._table(own) if own and own[0].why else [self._image(p) for p in of_one_size(own)]
+            for name, own in pictures.items()
         }
         self._send(lambda: self._run.log(found, step=step))
+
+    def _image(self, picture: Picture) -> Any:
+        return self._wandb.Image(picture.image_HW3, caption=picture.caption, **picture.overlay)
+
+    def _table(self, pictures: Sequence[Picture]) -> Any:
+        rows = [[self._image(picture), picture.why, picture.caption] for picture in pictures]
+        return self._wandb.Table(columns=["picture", "why", "what was said"], data=rows)
 
     def finish(self) -> None:
         """Wait up to `END_SECONDS` until everything is sent."""

@@ -1,11 +1,12 @@
 """What happens around the steps: logging, validation and checkpoints."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ufo_large.distributed.saving import Saver
 from ufo_large.evaluation.evaluator import Evaluator
 from ufo_large.evaluation.examples import predict_examples
+from ufo_large.evaluation.reviewed import Reviewed
 from ufo_large.kinds import PredictionExample
 from ufo_large.tracking import Tracker
 from ufo_large.train.best import Best
@@ -28,10 +29,10 @@ class LogHook:
 class EvaluationHook:
     """Evaluate every `evaluate_every` steps and after the last, with averaged weights where there are any.
 
-    Logs `val/<task>/<metric>` and `val/score`, whichever split it is, and `pictures` drawn predictions a
-    task: the same images each time. The model stays sharded; training goes on as if nothing had been
-    evaluated. An interrupted run has no time for it. `best` keeps the weights with the best score and says
-    when there is nothing more to wait for.
+    Logs `val/<task>/<metric>` and `val/score`, whichever split it is, and `pictures` drawn predictions per
+    task, the same images each time, with as many of the worst and of the most confidently wrong ones. The
+    model stays sharded; training goes on as if nothing had been evaluated. An interrupted run has no time for
+    it. `best` keeps the weights with the best score and says when there is nothing more to wait for.
     """
 
     def __init__(
@@ -54,8 +55,8 @@ class EvaluationHook:
             return
         if finished % config.evaluate_every == 0 or finished == config.steps:
             with self.trainer.averaged(), self.trainer.runner.engine.predicting():
-                found = self.evaluator.validate(self.trainer.model)
-                examples = self._examples()
+                found, reviewed = self.evaluator.validated(self.trainer.model, self.pictures)
+                examples = self._examples(reviewed)
             if self.best is not None:
                 with self.trainer.averaged():
                     self.best.offer(finished, found.get("score"), self.trainer.runner.engine)
@@ -63,11 +64,11 @@ class EvaluationHook:
             self.tracker.log(finished, {f"val/{name}": value for name, value in found.items()})
             self.tracker.examples(finished, examples)
 
-    def _examples(self) -> list[PredictionExample]:
+    def _examples(self, reviewed: Mapping[str, Reviewed]) -> list[PredictionExample]:
         """Predict on all ranks, as sharded parameters want it; only the first rank's tracker draws."""
         if not self.pictures:
             return []
-        return predict_examples(self.evaluator, self.trainer.model, self.pictures)
+        return predict_examples(self.evaluator, self.trainer.model, self.pictures, reviewed)
 
 
 class CheckpointHook:
