@@ -31,7 +31,10 @@ HEAD_OPTIONS = {
     "dense_depth": {"strides": (4, 8)},
 }
 SLOW = [
-    (kind, head) for kind, heads in HEADS.items() for head in heads if head not in ("linear", "fcos", "dense")
+    (kind, head)
+    for kind, heads in HEADS.items()
+    for head in heads
+    if head not in ("linear", "fcos", "dense", "mask2former")
 ]
 
 
