@@ -22,6 +22,7 @@ def compare(tiny_shards, script, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_a_real_run_is_trained_scored_recorded_and_shown(compare, tmp_path):
     told = compare("--set", "ds=none")
     assert "1 runs: 0 are there, 1 to do" in told and re.search(r"\[1/1\] single: cls, seed 0: \S+ min", told)

@@ -40,6 +40,7 @@ def sh(tiny_shards, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_from_the_folders_to_the_submission(sh, tmp_path):
     changes = [word for change in TOY for word in ("--set", change)]
     trained = sh("train.sh", "--recipe", "demo", *changes)

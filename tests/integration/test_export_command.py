@@ -192,7 +192,7 @@ def test_a_wrong_call_says_what_to_do_before_the_model_is_built(run, export, tmp
     empty = tmp_path / "run"
     empty.mkdir()
     (empty / "config.json").write_bytes((run / "config.json").read_bytes())
-    assert "no weights here" in export(empty, *timm_cls)
+    assert "it has saved no whole checkpoint yet" in export(empty, *timm_cls)
 
 
 def test_a_folder_with_something_else_is_left_alone(run, export, tmp_path):

@@ -35,6 +35,7 @@ def run(out: Path, cases: list[str], *options: str, **changes: str) -> tuple[int
     return done.returncode, rows, done.stdout + done.stderr[-3000:]
 
 
+@pytest.mark.slow
 def test_the_first_gpu_script_runs_at_toy_size(tmp_path):
     code, rows, said = run(tmp_path, CASES)
     assert code == 0, said

@@ -130,7 +130,9 @@ def test_contract(kind, name):
     check_task(make_head(kind, name), RIGHT[name], TOLERANCE.get(name, 0.02))
 
 
-@pytest.mark.parametrize("kind,name", NAMES)
+@pytest.mark.parametrize(
+    "kind,name", [pytest.param(*n, marks=pytest.mark.slow) if n[1] == "rf_detr" else n for n in NAMES]
+)
 def test_learns_one_batch_by_heart(kind, name):
     """To a quarter of what it cost; a DETR's boxes only, because its classes wait for good boxes.
 
