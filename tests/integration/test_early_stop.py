@@ -27,11 +27,11 @@ def scores(monkeypatch) -> list[dict[str, torch.Tensor]]:
     """Validations that give SCORES in turn; what they saw."""
     seen = []
 
-    def validate(self, model):
+    def validated(self, model, worst):
         seen.append({name: value.clone() for name, value in model.state_dict().items()})
-        return {"score": SCORES[len(seen) - 1]}
+        return {"score": SCORES[len(seen) - 1]}, {}
 
-    monkeypatch.setattr(Evaluator, "validate", validate)
+    monkeypatch.setattr(Evaluator, "validated", validated)
     return seen
 
 
