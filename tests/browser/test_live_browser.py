@@ -1,24 +1,17 @@
 """The live page in a real browser: a line more in metrics.jsonl, and the page shows it where it was."""
 
-import html
 import json
-import re
-import shutil
-import subprocess
 import threading
 
 import numpy as np
 import pytest
 
+from ufo_large.testing.browser import NEEDS_CHROMIUM, seen_in
 from ufo_large.testing.simulated_run import simulate_run, step_values
 from ufo_large.tracking.live_server import LiveServer
 from ufo_large.tracking.watching import WatchedRun
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (apt-get install chromium)"),
-]
+pytestmark = NEEDS_CHROMIUM
 PROBE = """<script>
   window.onerror = (message) => window.broken = message;
   const wait = () => new Promise((done) => setTimeout(done, 100));
@@ -69,20 +62,9 @@ def server(tmp_path, monkeypatch):
 
 
 def test_a_new_line_of_the_log_is_shown_where_the_reader_is(server, tmp_path):
-    flags = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--no-first-run",
-        "--disable-background-networking",
-    ]
-    flags += [f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=15000", "--window-size=1000,700"]
-    command = [CHROMIUM, *flags, "--dump-dom", server.address]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    found = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert found, done.stderr[-2000:]
-    seen = json.loads(html.unescape(found[1]))
-    assert seen["broken"] is None and seen["frames"] == 1
+    flags = ("--virtual-time-budget=15000", "--window-size=1000,700")
+    seen = seen_in(server.address, tmp_path, *flags)
+    assert seen["frames"] == 1
     assert "40 of 80 steps" in seen["first"][0] and "40 steps" in seen["first"][1]
     assert "41 of 80 steps" in seen["then"][0] and "41 steps" in seen["then"][1]
     assert seen["top"] == 700 and abs(seen["moved"]) <= 2 and seen["hidden"] == 1

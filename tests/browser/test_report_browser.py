@@ -4,27 +4,14 @@ A copy of the page gets a script that acts as a person would and writes what it 
 prints the resulting document.
 """
 
-import html
-import json
-import re
-import shutil
-import subprocess
-
 import pytest
 
+from ufo_large.testing.browser import NEEDS_CHROMIUM, seen_in
 from ufo_large.testing.simulated_run import simulate_run
 from ufo_large.tracking import write_report
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (apt-get install chromium)"),
-]
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--allow-file-access-from-files", "--virtual-time-budget=2000",
-]  # fmt: skip
+pytestmark = NEEDS_CHROMIUM
+FLAGS = ("--allow-file-access-from-files", "--virtual-time-budget=2000")
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +35,7 @@ def act(report, folder, script, *flags):
 
 
 def dump(page, folder, *flags):
-    command = [CHROMIUM, *FLAGS, *flags, f"--user-data-dir={folder}/profile", "--dump-dom", f"file://{page}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    found = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert found, done.stderr[-2000:]
-    result = json.loads(html.unescape(found[1]))
-    assert result["broken"] is None
-    return result["seen"]
+    return seen_in(f"file://{page}", folder, *FLAGS, *flags)["seen"]
 
 
 def test_hovering_reads_values_and_leaving_hides_them(report, tmp_path):

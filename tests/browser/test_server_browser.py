@@ -4,11 +4,6 @@ The page gets a script of the test's, from the same server because its policy al
 person would and writes what it sees into the page, and chromium prints the resulting document.
 """
 
-import html
-import json
-import re
-import shutil
-import subprocess
 from dataclasses import replace
 from functools import partial
 
@@ -17,18 +12,12 @@ from fastapi.responses import Response
 
 from ufo_large.media.pictures import encode_jpeg
 from ufo_large.serving.server import HERE
+from ufo_large.testing.browser import NEEDS_CHROMIUM, seen_in
 from ufo_large.testing.models import TINY_TASKS, tiny_batch
 from ufo_large.testing.untrained import served, untrained
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (apt-get install chromium)"),
-]
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--window-size=1400,1000", "--virtual-time-budget=20000",
-]  # fmt: skip
+pytestmark = NEEDS_CHROMIUM
+FLAGS = ("--window-size=1400,1000", "--virtual-time-budget=20000")
 HOSTILE = "<img src=x onerror='window.broken=1'>"
 TASKS = tuple(replace(info, class_names=(HOSTILE, *info.class_names[1:])) for info in TINY_TASKS)
 PICTURE = encode_jpeg(tiny_batch(TASKS[0], 1, 96).images_BCHW[0].permute(1, 2, 0).numpy(), 95)
@@ -75,20 +64,7 @@ def act(server, folder, script, *flags):
     app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", "") not in texts]
     for path, (content, kind) in texts.items():
         app.add_route(path, partial(_answer, content, kind))
-    command = [
-        CHROMIUM,
-        *FLAGS,
-        *flags,
-        f"--user-data-dir={folder}/profile",
-        "--dump-dom",
-        f"{address}/acted",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    found = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert found, done.stderr[-2000:]
-    result = json.loads(html.unescape(found[1]))
-    assert result["broken"] is None
-    return result["seen"]
+    return seen_in(f"{address}/acted", folder, *FLAGS, *flags)["seen"]
 
 
 async def _answer(content, kind, request):

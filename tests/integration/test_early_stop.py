@@ -27,11 +27,11 @@ def scores(monkeypatch) -> list[dict[str, torch.Tensor]]:
     """Validations that give SCORES in turn; what they saw."""
     seen = []
 
-    def validated(self, model, worst):
+    def validate(self, model, worst):
         seen.append({name: value.clone() for name, value in model.state_dict().items()})
         return {"score": SCORES[len(seen) - 1]}, {}
 
-    monkeypatch.setattr(Evaluator, "validated", validated)
+    monkeypatch.setattr(Evaluator, "validate", validate)
     return seen
 
 

@@ -129,8 +129,8 @@ def evaluate(shards, workdir, micro_batch, protocol):
     model = NoisyOracle()
     scored = evaluate_run(evaluator, model, workdir, protocol)
     result = scored and scored.result
-    validation, reviewed = evaluator.validated(model, 3)
-    assert model.training and validation == evaluator.validate(model)
+    validation, reviewed = evaluator.validate(model, 3)
+    assert model.training and evaluator.validate(model) == (validation, {})
     return result, validation, {task: dict(found.images) for task, found in reviewed.items()}
 
 

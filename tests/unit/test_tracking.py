@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from ufo_large.tracking import MetricsLog, Tracker, describe_environment, read_metrics
+from ufo_large.tracking import MetricsLog, Tracker, describe_environment, jsonl, read_metrics
 from ufo_large.tracking.console import ConsoleProgress, format_duration
 from ufo_large.tracking.environment import describe_commit, read_environments, save_environment
 
@@ -59,6 +59,17 @@ def test_going_on_after_a_torn_line_does_not_glue_lines_together(tmp_path):
     path.write_bytes(path.read_bytes()[:-7])
     write_steps(path, [5, 6], resume_step=4)
     assert [(e["step"], e["cls/total"]) for e in read_metrics(path)] == [(s, s / 2) for s in range(1, 7)]
+
+
+@pytest.mark.parametrize("tail", [1 << 18, 200])
+def test_the_last_step_is_read_from_the_end(tmp_path, monkeypatch, tail):
+    monkeypatch.setattr(jsonl, "TAIL_BYTES", tail)
+    path = tmp_path / "metrics.jsonl"
+    assert jsonl.last_step(path) == 0
+    write_steps(path, range(1, 100))
+    assert jsonl.last_step(path) == 99
+    path.write_bytes(path.read_bytes()[:-7])
+    assert jsonl.last_step(path) == 98  # a torn line is none
 
 
 def test_resume_drops_the_steps_beyond_the_checkpoint(tmp_path):

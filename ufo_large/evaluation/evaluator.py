@@ -112,16 +112,13 @@ class Evaluator:
         names = {info.name for info in labeled}
         return {n: t for n, t in truth_of_shards(self.shards, self.split).items() if n in names}
 
-    def validate(self, model: Predictor) -> dict[str, float]:
-        """Return `<task>/<metric>` and `score` by the protocol `standard`, on every rank.
+    def validate(self, model: Predictor, worst: int = 0) -> tuple[dict[str, float], dict[str, Reviewed]]:
+        """Return `<task>/<metric>` and `score` by the protocol `standard`, and per task images worth a look.
 
-        Straight from the predictions, without the detour over a submission. What the split cannot tell, such
-        as mAP50 of images without a box, is left out.
+        At most `worst` of those for each reason. Equal on every rank. Straight from the predictions, without
+        the detour over a submission; what a trainer calls. What the split cannot tell, such as mAP50 of
+        images without a box, is left out.
         """
-        return self.validated(model, 0)[0]
-
-    def validated(self, model: Predictor, worst: int) -> tuple[dict[str, float], dict[str, Reviewed]]:
-        """As `validate`, and per task its images worth a look, at most `worst` for each reason (0: none)."""
         values: dict[str, float] = {}
         headlines: dict[str, float] = {}
         reviewed: dict[str, Reviewed] = {}

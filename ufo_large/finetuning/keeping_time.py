@@ -16,7 +16,7 @@ from ufo_large.config import read_json, to_dict, write_json
 from ufo_large.finetuning.children import ChildFailed, Children
 from ufo_large.finetuning.choosing import LEAST_STEPS, RESERVE
 from ufo_large.runs.config import RunConfig
-from ufo_large.tracking.jsonl import FILE_NAME, read_metrics
+from ufo_large.tracking.jsonl import FILE_NAME, last_step
 
 WATCHED_SHARE = 0.05
 """Of the training's time, before its pace is believed."""
@@ -32,13 +32,13 @@ class Pacer:
     def __init__(self, run: Path, config: RunConfig, ends_at: float, clock: Callable[[], float]):
         self._log, self._config, self._ends_at, self._clock = run / FILE_NAME, config, ends_at, clock
         self._started = clock()
-        self._last_before = self._last_step()
+        self._last_before = last_step(self._log)
         self._first: tuple[int, float] | None = None
         self.steps: int | None = None
 
     def is_late(self) -> bool:
         """Whether the training should leave now and go on with `steps`; said once."""
-        step, now = self._last_step(), self._clock()
+        step, now = last_step(self._log), self._clock()
         if self.steps is not None or step <= self._last_before:
             return False
         if self._first is None:
@@ -56,10 +56,6 @@ class Pacer:
         if fitting < self._config.steps:
             self.steps = fitting
         return self.steps is not None
-
-    def _last_step(self) -> int:
-        entries = read_metrics(self._log)
-        return int(entries[-1]["step"]) if entries else 0
 
 
 def train_in_time(

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +12,7 @@ from ufo_large.config import parse_json
 from ufo_large.config.whole import write_text_whole
 
 FILE_NAME = "metrics.jsonl"
+TAIL_BYTES = 1 << 18
 
 
 class MetricsLog:
@@ -51,6 +53,21 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
         values = {k: math.nan if v is None else v for k, v in entry.items()}
         by_step.setdefault(entry["step"], {}).update(values)
     return [by_step[step] for step in sorted(by_step)]
+
+
+def last_step(path: Path) -> int:
+    """Return the step of the last whole line, 0 where there is none; only the end of the file is read."""
+    if not path.exists():
+        return 0
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+        whole = file.read().split(b"\n")[:-1]  # what follows the last newline is torn, or nothing
+    for line in reversed(whole):
+        try:
+            return int(parse_json(line, path, "delete that line")["step"])
+        except (ValueError, KeyError, TypeError):
+            continue  # the tail may begin inside of a line; the run itself tells of a torn one
+    return 0
 
 
 def training_seconds(entries: Sequence[Mapping[str, float]]) -> float | None:

@@ -55,7 +55,7 @@ class EvaluationHook:
             return
         if finished % config.evaluate_every == 0 or finished == config.steps:
             with self.trainer.averaged(), self.trainer.runner.engine.predicting():
-                found, reviewed = self.evaluator.validated(self.trainer.model, self.pictures)
+                found, reviewed = self.evaluator.validate(self.trainer.model, self.pictures)
                 examples = self._examples(reviewed)
             if self.best is not None:
                 with self.trainer.averaged():
