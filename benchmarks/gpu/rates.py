@@ -10,10 +10,12 @@ from importlib import metadata
 import clock
 import torch
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 WIDTHS = {"g": (1408, 6144), "G": (1664, 8192)}  # width, MLP
 HEADS = {64: 24, 88: 16, 104: 16}  # size of a head: heads
 TOKENS = {257: 96, 1025: 24, 5330: 5}  # tokens an image: images
+KERNELS = {name: SDPBackend[f"{name.upper()}_ATTENTION"] for name in ("cudnn", "flash", "efficient")}
 CALLS = 10  # between two readings: the shortest takes a tenth of a millisecond
 
 
@@ -40,6 +42,9 @@ def main() -> None:
                 shape = (images, heads, tokens, size)
                 with clock.row(what=f"attention {shape}, {'both ways' if backward else 'forward'}") as found:
                     rate(found, *attention(shape, backward))
+            for name, kernel in {} if toy else KERNELS.items():
+                with clock.row(what=f"attention {shape}, both ways, {name}") as found, sdpa_kernel(kernel):
+                    rate(found, *attention(shape, True))
 
 
 def versions() -> dict[str, str]:

@@ -16,6 +16,7 @@ import workload
 from torch import Tensor, nn
 
 from ufo_large.distributed import zero
+from ufo_large.models import compiling
 from ufo_large.models.checkpointing import CHECKPOINTING
 from ufo_large.planning.sizes import PRESETS, trunk_size
 
@@ -93,14 +94,15 @@ def forward_flops() -> dict[str, int]:
 def build(args: argparse.Namespace) -> Callable[[Tensor], None]:
     """Return a training step on a batch of uint8 images."""
     shape = TOY if args.toy else {}
+    # else, past a few sizes, torch leaves modules as they are in silence, and the row says compiled
+    torch._dynamo.config.fail_on_recompile_limit_hit = args.compile
+    compiling.BACKEND = "eager" if args.toy else "inductor"
     if args.model == "timm":
         return timm_step(args, shape)
-    config = workload.trunk_config("ViT-g/14", args.router, args.mode, **shape)
+    config = workload.trunk_config("ViT-g/14", args.router, args.mode, compile=args.compile, **shape)
     ds = workload.read_ds("zero3_bf16") if args.zero3 else None
     with zero.sharded_construction(ds), torch.device(clock.device() if ds is None else "cpu"):
         trunk = config.build(TASKS).train()
-    if args.compile:
-        compile_each(trunk.units(), args.toy)
 
     def loss_of(model: Callable, images: Tensor) -> Tensor:
         sizes = torch.tensor([images.shape[-2:]] * len(images), device=images.device)
@@ -126,8 +128,8 @@ def timm_step(args: argparse.Namespace, shape: dict) -> Callable[[Tensor], None]
     """Return timm's own model in a plain loop."""
     with torch.device(clock.device()):
         vit = timm.create_model(PRESETS["ViT-g/14"], num_classes=0, dynamic_img_size=True, **shape)
-    if args.compile:
-        compile_each(vit.blocks, args.toy)
+    for block in vit.blocks if args.compile else ():
+        block.forward = torch.compile(block.forward, dynamic=False, backend=compiling.BACKEND)
     optimizer = adamw(vit)
     return lambda images: plain_step(vit, optimizer, lambda: vit(images / 255).float().square().mean())
 
@@ -142,13 +144,6 @@ def plain_step(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Callabl
 
 def adamw(model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(model.parameters(), lr=1e-5, fused=torch.cuda.is_available())
-
-
-def compile_each(modules: list[nn.Module], toy: bool) -> None:
-    # else, past a few sizes, torch leaves the modules as they are in silence, and the row says compiled
-    torch._dynamo.config.fail_on_recompile_limit_hit = True
-    for module in modules:
-        module.forward = torch.compile(module.forward, dynamic=False, backend="eager" if toy else "inductor")
 
 
 if __name__ == "__main__":

@@ -11,14 +11,17 @@ from typing import Any, Literal, get_args
 import torch
 from fairscale.nn.checkpoint import checkpoint_wrapper
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+
+from ufo_large.models.compiling import is_compiled
 
 Checkpointing = Literal["none", "selective", "full", "offload"]
 CHECKPOINTING: tuple[Checkpointing, ...] = get_args(Checkpointing)
 
 _aten = torch.ops.aten
-_KEPT = frozenset(
+KEPT = frozenset(
     {
         _aten.mm.default,
         _aten.addmm.default,
@@ -30,12 +33,13 @@ _KEPT = frozenset(
         _aten._scaled_dot_product_flash_attention_for_cpu.default,
     }
 )
-# DeepSpeed's own linear layer adds the bias in place, through a view that torch's check for changes misses
 _COPIED = frozenset({_aten.mm.default, _aten.bmm.default})
 
 
-def checkpoint_block(block: nn.Module, mode: Checkpointing) -> None:
+def checkpoint_block(block: nn.Module, mode: Checkpointing, compiled: bool | None = False) -> None:
     """Let `block` keep fewer activations for its backward pass, from now on.
+
+    `compiled`: as `is_compiled` reads it; what is compiled is checkpointed selectively by the compiler.
 
     `none` keeps all. `full` keeps the block's input and computes the rest again. `selective` keeps the
     outputs of matrix products and attention too and computes only what is cheap again. `offload` is `full`
@@ -45,18 +49,21 @@ def checkpoint_block(block: nn.Module, mode: Checkpointing) -> None:
     """
     if mode == "none":
         return
-    block.__class__ = _with_checkpointed_call(type(block), mode)
+    block.__class__ = _with_checkpointed_call(type(block), mode, compiled)
     if mode == "offload":
         # not registered as a child: the shim only calls the block back, hooks included
         block.__dict__["_offloaded_call"] = checkpoint_wrapper(_CallBack(block), offload_to_cpu=True)
 
 
 @functools.cache
-def _with_checkpointed_call(block_class: type[nn.Module], mode: Checkpointing) -> type[nn.Module]:
+def _with_checkpointed_call(
+    block_class: type[nn.Module], mode: Checkpointing, compiled: bool | None
+) -> type[nn.Module]:
     run = {"selective": _selective, "full": _full, "offload": _offload}[mode]
 
     def call(self, *args, **kwargs):
-        if not torch.is_grad_enabled():
+        inside = mode == "selective" and is_compiled(compiled, args[0])
+        if inside or not torch.is_grad_enabled():
             return block_class.__call__(self, *args, **kwargs)
         return run(self, functools.partial(block_class.__call__, self), *args, **kwargs)
 
@@ -77,10 +84,13 @@ def _keeping_contexts() -> tuple[TorchDispatchMode, TorchDispatchMode]:
     """Return torch's two modes, made blind to all but the kept operations.
 
     They count every operation and stop where the recomputation differs from the forward pass. Under ZeRO-3 it
-    does: the hooks' gathering and freeing is not the same twice.
+    does: the hooks' gathering and freeing is not the same twice. DeepSpeed's own linear layer, where it is
+    used (`memory_efficient_linear`), adds the bias in place, through a view that torch's check for changes
+    misses: then products are kept as copies.
     """
-    keep, replay = create_selective_checkpoint_contexts(list(_KEPT))
-    keep.__class__ = _seeing_only_kept(type(keep), copied=_COPIED)
+    keep, replay = create_selective_checkpoint_contexts(list(KEPT))
+    copied = frozenset() if functional.linear is torch._C._nn.linear else _COPIED
+    keep.__class__ = _seeing_only_kept(type(keep), copied=copied)
     replay.__class__ = _seeing_only_kept(type(replay), copied=frozenset())
     return keep, replay
 
@@ -88,7 +98,7 @@ def _keeping_contexts() -> tuple[TorchDispatchMode, TorchDispatchMode]:
 @functools.cache
 def _seeing_only_kept(mode_class: type[TorchDispatchMode], copied: frozenset) -> type[TorchDispatchMode]:
     def dispatch(self, operation, types, args=(), kwargs=None):
-        if operation not in _KEPT:
+        if operation not in KEPT:
             return operation(*args, **(kwargs or {}))
         output = mode_class.__torch_dispatch__(self, operation, types, args, kwargs)
         return output.clone() if operation in copied else output

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ufo_large.config import choice, did_you_mean
-from ufo_large.models.checkpointing import CHECKPOINTING, Checkpointing, checkpoint_block
+from ufo_large.models.checkpointing import CHECKPOINTING, KEPT, Checkpointing, checkpoint_block
+from ufo_large.models.compiling import compile_units
 from ufo_large.models.expert_banks import banks_of, graft_banks, units_of
 from ufo_large.models.lora import LoraConfig, has_adapters
 from ufo_large.models.positions import OnGrid, is_antialiased
@@ -48,6 +49,7 @@ class Trunk(nn.Module):
         positions are resampled to it bicubically, with `antialias` or without (None: see `is_antialiased`).
         `stem`: timm's patch embedding, or a `GradientPatchEmbed`, for training from scratch. `drop_path`:
         drop rate of the last block, rising linearly from 0. `checkpointing`: see `checkpoint_block`.
+        `compile`: run the blocks compiled while training (see `compile_units`); None: on GPUs.
         `window`: side, in patches, of the windows that blocks attend within (0: the whole
         image); `global_blocks` still see the whole image (None: the last block of each quarter).
         `lora`: freeze what the tasks share and train adapters on it. `frozen`: train nothing of the trunk,
@@ -67,6 +69,7 @@ class Trunk(nn.Module):
         stem: Literal["patch", "gradients"] = "patch"
         drop_path: float = 0.0
         checkpointing: Checkpointing = "none"
+        compile: bool | None = None
         window: int = 0
         global_blocks: tuple[int, ...] | None = None
         router: Router.Config = choice(ROUTERS, "shared")
@@ -187,7 +190,8 @@ class Trunk(nn.Module):
         if config.frozen_blocks:
             self._freeze_first(config.frozen_blocks)
         for block in self.vit.blocks:
-            checkpoint_block(block, config.checkpointing)
+            checkpoint_block(block, config.checkpointing, config.compile)
+        compile_units(self.units(), config.compile, KEPT if config.checkpointing == "selective" else None)
         join_queries(self.vit)
         self.vit.__class__ = _with_trunk_forward(type(self.vit), config.is_antialiased)
         self._pixels: dict[torch.device, tuple[Tensor, Tensor]] = {}

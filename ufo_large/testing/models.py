@@ -46,8 +46,8 @@ ROUTED: dict[str, Router.Config] = {
 
 
 def tiny_trunk(router: str | Router.Config = "task", **changes: Any) -> Trunk.Config:
-    """Return a trunk of 4 blocks, width 48, patches of 8 pixels, positions for 32 x 32 pixels."""
-    shape = {"patch_size": 8, "embed_dim": 48, "depth": 4, "num_heads": 3, "img_size": 32}
+    """Return a trunk of 4 blocks, width 48, patches of 8, positions for 32 x 32 pixels; never compiled."""
+    shape = {"patch_size": 8, "embed_dim": 48, "depth": 4, "num_heads": 3, "img_size": 32, "compile": False}
     chosen = ROUTED[router] if isinstance(router, str) else router
     return Trunk.Config(**{"name": "vit_tiny_patch16_224", "router": chosen, **shape, **changes})
 
