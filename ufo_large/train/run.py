@@ -32,6 +32,7 @@ from ufo_large.runs.folder import RunFolder
 from ufo_large.structures import TaskInfo
 from ufo_large.tracking import save_environment
 from ufo_large.tracking.banner import print_end, print_start
+from ufo_large.train import attention_kernels
 from ufo_large.train.best import Best
 from ufo_large.train.building import build_engine, build_model, give_initial_weights
 from ufo_large.train.deadline import Deadline
@@ -117,6 +118,10 @@ def _train(
             if folder.weights.exists():  # of an earlier end: nobody shall take them for this one's
                 print(f"the run goes on; the weights of its earlier end are now {set_aside(folder.weights)}")
         print_start(facts_of(config, trainer.model, readers, checkpoint))
+    dtype = next(trainer.model.parameters()).dtype
+    attention = attention_kernels.fastest_attention(config, tasks, device, dtype)
+    if attention and comm.is_main():
+        print(attention_kernels.told(attention))
     begun, done_before = time.monotonic(), trainer.finished
     tracker = config.tracking.build(
         workdir,
@@ -125,7 +130,7 @@ def _train(
         rank=comm.rank(),
         resume_step=None if checkpoint is None else trainer.finished,
     )
-    with tracker:
+    with tracker, attention_kernels.preferring(attention):
         hooks = [LogHook(tracker, config.log_every, config.steps), RankTimesHook(trainer.collective_waits)]
         if config.evaluate_every:
             evaluator = validator(config, shards, device, trainer.model.trunk.stride)
