@@ -66,11 +66,16 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--checkpoint", metavar="last|DIR", help="with --workdir: a checkpoint's weights, not the final ones"
     )
+    parser.add_argument(
+        "--bfloat16",
+        action="store_true",
+        help="with --workdir: compute in bfloat16, not float32; faster where the processor or GPU has it",
+    )
     parser.add_argument("--split", default="test", help="the split to score, and with --workdir to predict")
     add_plugin_option(parser)
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
-    options = ("set", "checkpoint", "flip", "scales", "fusion")
+    options = ("set", "checkpoint", "flip", "scales", "fusion", "bfloat16")
     given = [f"--{name}" for name in options if getattr(args, name) != parser.get_default(name)]
     if args.submission and given:
         parser.error(f"{', '.join(given)}: of a model; a submission is scored as it is")
@@ -93,6 +98,7 @@ def evaluated(args: argparse.Namespace) -> dict | None:
         views=Views(flip=args.flip, scales=tuple(args.scales), fusion=args.fusion),
         assignments=args.set,
         checkpoint=args.checkpoint,
+        bfloat16=args.bfloat16,
     )
     if comm.is_main():
         if done.not_trained:

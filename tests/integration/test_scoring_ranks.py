@@ -23,6 +23,8 @@ from ufo_large.distributed.checkpoint import save_weights
 from ufo_large.distributed.engine import PlainEngine
 from ufo_large.evaluation.evaluator import Evaluator
 from ufo_large.evaluation.ground_truth import truth_of_folder, truth_of_shards
+from ufo_large.evaluation.loading import load_run
+from ufo_large.evaluation.run import evaluate as evaluate_saved
 from ufo_large.evaluation.run import evaluate_run
 from ufo_large.evaluation.score import score_submission
 from ufo_large.runs.config import RunConfig, TaskConfig
@@ -416,3 +418,21 @@ def test_shards_of_other_tasks_are_refused(data, run_folder, tmp_path):
     assert code == 2 and "not a run folder" in text
     text, code = run_script("--workdir", run_folder, "--data", data / "shards", "--split", "val")
     assert code == 2 and "no task that the model knows has a split 'val'" in text
+
+
+def test_in_bfloat16_a_model_predicts_nearly_the_same_and_the_results_say_so(data, run_folder):
+    """bfloat16 has 8 bits: measured, class scores differ by 0.01 at most, and not by 0."""
+    folder, shards = RunFolder(run_folder), ShardSet.open(data / "shards")
+    saved = folder.read()
+    model = load_run(folder, saved, torch.device("cpu"))
+    exact, coarse = (
+        Evaluator(shards=shards, loaders=saved.test_feeds(), bfloat16=rounded, show_progress=False)
+        for rounded in (False, True)
+    )
+    info = shards.task("cls")
+    pairs = zip(exact.predictions(model, info), coarse.predictions(model, info), strict=True)
+    differences = [(a.scores_K - b.scores_K).abs().max().item() for a, b in pairs]
+    assert 0 < max(differences) < 0.03
+    done = evaluate_saved(run_folder, str(data / "shards"), split="test", protocol="standard", bfloat16=True)
+    assert done.folder.name == "bfloat16"
+    assert all(told.endswith(", bfloat16") for told in done.result["inputs"].values())

@@ -56,7 +56,8 @@ class Evaluator:
 
     `loaders` gives each task (by name, else by kind) its input size, micro-batch, tiles and views. `only`
     names the tasks that the model knows, where it does not know all. `patch`: the side of the trunk's
-    patches, in which other scales are counted. Every rank of the process group must call each
+    patches, in which other scales are counted. `bfloat16`: predict under autocast to it, where the model's
+    weights are float32. Every rank of the process group must call each
     method: they predict different images, and take the same number of forward passes because ZeRO-3 gathers
     parameters in them. Batches do not depend on the number of ranks, so neither do the figures.
     """
@@ -67,12 +68,14 @@ class Evaluator:
     only: tuple[str, ...] | None = None
     patch: int = 1
     device: torch.device | str = "cpu"
+    bfloat16: bool = False
     show_progress: bool = True
 
     @property
     def inputs(self) -> dict[str, str]:
         """Say per task how its images are shown to the network. ValueError where that does not suit it."""
-        return {info.name: _in_words(info.choose(self.loaders), info) for info in self.tasks}
+        mark = ", bfloat16" if self.bfloat16 else ""
+        return {info.name: _in_words(info.choose(self.loaders), info) + mark for info in self.tasks}
 
     @property
     def tasks(self) -> list[TaskInfo]:
@@ -146,8 +149,19 @@ class Evaluator:
         with _evaluating(model), self._progress(f"{info.name} {self.split}", total) as advance:
             for number, batches in enumerate(zip(*scales, strict=True)):
                 beat(f"predicting task {info.name}, split {self.split}, batch {number}")
-                yield from views.predicted(info, batches, lambda b: _predict(model, b, self.device))
+                yield from views.predicted(info, batches, lambda b: self._predict(model, b))
                 advance(len(batches[0].samples))
+
+    def _predict(self, model: Predictor, batch: TaskBatch) -> list[Prediction]:
+        """Predict one batch; one without samples keeps this rank in step and gives nothing."""
+        kind = torch.device(self.device).type
+        with torch.no_grad(), torch.autocast(kind, torch.bfloat16, enabled=self.bfloat16):
+            if batch.samples:
+                return [on_cpu(p) for p in model.predict(batch.to(self.device))]
+            height, width = batch.images_BCHW.shape[-2:]
+            nobody = SampleInfo(key="", file_name="", height=height, width=width, image_id=0, order=0)
+            model.predict(replace(batch, samples=(nobody,) * len(batch)).to(self.device))
+        return []
 
     def _batches(
         self, info: TaskInfo, loader: LoaderConfig, canvas: tuple[int, int], shown: ShownRows | None
@@ -227,15 +241,3 @@ def _evaluating(model: Predictor) -> Iterator[None]:
         yield
     finally:
         model.train(was_training)
-
-
-def _predict(model: Predictor, batch: TaskBatch, device: torch.device | str) -> list[Prediction]:
-    """Predict one batch; one without samples keeps this rank in step and gives nothing."""
-    if batch.samples:
-        with torch.no_grad():
-            return [on_cpu(p) for p in model.predict(batch.to(device))]
-    height, width = batch.images_BCHW.shape[-2:]
-    nobody = SampleInfo(key="", file_name="", height=height, width=width, image_id=0, order=0)
-    with torch.no_grad():
-        model.predict(replace(batch, samples=(nobody,) * len(batch)).to(device))
-    return []

@@ -140,12 +140,14 @@ def evaluate(
     views: Views = PLAIN,
     assignments: Sequence[str] = (),
     checkpoint: str | None = None,
+    bfloat16: bool = False,
 ) -> Evaluation:
     """Predict a split with a run on all ranks, score it and write the report.
 
     `protocol` None: as `protocol_for` chooses. `views`: for every task that can have them. `assignments`:
     changes of a task's feed, as `SavedRun.test_feeds` takes them, made after that. `checkpoint`: instead of
-    the final weights; see `find_checkpoint`. Results with any of these get a folder of their own.
+    the final weights; see `find_checkpoint`. `bfloat16`: see `Evaluator`. Results with any of these get a
+    folder of their own.
     """
     device = zero.init_distributed()
     run = RunFolder(workdir)
@@ -156,11 +158,18 @@ def evaluate(
     model = comm.agreed(lambda: load_run(run, saved, device, chosen))
     loaders = saved.test_feeds([*for_all_tasks(saved, views), *assignments])
     evaluator = Evaluator(
-        shards=shards, loaders=loaders, split=split, only=known, patch=model.trunk.stride, device=device
+        shards=shards,
+        loaders=loaders,
+        split=split,
+        only=known,
+        patch=model.trunk.stride,
+        device=device,
+        bfloat16=bfloat16,
     )
     folder = run.results(split, shards, saved.fingerprint)
     marks = [] if chosen is None else [chosen.name]
     marks += [] if loaders == saved.test_feeds() else [name_of(views, assignments)]
+    marks += ["bfloat16"] if bfloat16 else []
     if marks:
         begin = [] if folder == run.root else [folder.name]
         folder = run.root / "evaluations" / "-".join([*begin, *marks])
