@@ -9,7 +9,7 @@ RANKS ?= $(shell test "$$(nvidia-smi -L 2>/dev/null | wc -l)" = 1 && echo 1 || e
 DEEPSPEED := $(BIN)/deepspeed --num_gpus $(RANKS)
 RUN ?= runs/demo
 
-.PHONY: setup demo demo-depth test test-slow test-gpu faults fuzz browser docs lint lock clean
+.PHONY: setup demo demo-depth test test-slow test-gpu faults fuzz bench browser docs lint lock clean
 
 setup: $(VENV)/.installed
 
@@ -49,6 +49,10 @@ faults: setup
 
 fuzz: setup
 	$(BIN)/python benchmarks/fuzz.py --inputs 200000 --write
+
+# What the product costs beside plain loops, on CPUs; fails where it has become slower than the committed ratios.
+bench: setup
+	$(BIN)/python -W ignore benchmarks/cpu_ratios.py
 
 # The report's page is tested in Debian's chromium; without it, and without the right to install it, those tests skip.
 browser:

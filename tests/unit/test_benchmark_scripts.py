@@ -1,5 +1,7 @@
 """What benchmark scripts say of a folder that they cannot use, and where there is no git checkout."""
 
+import contextlib
+import importlib
 import json
 import os
 import runpy
@@ -68,3 +70,24 @@ def test_help_of_a_picture_script_draws_nothing(monkeypatch, capsys, name):
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(script), run_name="__main__")
     assert stop.value.code == 0 and "--out" in capsys.readouterr().out
+
+
+CASE = "mIoU of 1024 x 2048 / numpy's bincount"
+
+
+@pytest.mark.parametrize(("highest", "is_behind"), [(1e-6, True), (1e6, False)])
+def test_a_ratio_above_the_committed_ones_fails_the_benchmark(
+    monkeypatch, capsys, tmp_path, highest, is_behind
+):
+    """Behind is what is slower in its best round than what is committed was in its worst."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    ratios = importlib.import_module("cpu_ratios")
+    committed = {"ratio": highest, "low": highest, "high": highest}
+    (tmp_path / "ratios.json").write_text(json.dumps({"ratios": {CASE: committed}}))
+    monkeypatch.setattr(ratios, "FILE", tmp_path / "ratios.json")
+    monkeypatch.setattr(sys, "argv", ["cpu_ratios.py", "--cases", CASE, "--rounds", "1", "--json"])
+    with pytest.raises(SystemExit) if is_behind else contextlib.nullcontext() as stop:
+        ratios.main()
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert said["behind"] == ([CASE] if is_behind else []) and said["ratios"][CASE]["product"] > 0
+    assert not is_behind or "slower than committed" in str(stop.value)
