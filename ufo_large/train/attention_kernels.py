@@ -7,6 +7,7 @@ Legend: B images, H heads, L queries, S keys, E head size.
 """
 
 import contextlib
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
@@ -92,7 +93,8 @@ def seconds_on_gpu(call: Call, kernel: SDPBackend, dtype: torch.dtype) -> float 
     mask = None if call.mask is None else torch.zeros(call.mask, **options)
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     try:
-        with sdpa_kernel(kernel):
+        with sdpa_kernel(kernel), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch tells at length why a kernel refuses
             for turn in range(WARM_UP + REPEATS):
                 if turn == WARM_UP:
                     start.record()
