@@ -30,6 +30,7 @@ CASES = {  # most wanted first: script, options, checkpointing modes
     "timm's model, plain loop": ("trunk.py", ("--model=timm",), ("none",)),
     "dense trunk, plain torch": ("trunk.py", (), ALL),
     "dense trunk, ZeRO-3": ("trunk.py", ("--zero3",), ALL),
+    "outside the trunk": ("outside_trunk.py", (), (None,)),
     "balancing, ViT-g": ("balance.py", ("--router=shared",), (None,)),
     "dense trunk, plain torch, compiled": ("trunk.py", ("--compile",), TWO),
     "an expert a task, plain torch": ("trunk.py", ("--router=task",), TWO),
@@ -41,6 +42,7 @@ CASES = {  # most wanted first: script, options, checkpointing modes
 LONGEST = 180  # seconds of one process: one that hangs must not take the others' time
 STEPS = ("case", "method", "seconds", "ratio", "peak GiB")
 PARTS = ("case", "part", "seconds", "calls", "retries")
+OPERATIONS = ("task", "op", "form", "layout", "cudnn.benchmark", "forward", "seconds", "in a step")
 RATES, TRUNKS = ("what", "TFLOP/s"), ("case", "mode", "side", "images", "images/s", "MFU", "peak GiB")
 
 
@@ -155,7 +157,8 @@ def render(rows: list[dict]) -> str:
         "float32 weights under autocast. MFU counts model operations only, over the card's dense bf16 peak; "
         "`-` where that is not known.",
     ]
-    for columns, wanted in ((RATES, "what"), (TRUNKS, "images/s"), (STEPS, "ratio"), (PARTS, "part")):
+    tables = (RATES, "what"), (TRUNKS, "images/s"), (STEPS, "ratio"), (OPERATIONS, "op"), (PARTS, "part")
+    for columns, wanted in tables:
         lines += ["", "| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
         for row in (r for r in rows if wanted in r):
             lines.append("| " + " | ".join(cell(row.get(c)) for c in columns) + " |")
