@@ -48,18 +48,19 @@ def main() -> None:
     args = parser.parse_args()
     if args.wait:
         clock.wait()
+    repeats = (0, 1) if args.toy else (1, 5)
     for benchmark in (False, True):
         torch.backends.cudnn.benchmark = benchmark
         for task in SIDES:
             for op in ops(task, args.toy):
                 if op.convolves or not benchmark:
-                    time_op(task, op, benchmark)
+                    time_op(task, op, benchmark, repeats)
         clock.free()
     torch.backends.cudnn.benchmark = False
     for name, forms in losses.cases(args.toy).items():
         for form, make in forms.items():
             with clock.row(op=name, form=form) as found:
-                found["seconds"] = clock.median_seconds(make(), 2, 5, limit=2.0)
+                found["seconds"] = clock.median_seconds(make(), *repeats, limit=2.0)
         clock.free()
 
 
@@ -146,8 +147,8 @@ def enlarging(ratio: int) -> dict[str, Callable[[Tensor], Tensor]]:
     return {"torch": by(by_torch), "ours": by(by_products)}
 
 
-def time_op(task: str, op: Op, benchmark: bool) -> None:
-    """Print a row for each form and layout."""
+def time_op(task: str, op: Op, benchmark: bool, repeats: tuple[int, int]) -> None:
+    """Print a row for each form and layout; `repeats`: how often for nothing, and how often timed."""
     for form, work in op.forms.items():
         for layout, memory_format in LAYOUTS.items():
             head = {"task": task, "op": op.name, "form": form, "layout": layout, "cudnn.benchmark": benchmark}
@@ -157,8 +158,8 @@ def time_op(task: str, op: Op, benchmark: bool) -> None:
                 learned = (x, *(work.parameters() if isinstance(work, nn.Module) else ()))
                 upstream = torch.randn_like(work(x))
                 both = lambda: torch.autograd.grad(work(x), learned, upstream)  # noqa: B023
-                found["forward"] = clock.median_seconds(lambda: work(x), 1, 5, limit=SECONDS)  # noqa: B023
-                found["seconds"] = clock.median_seconds(both, 1, 5, limit=SECONDS)
+                found["forward"] = clock.median_seconds(lambda: work(x), *repeats, limit=SECONDS)  # noqa: B023
+                found["seconds"] = clock.median_seconds(both, *repeats, limit=SECONDS)
                 found["in a step"] = op.times * found["seconds"]
 
 

