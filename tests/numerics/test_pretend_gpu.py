@@ -83,7 +83,7 @@ def test_optional_losses_do_not_wait():
 
 @pytest.mark.parametrize(("kind", "head"), [(k, h) for k, heads in HEADS.items() for h in heads])
 def test_no_operator_inside_torch_reads_values(kind, head):
-    """The backward pass of `prod`, for example, would ask whether there is a zero."""
+    """As `one_hot` would, if it had to find out how many classes there are."""
     model = filled(small(kind, head), PretendGpu()).train()
     with ValueReads() as reads:
         losses = model(tiny_batch(TINY_INFOS[kind], 2, 48))
@@ -91,15 +91,23 @@ def test_no_operator_inside_torch_reads_values(kind, head):
     assert reads.found.total() == READS.get(head, 0), reads.found
 
 
-def test_reads_inside_a_backward_pass_are_seen():
+def test_reads_of_values_are_seen_forward_and_backward():
+    x = torch.ones(3, requires_grad=True)
+    x.register_hook(lambda gradient: gradient * gradient.sum().item())
     with ValueReads() as reads:
-        torch.ones(2, 3, requires_grad=True).prod(-1).sum().backward()
-    assert reads.found.total() == 1
+        classes = torch.nn.functional.one_hot(torch.arange(3))
+        assert reads.found.total() == 2  # the smallest and the largest
+        (x * classes).sum().backward()
+    assert reads.found.total() == 3
 
 
 @pytest.mark.parametrize("router", ROUTED)
 def test_a_router_keeps_to_one_device(router):
-    gradients(tiny_model(router), "classification")
+    """Routing token by token waits once in each routed block: how many tokens an expert gets is a shape."""
+    config = tiny_model(router)
+    routed = len(filled(config, PretendGpu()).trunk.banks())
+    waits = gradients(config, "classification")[1].waits
+    assert waits.total() == (routed if router == "token_topk" else 0), waits
 
 
 @pytest.mark.parametrize("mode", CHECKPOINTING)

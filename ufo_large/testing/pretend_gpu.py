@@ -120,6 +120,7 @@ class ValueReads(TorchDispatchMode):
     """Counts, by name, the operators that read values to go on: also those inside C++ and backward passes.
 
     On a GPU the host would wait at each; tensors on the CPU, and checks made on CPUs alone, count here too.
+    Not seen: what torch does in another way while a mode looks on, as the backward pass of `prod`.
     """
 
     def __init__(self) -> None:
