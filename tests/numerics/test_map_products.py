@@ -67,6 +67,12 @@ def test_any_other_convolution_stays(conv):
     assert type(use_products(nn.Sequential(conv))[0]) is kind
 
 
+@pytest.mark.parametrize("conv", [nn.Conv2d(4, 6, 1), nn.ConvTranspose2d(4, 6, 2, stride=2)])
+def test_an_exported_graph_keeps_convolutions(conv):
+    graph = torch.export.export(use_products(conv), (torch.randn(1, 4, 2, 2),)).graph
+    assert any("conv" in str(node.target) for node in graph.nodes if node.op == "call_function")
+
+
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("ratio", [2.0, 4.0, 8.0, 3.5, 14 / 16])

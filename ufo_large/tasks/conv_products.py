@@ -7,17 +7,22 @@ read and written with their channels last, as a ViT's tokens come.
 Legend: B images, C channels in, O channels out, H W height and width of a map, i j cell of a doubled map.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 def pointwise(x_BCHW: Tensor, weight_OC11: Tensor, bias_O: Tensor | None) -> Tensor:
     """Return what `conv2d` with a kernel of 1 gives, [B, O, H, W]."""
+    if torch.compiler.is_exporting():
+        return F.conv2d(x_BCHW, weight_OC11, bias_O)
     return F.linear(x_BCHW.permute(0, 2, 3, 1), weight_OC11.flatten(1), bias_O).permute(0, 3, 1, 2)
 
 
 def doubled(x_BCHW: Tensor, weight_COij: Tensor, bias_O: Tensor | None) -> Tensor:
     """Return what `conv_transpose2d` with kernel 2 and stride 2 gives, [B, O, 2 H, 2 W]."""
+    if torch.compiler.is_exporting():
+        return F.conv_transpose2d(x_BCHW, weight_COij, bias_O, stride=2)
     bias_ijO = None if bias_O is None else bias_O.repeat(4)
     weight_ijOC = weight_COij.permute(2, 3, 1, 0).flatten(0, 2)
     y_BHWijO = F.linear(x_BCHW.permute(0, 2, 3, 1), weight_ijOC, bias_ijO).unflatten(-1, (2, 2, -1))
