@@ -8,7 +8,6 @@ Legend: N targets of all images, R matchings of each (predictions, groups), Q qu
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 
@@ -38,5 +37,7 @@ def _on_host(costs_NRQ: Tensor, image_N: Tensor) -> tuple[np.ndarray, np.ndarray
 
 def _pairs(costs_RnQ: np.ndarray, targets_n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the targets and queries of one image's pairs, [R, m] each."""
+    from scipy.optimize import linear_sum_assignment  # half a second to import: only training pays
+
     queries, places = zip(*(linear_sum_assignment(costs_nQ.T) for costs_nQ in costs_RnQ), strict=True)
     return targets_n[np.stack(places)], np.stack(queries)
