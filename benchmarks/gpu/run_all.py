@@ -23,14 +23,15 @@ HERE = Path(__file__).resolve().parent
 ALL, TWO = ("none", "selective", "full", "offload"), ("none", "full")
 CASES = {  # most wanted first: script, options, checkpointing modes
     "matrix and attention": ("rates.py", (), (None,)),
-    "a shard of task gradients": ("shard.py", (), (None,)),
+    "dense trunk, ZeRO-3, compiled": ("trunk.py", ("--zero3", "--compile"), ("none", "selective", "full")),
+    "dense trunk, ZeRO-3": ("trunk.py", ("--zero3",), ALL),
+    "outside the trunk": ("outside_trunk.py", (), (None,)),
+    "balancing, ViT-g": ("balance.py", ("--router=shared",), (None,)),
     "parts of a step": ("step_parts.py", (), (None,)),
     "parts of a step, expandable segments": ("step_parts.py", ("--expandable",), (None,)),
     "timm's model, plain loop": ("trunk.py", ("--model=timm",), ("none",)),
     "dense trunk, plain torch": ("trunk.py", (), ALL),
-    "dense trunk, ZeRO-3": ("trunk.py", ("--zero3",), ALL),
-    "dense trunk, ZeRO-3, compiled": ("trunk.py", ("--zero3", "--compile"), ("none", "selective", "full")),
-    "balancing, ViT-g": ("balance.py", ("--router=shared",), (None,)),
+    "a shard of task gradients": ("shard.py", (), (None,)),
     "dense trunk, plain torch, compiled": ("trunk.py", ("--compile",), TWO),
     "an expert a task, plain torch": ("trunk.py", ("--router=task",), TWO),
     "an expert a task, ZeRO-3": ("trunk.py", ("--router=task", "--zero3"), TWO),
@@ -40,6 +41,7 @@ CASES = {  # most wanted first: script, options, checkpointing modes
 LONGEST = 180  # seconds of one process: one that hangs must not take the others' time
 STEPS = ("case", "method", "seconds", "ratio", "peak GiB")
 PARTS = ("case", "part", "seconds", "calls", "retries")
+OPERATIONS = ("task", "op", "form", "layout", "cudnn.benchmark", "forward", "seconds", "in a step")
 RATES, TRUNKS = ("what", "TFLOP/s"), ("case", "mode", "side", "images", "images/s", "MFU", "peak GiB")
 
 
@@ -154,7 +156,8 @@ def render(rows: list[dict]) -> str:
         "float32 weights under autocast. MFU counts model operations only, over the card's dense bf16 peak; "
         "`-` where that is not known.",
     ]
-    for columns, wanted in ((RATES, "what"), (TRUNKS, "images/s"), (STEPS, "ratio"), (PARTS, "part")):
+    tables = (RATES, "what"), (TRUNKS, "images/s"), (STEPS, "ratio"), (OPERATIONS, "op"), (PARTS, "part")
+    for columns, wanted in tables:
         lines += ["", "| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
         for row in (r for r in rows if wanted in r):
             lines.append("| " + " | ".join(cell(row.get(c)) for c in columns) + " |")

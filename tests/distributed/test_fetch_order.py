@@ -52,8 +52,10 @@ def train(predict_between: bool) -> dict:
         if predict_between:
             with torch.no_grad(), engine.predicting():
                 trunk(images, sizes, "a")
+    hooked = [f for m in trunk.modules() for f in (getattr(m, "pre_bwd_fn", None),) if f is not None]
+    kept = [hasattr(function.forward, "__signature__") for function in hooked]
     used = [p.ds_numel * 4 for task in TASKS for p in trunk.parameters() if role_of(p).task in (None, task)]
-    return {"seen": seen, "used_bytes": sum(used)}
+    return {"seen": seen, "used_bytes": sum(used), "kept": kept}
 
 
 @pytest.mark.parametrize("predict_between", [False, True])
@@ -64,3 +66,4 @@ def test_once_the_order_is_known_each_task_gathers_its_parameters_once(predict_b
         assert last[0] < first[0] / 3
         assert last[1] <= 1.05 * rank["used_bytes"]
         assert last[2] == 0
+        assert rank["kept"] and all(rank["kept"])

@@ -67,6 +67,19 @@ def test_the_parts_of_a_step_at_toy_size(tmp_path):
 
 
 @pytest.mark.slow
+def test_what_is_outside_the_trunk_at_toy_size(tmp_path):
+    code, rows, said = run(tmp_path, ["outside the trunk"])
+    assert code == 0, said
+    assert not [row for row in rows if not row.get("seconds")]
+    timed = {(row["op"], row["form"], row.get("cudnn.benchmark")) for row in rows}
+    for benchmark in (False, True):
+        assert {("transposed 2x2", form, benchmark) for form in ("torch", "ours")} <= timed
+    assert ("resample to stride 16", "ours", False) in timed
+    assert {form for op, form, _ in timed if op == "DETR loss"} == {"libraries", "ours"}
+    assert "| seg | enlarge 2 times | ours | channels last | False |" in said
+
+
+@pytest.mark.slow
 def test_a_row_that_does_not_fit_and_a_process_that_breaks_cost_only_themselves(tmp_path):
     """Memory runs out at 28 pixels, and timm's model is not there at all."""
     (tmp_path / "sitecustomize.py").write_text(

@@ -10,6 +10,7 @@ from transformers import EomtConfig, EomtForUniversalSegmentation
 
 from ufo_large.models import MultitaskModel
 from ufo_large.models.checkpointing import CHECKPOINTING
+from ufo_large.tasks.class_masks import class_masks
 from ufo_large.tasks.segmentation_eomt import EoMTSegmenter
 from ufo_large.testing.models import TINY_INFOS, TINY_TASKS, tiny_batch, tiny_model, tiny_trunk
 
@@ -77,7 +78,8 @@ def test_outputs_and_loss_are_transformers_own():
     model, batch = make_model(router="shared").eval(), tiny_batch(SEG)
     theirs, head = transformers_own(model), model.heads["seg"]
     outputs = model.outputs(batch)
-    masks, labels = head._binary_masks(outputs["mask_logits"], batch.targets.masks_BHW.long())
+    targets = class_masks(batch.targets.masks_BHW, batch.images_BCHW.shape[-2:])
+    masks, labels = (list(v.split(targets.per_image)) for v in (targets.masks_MHW, targets.labels_M))
     torch.manual_seed(5)
     ours = head.losses(outputs, batch)
     torch.manual_seed(5)

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import RfDetrForObjectDetection
 
 from ufo_large.structures import BoxTargets
-from ufo_large.tasks.box_targets import box_shares, boxes_by_image
+from ufo_large.tasks.box_targets import box_shares, finite_boxes
 from ufo_large.tasks.detection_rf_detr import RFDETRDetector
 from ufo_large.testing.scenes import scene_batch, scene_info
 from ufo_large.testing.tasks import PYRAMID_WIDTH, TRUNK_WIDTH, scene_features
@@ -51,7 +51,9 @@ def transformers_own(head: RFDETRDetector) -> RfDetrForObjectDetection:
 
 
 def labels_of(head: RFDETRDetector, outputs, batch) -> list[dict]:
-    return box_shares(boxes_by_image(batch, head.watch), outputs["extent"])
+    targets = box_shares(finite_boxes(batch, head.watch), outputs["extent"])
+    images = (targets.of_image(i) for i in range(len(batch)))
+    return [{"boxes": boxes, "class_labels": labels} for boxes, labels in images]
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -5,8 +5,10 @@ from types import SimpleNamespace
 import torch
 import torch.nn.functional as F
 from transformers import Mask2FormerForUniversalSegmentation, Mask2FormerImageProcessor
+from transformers.models.mask2former.modeling_mask2former import Mask2FormerLoss
 
 from ufo_large.structures import IGNORE_INDEX
+from ufo_large.tasks.class_masks import class_masks
 from ufo_large.tasks.mask_resize import mask_predictions
 from ufo_large.tasks.pyramid_fusion import PyramidFusion
 from ufo_large.tasks.segmentation_dense import DenseSegmenter
@@ -76,19 +78,18 @@ def test_mask2former_loss_is_transformers_own():
     """Their model's loss function with their weights, on the same outputs and the same random points."""
     head, batch = make_mask2former(), scene_batch("segmentation")
     outputs = head(scene_features(head.strides[:4]))
-    masks, labels = head._binary_masks(outputs["mask_logits"], batch.targets.masks_BHW.long())
+    targets = class_masks(batch.targets.masks_BHW, PADDED)
+    masks, labels = (values.split(targets.per_image) for values in (targets.masks_MHW, targets.labels_M))
+    weights = {"loss_cross_entropy": 2.0, "loss_mask": 5.0, "loss_dice": 5.0}
     torch.manual_seed(5)
     ours = head.losses(outputs, batch)
     torch.manual_seed(5)
     theirs = Mask2FormerForUniversalSegmentation.get_loss_dict(
-        SimpleNamespace(
-            criterion=head.decoder.criterion(torch.device("cpu")),
-            weight_dict={"loss_cross_entropy": 2.0, "loss_mask": 5.0, "loss_dice": 5.0},
-        ),
+        SimpleNamespace(criterion=Mask2FormerLoss(head.decoder.config, weights), weight_dict=weights),
         outputs["mask_logits"][:, -1],
         outputs["class_logits"][:, -1],
-        masks,
-        labels,
+        list(masks),
+        list(labels),
         [
             {"masks_queries_logits": m, "class_queries_logits": c}
             for m, c in zip(
@@ -119,14 +120,16 @@ def test_mask2former_predicts_what_transformers_predicts():
         assert (mine.mask_HW == other).float().mean() > 0.97  # measured 0.979 to 0.986
 
 
-def test_mask2former_binary_masks():
-    head, batch = make_mask2former(), scene_batch("segmentation")
-    masks, labels = head._binary_masks(torch.zeros(3, 1, 8, 16, 24), batch.targets.masks_BHW.long())
-    assert [label.tolist() for label in labels] == [[0, 2], [0, 1], []]
-    assert masks[0].shape == (2, *PADDED) and masks[0][1].sum() == 16 * 32
-    assert masks[1].sum() == VALID[0] * VALID[1] and masks[2].shape == (0, *PADDED)
-    wider, _ = head._binary_masks(torch.zeros(3, 1, 8, 17, 26), batch.targets.masks_BHW.long())
-    assert wider[0].shape == (2, 68, 104) and wider[0].sum() == masks[0].sum()
+def test_a_mask_for_every_class_of_every_image():
+    masks_BHW = scene_batch("segmentation").targets.masks_BHW
+    found = class_masks(masks_BHW, PADDED)
+    assert found.per_image == [2, 2, 0] and found.image_M.tolist() == [0, 0, 1, 1]
+    assert found.labels_M.tolist() == [0, 2, 0, 1]
+    masks = found.masks_MHW
+    assert masks.shape == (4, *PADDED) and masks[1].sum() == 16 * 32
+    assert masks[2:].sum() == VALID[0] * VALID[1]
+    wider = class_masks(masks_BHW, (68, 104))
+    assert wider.masks_MHW.shape == (4, 68, 104) and wider.masks_MHW.sum() == masks.sum()
 
 
 def test_mask2former_position_codes_do_not_collide_in_bfloat16():

@@ -58,3 +58,12 @@ def test_broken_json_names_the_line(tmp_path):
     path.write_text('{\n "bf16": {,\n}')
     with pytest.raises(ValueError, match=r"ds.json: not JSON .*line 2"):
         ds_config.read(path)
+
+
+def test_the_throughput_timer_which_waits_for_the_device_is_off_unless_asked_for():
+    from deepspeed.utils.config import get_timers_config
+
+    config = {"zero_optimization": {"stage": 3}}
+    assert not get_timers_config(ds_config.complete(config, 1, None)).enabled
+    asked = {**config, "timers": {"throughput": {"enabled": True}}}
+    assert get_timers_config(ds_config.complete(asked, 1, None)).enabled

@@ -5,11 +5,13 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torchvision.ops import box_iou, generalized_box_iou
 
 from ufo_large.losses import (
     additive_angular_margin,
     inverse_frequency_weights,
     multiclass_dice,
+    paired_overlaps,
     pixel_cross_entropy,
 )
 
@@ -94,3 +96,19 @@ def test_inverse_frequency_weights():
 def test_inverse_frequency_weights_refuse_counts_that_say_nothing(counts):
     with pytest.raises(ValueError, match="pixel counts"):
         inverse_frequency_weights(counts)
+
+
+def test_overlaps_of_pairs_are_torchvisions():
+    torch.manual_seed(0)
+    one, other = (torch.cat([c := torch.rand(20, 2), c + torch.rand(20, 2)], dim=1) for _ in range(2))
+    iou, giou = paired_overlaps(one, other)
+    torch.testing.assert_close(iou, box_iou(one, other).diagonal())
+    torch.testing.assert_close(giou, generalized_box_iou(one, other).diagonal())
+    torch.testing.assert_close(paired_overlaps(one[:, None], other)[1], generalized_box_iou(one, other))
+
+
+def test_boxes_of_no_area_have_a_finite_slope():
+    point = torch.full((1, 4), 0.5, requires_grad=True)
+    iou, giou = paired_overlaps(point, point.detach())
+    (iou + giou).sum().backward()
+    assert iou == giou == 0 and point.grad.isfinite().all()

@@ -144,9 +144,11 @@ def _check_accumulation(config: dict[str, Any], zero: dict[str, Any], problems: 
 def complete(config: dict[str, Any], micro_batch: int, clip_norm: float | None) -> dict[str, Any]:
     """Return the config DeepSpeed gets: the user's plus what the recipe decides.
 
-    `micro_batch` only serves DeepSpeed's throughput counter. Stage 3 under bf16 accumulates in fp32.
+    Stage 3 under bf16 accumulates in fp32. DeepSpeed's throughput timer, which waits for the device before
+    every forward pass, is off unless the config asks for it.
     """
     completed = {
+        "timers": {"throughput": {"enabled": False}},
         **config,
         "train_micro_batch_size_per_gpu": micro_batch,
         "gradient_accumulation_steps": 1,

@@ -20,7 +20,8 @@ def pixel_cross_entropy(
     valid_BHW = masks_BHW != ignore_index
     if class_weights_K is None:
         return summed / valid_BHW.sum().clamp(min=1)
-    return summed / class_weights_K[masks_BHW[valid_BHW]].sum().clamp(min=torch.finfo(summed.dtype).tiny)
+    weights_BHW = torch.where(valid_BHW, class_weights_K[torch.where(valid_BHW, masks_BHW, 0)], 0)
+    return summed / weights_BHW.sum().clamp(min=torch.finfo(summed.dtype).tiny)
 
 
 def multiclass_dice(logits_BKHW: Tensor, masks_BHW: Tensor, ignore_index: int) -> Tensor:

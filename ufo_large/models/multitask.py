@@ -12,6 +12,7 @@ from ufo_large.models.sharing import computed_once
 from ufo_large.models.trunk import Trunk
 from ufo_large.structures import Prediction, Role, TaskBatch, TaskInfo, set_role
 from ufo_large.tasks import ALL_HEADS, TaskHead
+from ufo_large.tasks.conv_products import use_products
 
 Mode = Literal["losses", "predictions"]
 
@@ -158,7 +159,8 @@ def build_head(
 ) -> tuple[TaskHead, SimplePyramid | None]:
     """Return a task's head and its pyramid (None where the head reads none), with the task's role."""
     role = Role("head", info.name)
-    head = set_role(config.head_of(info).build(info, width, config.pyramid_width), role)
+    head = use_products(set_role(config.head_of(info).build(info, width, config.pyramid_width), role))
     if not head.strides:
         return head, None
-    return head, set_role(SimplePyramid(width, config.pyramid_width, patch, tuple(head.strides)), role)
+    pyramid = SimplePyramid(width, config.pyramid_width, patch, tuple(head.strides))
+    return head, use_products(set_role(pyramid, role))

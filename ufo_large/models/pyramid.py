@@ -7,7 +7,8 @@ import math
 
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from ufo_large.tasks.resampling import resampled
 
 
 class SimplePyramid(nn.Module):
@@ -36,20 +37,13 @@ class SimplePyramid(nn.Module):
     def forward(self, map_BDHW: Tensor) -> tuple[Tensor, ...]:
         """Return one map [B, P, ., .] a stride, finest first; a tuple, as DeepSpeed's hooks want it."""
         if self.scale != 1:
-            map_BDHW = _resample(map_BDHW, self.scale)
+            size = tuple(math.ceil(side * self.scale) for side in map_BDHW.shape[-2:])
+            map_BDHW = resampled(map_BDHW, self.scale, size)
         return tuple(self.levels[str(s)](map_BDHW) for s in self.strides)
 
 
 def _base_stride(patch: int) -> int:
     return 2 ** round(math.log2(patch))
-
-
-def _resample(map_BDHW: Tensor, scale: float) -> Tensor:
-    """Resize bilinearly by `scale` exactly; the border is repeated where the last cell sticks out."""
-    height, width = (math.ceil(side * scale) for side in map_BDHW.shape[-2:])
-    padded_BDHW = F.pad(map_BDHW, (0, 2, 0, 2), mode="replicate")
-    resized_BDHW = F.interpolate(padded_BDHW, scale_factor=scale, mode="bilinear", align_corners=False)
-    return resized_BDHW[..., :height, :width]
 
 
 def _doublings(patch: int, stride: int) -> int:

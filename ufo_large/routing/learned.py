@@ -86,7 +86,7 @@ class LearnedBank(ExpertBank):
             path = choice.decide() if self.training else choice.likelier()
             self._observe(torch.eye(2, device=x_BLD.device)[path])
             return (expert if path == OWN_PATH else self.shared)(x_BLD, **options)
-        shares_2 = choice(self._noise().to(x_BLD.device), self._temperature())
+        shares_2 = choice(self._noise().to(x_BLD.device, non_blocking=True), self._temperature())
         drawn_2 = F.one_hot(shares_2.argmax(), 2)
         weights_2 = (drawn_2 + (shares_2 - shares_2.detach())).to(x_BLD.dtype)
         self._observe(shares_2)

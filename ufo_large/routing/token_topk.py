@@ -92,12 +92,17 @@ class TokenTopKBank(ExpertBank):
         shares_NE = self.gates[self.route.task](x_ND).float().softmax(-1)
         weights_NK, experts_NK = shares_NE.topk(self.config.k, dim=-1)
         weights_NK = weights_NK / weights_NK.sum(-1, keepdim=True)
+        counts_E = (experts_NK.flatten() == torch.arange(len(self.experts), device=x_ND.device)[:, None]).sum(
+            1
+        )
+        # waits once for the device: how many tokens an expert gets is a shape
+        places = experts_NK.flatten().argsort(stable=True).split(counts_E.tolist())
         y_ND = torch.zeros_like(x_ND)
-        for index, expert in enumerate(self.experts.values()):
-            tokens_n, place_n = (experts_NK == index).nonzero(as_tuple=True)
-            weights_n1 = weights_NK[tokens_n, place_n, None].to(x_ND.dtype)
+        for expert, place_n in zip(self.experts.values(), places, strict=True):
+            tokens_n = place_n // self.config.k
+            weights_n1 = weights_NK.flatten()[place_n, None].to(x_ND.dtype)
             y_ND = y_ND.index_add(0, tokens_n, weights_n1 * expert(x_ND[tokens_n]))
-        self._report(shares_NE, experts_NK)
+        self._report(shares_NE, counts_E / experts_NK.numel())
         return y_ND.view_as(x_BLD)
 
     def active(self, task: str) -> int:
@@ -114,9 +119,8 @@ class TokenTopKBank(ExpertBank):
     def fresh(self, name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
         return torch.randn(shape, generator=generator) * _GATE_STD
 
-    def _report(self, shares_NE: Tensor, experts_NK: Tensor) -> None:
+    def _report(self, shares_NE: Tensor, load_E: Tensor) -> None:
         use_E = shares_NE.mean(0)
-        load_E = torch.bincount(experts_NK.flatten(), minlength=len(use_E)) / experts_NK.numel()
         self.route.observe("entropy", torch.special.entr(use_E).sum())
         for index, load in enumerate(load_E):
             self.route.observe(f"load_{index}", load)

@@ -1,38 +1,29 @@
 """Boxes between the network's input and the stored image: what the detection heads share."""
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 from torchvision.ops import box_area, box_convert
 
-from ufo_large.structures import BoxPrediction, SampleInfo, TaskBatch
+from ufo_large.structures import BoxPrediction, BoxTargets, SampleInfo, TaskBatch
 from ufo_large.tasks.finite import FiniteWatch
 
 
-def boxes_by_image(batch: TaskBatch, watch: FiniteWatch) -> list[dict[str, Tensor]]:
-    """Return {"boxes" (xyxy, [n, 4]), "labels" [n]} an image, as torchvision's losses read them.
+def finite_boxes(batch: TaskBatch, watch: FiniteWatch) -> BoxTargets:
+    """Return the boxes of a batch in float32.
 
     `watch` notes boxes that are not finite; zeros take the place of their four coordinates.
     """
     boxes_N4 = batch.targets.boxes_xyxy_N4
     watch.note({"box targets": boxes_N4})
     finite_N1 = boxes_N4.isfinite().all(1, keepdim=True)
-    targets = replace(batch.targets, boxes_xyxy_N4=torch.where(finite_N1, boxes_N4, 0))
-    images = [targets.of_image(i) for i in range(len(batch))]
-    return [{"boxes": boxes.float(), "labels": labels} for boxes, labels in images]
+    return replace(batch.targets, boxes_xyxy_N4=torch.where(finite_N1, boxes_N4, 0).float())
 
 
-def box_shares(targets: list[dict[str, Tensor]], extent: Tensor) -> list[dict[str, Any]]:
-    """Return labels and boxes as the DETR losses of transformers read them: cxcywh, as shares of `extent`."""
-    return [
-        {
-            "class_labels": target["labels"],
-            "boxes": box_convert(target["boxes"], "xyxy", "cxcywh") / extent,
-        }
-        for target in targets
-    ]
+def box_shares(targets: BoxTargets, extent: Tensor) -> BoxTargets:
+    """Return boxes as DETRs predict them: cxcywh, as shares of `extent`."""
+    return replace(targets, boxes_xyxy_N4=box_convert(targets.boxes_xyxy_N4, "xyxy", "cxcywh") / extent)
 
 
 def best_queries(
@@ -106,4 +97,5 @@ def box_prediction(
 def covered_pixels(size: tuple[int, int], stride: int, device: torch.device) -> Tensor:
     """Return (width, height, width, height) in pixels of what a level covers."""
     height, width = size
-    return torch.tensor([width, height, width, height], device=device) * float(stride)
+    covered = torch.tensor([width, height, width, height]) * float(stride)
+    return covered.to(device, non_blocking=True)

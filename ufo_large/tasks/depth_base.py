@@ -7,13 +7,13 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ufo_large.kinds.depth import DepthPrediction
 from ufo_large.losses import log_gradient_matching, scale_invariant_log
 from ufo_large.structures import TaskBatch
 from ufo_large.tasks.base import TaskHead
+from ufo_large.tasks.conv_products import pointwise
 from ufo_large.tasks.pyramid_fusion import enlarge
 from ufo_large.tasks.stored_size import at_stored_size
 
@@ -101,4 +101,4 @@ class LogDepthLayer(nn.Conv2d):
         nn.init.constant_(self.bias, math.log(typical_metres))
 
     def forward(self, x_BWHW: Tensor) -> Tensor:
-        return F.conv2d(x_BWHW.float(), self.weight.float(), self.bias.float())
+        return pointwise(x_BWHW.float(), self.weight.float(), self.bias.float())

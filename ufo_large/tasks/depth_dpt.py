@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ufo_large.structures import Features, TaskInfo
 from ufo_large.tasks.depth_base import DepthHead, LogDepthLayer
+from ufo_large.tasks.pyramid_fusion import Enlarge
 
 _LAST_WIDTH = 32
 
@@ -49,7 +50,7 @@ class DPTDepth(DepthHead):
         self.fusion = _fusion_layers(width, len(self.strides))
         self.refine = nn.Sequential(
             _conv(width, max(1, width // 2)),
-            nn.Upsample(scale_factor=2, mode="bilinear"),
+            Enlarge(2),
             _conv(max(1, width // 2), _LAST_WIDTH),
             nn.ReLU(),
         )
@@ -74,10 +75,11 @@ def _fusion_layers(width: int, num_levels: int) -> nn.ModuleList:
     """Return transformers' layers, coarsest first; the coarsest adds nothing and loses that residual unit."""
     # transformers takes seconds to import: only a run that uses this head pays.
     from transformers import DPTConfig
-    from transformers.models.dpt.modeling_dpt import DPTFeatureFusionLayer
+
+    from ufo_large.tasks.dpt_fusion import FusionLayer
 
     config = DPTConfig(fusion_hidden_size=width)
-    layers = nn.ModuleList(DPTFeatureFusionLayer(config, align_corners=False) for _ in range(num_levels))
+    layers = nn.ModuleList(FusionLayer(config) for _ in range(num_levels))
     layers[0].residual_layer1 = nn.Identity()
     return layers
 

@@ -1,30 +1,31 @@
 """Detect objects with queries that move over the pyramid (DETR family), for a pretrained trunk.
 
-Decoder layers, matcher and losses are transformers' RT-DETR (arXiv:2304.08069). The trunk is the
-encoder, as in LW-DETR (arXiv:2406.03459); queries start on the best-scoring cells (two-stage, with
-learned content as in DINO, arXiv:2203.03605) and train in groups (Group DETR, arXiv:2207.13085).
+Decoder layers are transformers' RT-DETR (arXiv:2304.08069); matching and losses give what theirs give, for
+all layers and images at once. The trunk is the encoder, as in LW-DETR (arXiv:2406.03459); queries start on
+the best-scoring cells (two-stage, with learned content as in DINO, arXiv:2203.03605) and train in groups
+(Group DETR, arXiv:2207.13085).
 
 Legend: B images, G groups of queries, Q queries a group, T = G Q, L pyramid cells of all levels,
-D head width, N decoder layers, K classes.
+D head width, N decoder layers, K classes, R matchings of an image (groups and predictions), M pairs of one.
 """
 
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ufo_large.structures import BoxPrediction, Features, TaskBatch, TaskInfo
 from ufo_large.tasks.base import TaskHead
+from ufo_large.tasks.box_matching import Costs, Pairs, match
 from ufo_large.tasks.box_targets import (
     best_pairs,
     best_queries,
     box_shares,
-    boxes_by_image,
     covered_pixels,
+    finite_boxes,
     graph_boxes,
 )
-
-_LOSS_NAMES = {"loss_vfl": "class", "loss_bbox": "box", "loss_giou": "giou"}
 
 
 class DETRDetector(TaskHead):
@@ -106,31 +107,22 @@ class DETRDetector(TaskHead):
 
     def losses(self, outputs: dict[str, Tensor], batch: TaskBatch) -> dict[str, Tensor]:
         """Return `class`, `box` and `giou`. Every group is matched on its own, as if it were an image."""
-        from transformers.loss.loss_rt_detr import RTDetrForObjectDetectionLoss
-
         outputs = self.watch.cleaned({name: out.float() for name, out in outputs.items()})
-        groups = len(outputs["logits"]) // len(batch)
-        labels = [
-            target
-            for target in box_shares(boxes_by_image(batch, self.watch), outputs["extent"])
-            for _ in range(groups)
-        ]
-        _, by_layer, _ = RTDetrForObjectDetectionLoss(
-            outputs["logits"][:, -1],
-            labels,
-            outputs["logits"].device,
-            outputs["boxes"][:, -1],
-            self.decoder.config,
-            outputs_class=outputs["logits"],
-            outputs_coord=outputs["boxes"],
-            enc_topk_logits=outputs["proposal_logits"],
-            enc_topk_bboxes=outputs["proposal_boxes"],
+        logits_BRQK, boxes_BRQ4 = (_matchings(outputs, name, len(batch)) for name in ("logits", "boxes"))
+        targets = box_shares(finite_boxes(batch, self.watch), outputs["extent"])
+        config, groups = self.decoder.config, len(outputs["logits"]) // len(batch)
+        num_boxes = max(1, groups * len(targets.labels_N))
+        costs = Costs(config.matcher_class_cost, config.matcher_bbox_cost, config.matcher_giou_cost)
+        pairs = match(logits_BRQK, boxes_BRQ4, targets, costs)
+        distance, giou = pairs.box_losses(num_boxes)
+        classes = varifocal(logits_BRQK, pairs, config.focal_loss_alpha, config.focal_loss_gamma) / num_boxes
+        return self.watch.losses(
+            {
+                "class": config.weight_loss_vfl * classes,
+                "box": config.weight_loss_bbox * distance,
+                "giou": config.weight_loss_giou * giou,
+            }
         )
-        losses = {
-            short: sum(loss for name, loss in by_layer.items() if name.startswith(long))
-            for long, short in _LOSS_NAMES.items()
-        }
-        return self.watch.losses(losses)
 
     @torch.no_grad()
     def predict(self, outputs: dict[str, Tensor], batch: TaskBatch) -> list[BoxPrediction]:
@@ -149,3 +141,19 @@ def _last_layer(outputs: dict[str, Tensor], batch: TaskBatch) -> tuple[Tensor, T
     scores_BQK = outputs["logits"][::groups, -1].float().sigmoid()
     boxes_BQ4 = outputs["boxes"][::groups, -1].float() * outputs["extent"]
     return scores_BQK, boxes_BQ4
+
+
+def _matchings(outputs: dict[str, Tensor], name: str, images: int) -> Tensor:
+    """Return every layer's outputs and the proposals, a matching for each group: [B, R, Q, K or 4]."""
+    both = torch.cat([outputs[name], outputs[f"proposal_{name}"][:, None]], dim=1)
+    return both.unflatten(0, (images, -1)).flatten(1, 2)
+
+
+def varifocal(logits_BRQK: Tensor, pairs: Pairs, alpha: float, gamma: float) -> Tensor:
+    """Return the summed varifocal loss (arXiv:2008.13367, equation 2): a matched query aims at its IoU."""
+    place_RM = pairs.class_place_RM
+    score_BRQK, is_true_BRQK = torch.zeros_like(logits_BRQK), torch.zeros_like(logits_BRQK)
+    score_BRQK[place_RM] = pairs.overlaps()[0].detach()
+    is_true_BRQK[place_RM] = 1.0
+    weight_BRQK = alpha * logits_BRQK.detach().sigmoid().pow(gamma) * (1 - is_true_BRQK) + score_BRQK
+    return F.binary_cross_entropy_with_logits(logits_BRQK, score_BRQK, weight=weight_BRQK, reduction="sum")

@@ -1,7 +1,7 @@
 """Detect objects at every cell of the pyramid (FCOS, Tian et al. 2020, arXiv:2006.09214).
 
-Assignment, losses and suppression of doubles are torchvision's own. Learns fast from scratch because
-every cell inside an object votes for it, where a DETR waits for its queries to specialise.
+Assignment and losses give what torchvision's give; suppression of doubles is its own. Learns fast from
+scratch because every cell inside an object votes for it, where a DETR waits for its queries to specialise.
 
 Legend: B images, P pyramid width, H W cells of a level, A cells of all levels, K classes.
 """
@@ -13,17 +13,20 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS
 from torchvision.models.detection._utils import BoxLinearCoder
 from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSHead, FCOSRegressionHead
+from torchvision.ops import sigmoid_focal_loss
 
+from ufo_large.losses import paired_overlaps
 from ufo_large.structures import BoxPrediction, Features, TaskBatch, TaskInfo
 from ufo_large.tasks.base import TaskHead
-from ufo_large.tasks.box_targets import box_prediction, boxes_by_image, clipped, graph_boxes, rows
+from ufo_large.tasks.box_targets import box_prediction, clipped, finite_boxes, graph_boxes, rows
+from ufo_large.tasks.fcos_targets import cell_targets
 from ufo_large.tasks.suppression import best_without_doubles
 
-_LOSS_NAMES = {"classification": "class", "bbox_regression": "box", "bbox_ctrness": "centerness"}
 _INITIAL_REACH = 1.5  # first guess of the distance from a cell to each side of its box, in strides
 
 
@@ -107,11 +110,24 @@ class FCOSDetector(TaskHead):
 
     def losses(self, outputs: dict[str, Any], batch: TaskBatch) -> dict[str, Tensor]:
         """Return `class`, `box` and `centerness`."""
-        cells, cells_per_level = self._cells(outputs)
-        found = self.fcos.compute_loss(
-            boxes_by_image(batch, self.watch), _float_outputs(outputs), [cells] * len(batch), cells_per_level
+        cells_A4, cells_per_level = self._cells(outputs)
+        boxes, radius = finite_boxes(batch, self.watch), self.fcos.center_sampling_radius
+        targets = cell_targets(boxes, cells_A4, cells_per_level, len(batch), radius)
+        found = _float_outputs(outputs)
+        boxes_BA4 = self.fcos.box_coder.decode(found["bbox_regression"], cells_A4)
+        is_object_BA, num_objects = targets.is_object_BA, targets.is_object_BA.sum().clamp(min=1)
+        classes_K = torch.arange(self.info.num_classes, device=cells_A4.device)
+        is_class_BAK = (targets.labels_BA[..., None] == classes_K) & is_object_BA[..., None]
+        giou_BA = paired_overlaps(boxes_BA4, targets.boxes_xyxy_BA4)[1]
+        centerness_BA = F.binary_cross_entropy_with_logits(
+            found["bbox_ctrness"].squeeze(2), _centerness(targets.boxes_xyxy_BA4, cells_A4), reduction="none"
         )
-        return self.watch.losses({_LOSS_NAMES[name]: loss for name, loss in found.items()})
+        losses = {
+            "class": sigmoid_focal_loss(found["cls_logits"], is_class_BAK.float(), reduction="sum"),
+            "box": ((1 - giou_BA) * is_object_BA).sum(),
+            "centerness": (centerness_BA * is_object_BA).sum(),
+        }
+        return self.watch.losses({name: loss / num_objects for name, loss in losses.items()})
 
     @torch.no_grad()
     def predict(self, outputs: dict[str, Any], batch: TaskBatch) -> list[BoxPrediction]:
@@ -174,6 +190,14 @@ def _tiles(height: int, width: int, stride: int, device: torch.device) -> Tensor
         indexing="ij",
     )
     return torch.stack([left, top, left + stride, top + stride], dim=-1).reshape(-1, 4)
+
+
+def _centerness(boxes_BA4: Tensor, cells_A4: Tensor) -> Tensor:
+    """Return how central a cell is in its box (arXiv:2006.09214, equation 3), 1 in the middle, [B, A]."""
+    centres_A2 = (cells_A4[:, :2] + cells_A4[:, 2:]) / 2
+    before_BA2, after_BA2 = centres_A2 - boxes_BA4[..., :2], boxes_BA4[..., 2:] - centres_A2
+    share_BA2 = torch.minimum(before_BA2, after_BA2) / torch.maximum(before_BA2, after_BA2)
+    return (share_BA2[..., 0] * share_BA2[..., 1]).sqrt()
 
 
 def _float_outputs(outputs: dict[str, Any]) -> dict[str, Tensor]:

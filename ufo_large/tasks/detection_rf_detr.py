@@ -1,8 +1,9 @@
 """Detect objects with RF-DETR's queries on one map of the trunk (arXiv:2511.09554), for a pretrained trunk.
 
-Projector, decoder, matcher and losses are transformers' own. It is LW-DETR (arXiv:2406.03459) with layer
-norms instead of batch norms, so that small micro-batches and sharding are fine. Boxes of all decoder layers
-are offsets from one proposal each; queries train in groups (Group DETR, arXiv:2207.13085).
+Projector and decoder are transformers' own; matching and losses give what theirs give, for all layers and
+images at once. It is LW-DETR (arXiv:2406.03459) with layer norms instead of batch norms, so that small
+micro-batches and sharding are fine. Boxes of all decoder layers are offsets from one proposal each; queries
+train in groups (Group DETR, arXiv:2207.13085).
 
 Legend: B images, G groups of queries, Q queries per group, N decoder layers, K classes.
 """
@@ -14,12 +15,13 @@ from torch import Tensor
 
 from ufo_large.structures import BoxPrediction, Features, TaskBatch, TaskInfo
 from ufo_large.tasks.base import TaskHead
+from ufo_large.tasks.box_matching import Costs, Pairs, match
 from ufo_large.tasks.box_targets import (
     best_pairs,
     best_queries,
     box_shares,
-    boxes_by_image,
     covered_pixels,
+    finite_boxes,
     graph_boxes,
 )
 
@@ -30,8 +32,7 @@ class RFDETRDetector(TaskHead):
     """IoU-aware cross-entropy on classes, L1 and GIoU losses on boxes, summed over proposals and layers.
 
     Losses are divided by the number of boxes of this rank's micro-batch: the mean over ranks is then the
-    mean over micro-batches. transformers' criterion would reduce that number over ranks instead, so its
-    parts are called one by one.
+    mean over micro-batches. transformers' criterion would reduce that number over ranks instead.
     """
 
     kind = "detection"
@@ -93,30 +94,21 @@ class RFDETRDetector(TaskHead):
 
     def losses(self, outputs: dict[str, Tensor], batch: TaskBatch) -> dict[str, Tensor]:
         """Return `class`, `box` and `giou`."""
-        from transformers.loss.loss_lw_detr import LwDetrHungarianMatcher, LwDetrImageLoss
-
         outputs = self.watch.cleaned({name: out.float() for name, out in outputs.items()})
         config, groups = self.network.config, outputs["logits"].shape[2]
-        matcher = LwDetrHungarianMatcher(config.class_cost, config.bbox_cost, config.giou_cost)
-        criterion = LwDetrImageLoss(matcher, config.num_labels, config.focal_alpha, [], groups)
-        targets = box_shares(boxes_by_image(batch, self.watch), outputs["extent"])
-        num_boxes = groups * max(1, sum(len(target["boxes"]) for target in targets))
-        found = {"loss_ce": [], "loss_bbox": [], "loss_giou": []}
+        targets = box_shares(finite_boxes(batch, self.watch), outputs["extent"])
+        num_boxes = groups * max(1, len(targets.labels_N))
         # In float32 the logarithm of a probability is infinite from a logit of 17 on.
-        logits = outputs["logits"].flatten(2, 3).double().clamp(-_SUREST, _SUREST)
-        for logits_BTK, boxes_BT4 in zip(
-            logits.unbind(1), outputs["boxes"].flatten(2, 3).unbind(1), strict=True
-        ):
-            part = {"logits": logits_BTK, "pred_boxes": boxes_BT4}
-            indices = matcher(part, targets, groups)
-            for loss in (criterion.loss_labels, criterion.loss_boxes):
-                for name, value in loss(part, targets, indices, num_boxes).items():
-                    found[name].append(value.float())
+        logits_BRQK = outputs["logits"].flatten(1, 2).double().clamp(-_SUREST, _SUREST)
+        costs = Costs(config.class_cost, config.bbox_cost, config.giou_cost)
+        pairs = match(logits_BRQK, outputs["boxes"].flatten(1, 2), targets, costs)
+        distance, giou = pairs.box_losses(num_boxes)
+        classes = iou_aware_cross_entropy(logits_BRQK, pairs, config.focal_alpha) / num_boxes
         return self.watch.losses(
             {
-                "class": config.class_loss_coefficient * sum(found["loss_ce"]),
-                "box": config.bbox_loss_coefficient * sum(found["loss_bbox"]),
-                "giou": config.giou_loss_coefficient * sum(found["loss_giou"]),
+                "class": config.class_loss_coefficient * classes.float(),
+                "box": config.bbox_loss_coefficient * distance,
+                "giou": config.giou_loss_coefficient * giou,
             }
         )
 
@@ -136,3 +128,14 @@ def _last_layer(outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     scores_BQK = outputs["logits"][:, -1, 0].float().sigmoid()
     boxes_BQ4 = outputs["boxes"][:, -1, 0] * outputs["extent"]
     return scores_BQK, boxes_BQ4
+
+
+def iou_aware_cross_entropy(logits_BRQK: Tensor, pairs: Pairs, alpha: float) -> Tensor:
+    """Return LW-DETR's summed loss (arXiv:2406.03459, section 3.1): a match aims at score^a IoU^(1 - a)."""
+    place_RM, score_BRQK = pairs.class_place_RM, logits_BRQK.sigmoid()
+    iou_RM = pairs.overlaps()[0].to(logits_BRQK.dtype)
+    quality_RM = (score_BRQK[place_RM].pow(alpha) * iou_RM.pow(1 - alpha)).clamp(min=0.01).detach()
+    positive_BRQK = torch.zeros_like(logits_BRQK)
+    positive_BRQK[place_RM] = quality_RM
+    negative_BRQK = torch.where(positive_BRQK > 0, 1 - positive_BRQK, score_BRQK.square())
+    return -(positive_BRQK * score_BRQK.log() + negative_BRQK * (1 - score_BRQK).log()).sum()

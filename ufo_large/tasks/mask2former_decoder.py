@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from transformers import Mask2FormerConfig
 from transformers.models.mask2former.modeling_mask2former import (
-    Mask2FormerLoss,
     Mask2FormerPreTrainedModel,
     Mask2FormerSinePositionEmbedding,
     Mask2FormerTransformerModule,
@@ -31,11 +30,6 @@ class Mask2FormerDecoder(Mask2FormerPreTrainedModel):
         self.transformer = Mask2FormerTransformerModule(pyramid_width, config)
         self.transformer.position_embedder = _Float32Positions(config.hidden_dim // 2, normalize=True)
         self.class_predictor = nn.Linear(config.hidden_dim, config.num_labels + 1)
-        self.weights = {
-            "loss_cross_entropy": config.class_weight,
-            "loss_mask": config.mask_weight,
-            "loss_dice": config.dice_weight,
-        }
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -48,10 +42,6 @@ class Mask2FormerDecoder(Mask2FormerPreTrainedModel):
         hidden_NQBD = torch.stack(output.intermediate_hidden_states)
         class_logits = self.class_predictor(hidden_NQBD.permute(2, 0, 1, 3))
         return class_logits, torch.stack(output.masks_queries_logits, dim=1)
-
-    def criterion(self, device: torch.device) -> Mask2FormerLoss:
-        """Made anew each time, so that its class weights are neither saved nor cast to bfloat16."""
-        return Mask2FormerLoss(self.config, self.weights).to(device)
 
 
 class _Float32Positions(Mask2FormerSinePositionEmbedding):

@@ -5,8 +5,9 @@ Legend: B images, P pyramid width, W output width, H W height and width of a map
 
 from math import gcd
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ufo_large.tasks.resampling import resampled
 
 
 class PyramidFusion(nn.Module):
@@ -39,7 +40,19 @@ def enlarge(x_BCHW: Tensor, ratio: float) -> Tensor:
     """Enlarge a map bilinearly by `ratio`, cell edges staying where they are in the image."""
     if ratio == 1:
         return x_BCHW
-    return F.interpolate(x_BCHW, scale_factor=ratio, mode="bilinear", align_corners=False)
+    height, width = (int(side * ratio) for side in x_BCHW.shape[-2:])
+    return resampled(x_BCHW, ratio, (height, width))
+
+
+class Enlarge(nn.Module):
+    """`enlarge` as a layer."""
+
+    def __init__(self, ratio: float):
+        super().__init__()
+        self.ratio = ratio
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return enlarge(x_BCHW, self.ratio)
 
 
 def _conv_norm_relu(width: int) -> nn.Sequential:

@@ -5,16 +5,18 @@ Legend: B images, Q queries, K classes, N predictions, H W height and width of a
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from ufo_large.structures import IGNORE_INDEX, MaskPrediction, TaskBatch
+from ufo_large.structures import MaskPrediction, TaskBatch
 from ufo_large.tasks.base import TaskHead
+from ufo_large.tasks.class_masks import class_masks
 from ufo_large.tasks.mask_resize import input_labels, mask_predictions
 
-_LOSS_NAMES = {"loss_cross_entropy": "class", "loss_mask": "mask", "loss_dice": "dice"}
+if TYPE_CHECKING:
+    from transformers import EomtConfig, Mask2FormerConfig
 
 
 class QuerySegmenter(TaskHead):
@@ -49,33 +51,21 @@ class QuerySegmenter(TaskHead):
                 if getattr(self, name) < 1:
                     raise ValueError(f"{name}={getattr(self, name)}: choose 1 or more")
 
+    @property
     @abstractmethod
-    def criterion(self, device: torch.device) -> nn.Module:
-        """Return transformers' loss, whose `weight_dict` weighs its parts.
-
-        Made anew each time, so that its class weights are neither saved nor cast to bfloat16.
-        """
+    def loss_config(self) -> "Mask2FormerConfig | EomtConfig":
+        """transformers' config, which says how points are sampled and what the losses weigh."""
 
     def losses(self, outputs: dict[str, Tensor], batch: TaskBatch) -> dict[str, Tensor]:
         """Return `class`, `mask` and `dice`."""
+        from ufo_large.tasks.mask_losses import mask_losses
+
         outputs = self.watch.cleaned({name: out.float() for name, out in outputs.items()})
-        predictions = [
-            {"masks_queries_logits": masks, "class_queries_logits": classes}
-            for masks, classes in zip(
-                outputs["mask_logits"].unbind(1), outputs["class_logits"].unbind(1), strict=True
-            )
-        ]
-        masks, labels = self._binary_masks(outputs["mask_logits"], batch.targets.masks_BHW.long())
-        criterion = self.criterion(masks[0].device)
-        by_layer = criterion(
-            **predictions[-1], mask_labels=masks, class_labels=labels, auxiliary_predictions=predictions[:-1]
-        )
-        losses = {
-            short: criterion.weight_dict[long]
-            * sum(loss for name, loss in by_layer.items() if name.startswith(long))
-            for long, short in _LOSS_NAMES.items()
-        }
-        return self.watch.losses(losses)
+        # true masks are padded to what the predicted ones cover: both are read at relative positions
+        covered = tuple(int(cells * self.mask_stride) for cells in outputs["mask_logits"].shape[-2:])
+        targets = class_masks(batch.targets.masks_BHW, covered)
+        found = mask_losses(outputs["class_logits"], outputs["mask_logits"], targets, self.loss_config)
+        return self.watch.losses(found)
 
     @torch.no_grad()
     def predict(self, outputs: dict[str, Tensor], batch: TaskBatch) -> list[MaskPrediction]:
@@ -84,22 +74,6 @@ class QuerySegmenter(TaskHead):
     def graph_outputs(self, outputs: dict[str, Tensor], batch: TaskBatch) -> dict[str, Tensor]:
         """Return `labels`, int64 [B, H, W]."""
         return input_labels(_scores(outputs), self.mask_stride, batch)
-
-    def _binary_masks(self, mask_logits: Tensor, masks_BHW: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Return one float mask for every class present in an image, [n, H, W], and those classes, [n].
-
-        True masks are padded to what the predicted ones cover, for both are read at relative positions.
-        """
-        covered = [int(cells * self.mask_stride) for cells in mask_logits.shape[-2:]]
-        bottom, right = (full - own for full, own in zip(covered, masks_BHW.shape[-2:], strict=True))
-        masks_BHW = F.pad(masks_BHW, (0, right, 0, bottom), value=IGNORE_INDEX)
-        labels = [mask_HW.unique() for mask_HW in masks_BHW]
-        labels = [labels_n[labels_n != IGNORE_INDEX] for labels_n in labels]
-        masks = [
-            (mask_HW == labels_n[:, None, None]).float()
-            for mask_HW, labels_n in zip(masks_BHW, labels, strict=True)
-        ]
-        return masks, labels
 
 
 def _scores(outputs: dict[str, Tensor]) -> Tensor:

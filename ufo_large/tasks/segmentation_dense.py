@@ -80,8 +80,9 @@ class DenseSegmenter(TaskHead):
         self.watch.note({"logits": outputs["logits_BKHW"]})
         height, width = masks_BHW.shape[-2:]
         logits_BKHW = enlarge(outputs["logits_BKHW"].float(), self.strides[0])[..., :height, :width]
-        weights = self.config.class_weights
-        weights_K = None if weights is None else logits_BKHW.new_tensor(weights)
+        weights_K = self.config.class_weights
+        if weights_K is not None:
+            weights_K = torch.tensor(weights_K).to(logits_BKHW.device, non_blocking=True)
         losses = {"cross_entropy": pixel_cross_entropy(logits_BKHW, masks_BHW, IGNORE_INDEX, weights_K)}
         if self.config.dice_weight:
             losses["dice"] = self.config.dice_weight * multiclass_dice(logits_BKHW, masks_BHW, IGNORE_INDEX)

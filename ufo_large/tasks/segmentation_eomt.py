@@ -8,6 +8,7 @@ Legend: B images, Q queries, D trunk width, K classes, H W height and width of a
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +17,12 @@ from ufo_large.structures import Features, TaskInfo
 from ufo_large.tasks.mask_resize import check_label_range
 from ufo_large.tasks.query_segmenter import QuerySegmenter
 
+if TYPE_CHECKING:
+    from transformers import EomtConfig
+
 
 class EoMTSegmenter(QuerySegmenter):
-    """transformers' mask head, enlargement and losses; the trunk gives patches and queries."""
+    """transformers' mask head and enlargement; the trunk gives patches and queries."""
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config(QuerySegmenter.Config):
@@ -76,12 +80,6 @@ class EoMTSegmenter(QuerySegmenter):
         class_logits = self.class_predictor(features.queries_BQD)
         return {"class_logits": class_logits[:, None], "mask_logits": masks_BQHW[:, None]}
 
-    def criterion(self, device: torch.device) -> nn.Module:
-        from transformers.models.eomt.modeling_eomt import EomtLoss
-
-        weights = {
-            "loss_cross_entropy": self.eomt.class_weight,
-            "loss_mask": self.eomt.mask_weight,
-            "loss_dice": self.eomt.dice_weight,
-        }
-        return EomtLoss(self.eomt, weights).to(device)
+    @property
+    def loss_config(self) -> "EomtConfig":
+        return self.eomt

@@ -1,21 +1,24 @@
 """Label pixels by predicting one mask a query and classifying the query (Mask2Former, arXiv:2112.01527).
 
-Decoder, matcher and losses are transformers' own; our pyramid stands in for their pixel decoder. For a
-pretrained trunk: from scratch the dense head learns much faster.
+Decoder and the terms of matching and losses are transformers' own; our pyramid stands in for their pixel
+decoder. For a pretrained trunk: from scratch the dense head learns much faster.
 
 Legend: B images, Q queries, K classes, D head width, N predictions (queries alone, then every layer),
 H W height and width of a map.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
 from ufo_large.structures import Features, TaskInfo
 from ufo_large.tasks.mask_resize import check_label_range
 from ufo_large.tasks.pyramid_fusion import PyramidFusion
 from ufo_large.tasks.query_segmenter import QuerySegmenter
+
+if TYPE_CHECKING:
+    from transformers import Mask2FormerConfig
 
 
 class Mask2FormerSegmenter(QuerySegmenter):
@@ -68,5 +71,6 @@ class Mask2FormerSegmenter(QuerySegmenter):
             "mask_logits": mask_logits,
         }
 
-    def criterion(self, device: torch.device) -> nn.Module:
-        return self.decoder.criterion(device)
+    @property
+    def loss_config(self) -> "Mask2FormerConfig":
+        return self.decoder.config

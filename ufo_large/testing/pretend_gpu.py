@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 GPU = torch.device("cuda", 0)
@@ -16,6 +17,7 @@ _TAKES_BOTH = {"__getitem__", "__setitem__", "copy_", "index_put_"}
 _WAITS = {"item", "tolist", "__bool__", "__int__", "__float__", "__index__"} | {
     *("nonzero", "argwhere", "unique", "bincount", "masked_select", "equal", "allclose")
 }
+_READS = {"_local_scalar_dense", "nonzero", "_unique2", "unique_dim", "masked_select", "equal", "bincount"}
 
 
 class PretendGpu(TorchFunctionMode):
@@ -25,7 +27,8 @@ class PretendGpu(TorchFunctionMode):
     An operation that takes tensors of both places, a NumPy view of a GPU tensor and a CPU generator for one
     raise RuntimeError, as torch does; a move is a copy, never the same tensor. `waits` counts what makes the
     host wait for the GPU, by name and source line: values read, shapes that depend on values, copies that are
-    not announced as `non_blocking`. Not seen: what runs inside C++, and what GPU kernels compute otherwise.
+    not announced as `non_blocking`. Not seen: what runs inside C++ (see `ValueReads`), and what GPU kernels
+    compute otherwise.
     """
 
     def __init__(self) -> None:
@@ -111,6 +114,23 @@ class PretendGpu(TorchFunctionMode):
     def _count(self, name: str, waits: bool) -> None:
         if waits:
             self.waits[f"{name} at {_line()}"] += 1
+
+
+class ValueReads(TorchDispatchMode):
+    """Counts, by name, the operators that read values to go on: also those inside C++ and backward passes.
+
+    On a GPU the host would wait at each; tensors on the CPU, and checks made on CPUs alone, count here too.
+    Not seen: what torch does in another way while a mode looks on, as the backward pass of `prod`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        self.found[name] += name in _READS
+        return func(*args, **(kwargs or {}))
 
 
 def _put(tensor: Tensor) -> Tensor:
