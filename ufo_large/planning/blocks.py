@@ -1,8 +1,8 @@
 """Blocks of a ViT are alike: run a few of each sort, and write the others down from those.
 
-A run of alike blocks longer than `KEPT` is cut to as many. Of these the one in the middle has alike blocks on both
-sides, as those that are left out have; what it made, freed and worked, with the storages of its neighbours
-named by their distance, is what each of them would have.
+A run of alike blocks longer than `KEPT` is cut to as many. Of these the one in the middle has alike blocks on
+both sides, as those that are left out have; what it made, freed and worked, with the storages of its
+neighbours named by their distance, is what each of them would have.
 """
 
 import contextlib
@@ -53,7 +53,7 @@ def shortening(trunk: Trunk, query_blocks: int = 0) -> Shortening:
 
 
 def sort_of(block: nn.Module) -> tuple:
-    """Return what two alike blocks have in common: modules, shapes, what trains; not how often a path drops."""
+    """Return what alike blocks have in common: modules, shapes, what trains; not how often a path drops."""
     modules = tuple(
         (name, type(module), module.drop_prob > 0 if isinstance(module, DropPath) else module.training)
         for name, module in block.named_modules()

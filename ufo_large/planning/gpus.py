@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from ufo_large.config import did_you_mean
 
 GIB = 2**30
-PCIE_4 = 32e9
-"""Bytes per second of a PCIe 4.0 x16 slot, one direction."""
+PCIE_4, PCIE_5 = 32e9, 64e9
+"""Bytes per second of a slot with 16 lanes, one direction."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gpu:
     """One GPU in its usual machine. `power`: watts at full load, None where it is not known.
 
-    `memory` in bytes, `flops` per second, `bandwidth` of its memory, `link` to the other GPUs of its machine
-    and `network` to other machines (its share of the machine's cards) in bytes per second.
+    `memory` in bytes, `flops` per second; in bytes per second `bandwidth` of its memory, `link` to the other
+    GPUs of its machine, `network` to other machines (its share of the machine's cards), `host_link`.
     """
 
     name: str
@@ -27,12 +27,13 @@ class Gpu:
     bandwidth: float
     link: float
     network: float
+    host_link: float
     power: float | None
     source: str
 
 
-A100 = {"flops": 312e12, "link": 300e9, "network": 25e9, "power": 400.0}
-HOPPER = {"flops": 989e12, "link": 450e9, "network": 50e9, "power": 700.0}
+A100 = {"flops": 312e12, "link": 300e9, "network": 25e9, "host_link": PCIE_4, "power": 400.0}
+HOPPER = {"flops": 989e12, "link": 450e9, "network": 50e9, "host_link": PCIE_5, "power": 700.0}
 _KNOWN = (
     Gpu(
         name="a100-40g",
@@ -69,6 +70,7 @@ _KNOWN = (
         bandwidth=0.864e12,
         link=PCIE_4,
         network=12.5e9,
+        host_link=PCIE_4,
         power=350.0,
         source="NVIDIA L40S data sheet; PCIe 4.0 x16; 100 Gb/s for each",
     ),
@@ -79,6 +81,7 @@ _KNOWN = (
         bandwidth=1.008e12,
         link=PCIE_4,
         network=12.5e9,
+        host_link=PCIE_4,
         power=450.0,
         source="NVIDIA Ada architecture paper, appendix A; PCIe 4.0 x16; 100 Gb/s for each",
     ),
@@ -117,6 +120,7 @@ def gpu_named(
         bandwidth=bandwidth_gbs * 1e9,
         link=PCIE_4,
         network=12.5e9,
+        host_link=PCIE_4,
         power=None,
         source="as given; PCIe 4.0 x16 and 100 Gb/s between machines assumed",
     )

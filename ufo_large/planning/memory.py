@@ -1,8 +1,8 @@
 """Memory of a rank while it trains: what it holds between steps, and what a step adds, live and reserved.
 
-A step is replayed on a model of torch's caching allocator: the states first, then each task's micro-batch as it
-was recorded, then the optimizer. Gathered weights and gradients on their way have streams, and so pools, of
-their own. Twice, because the second step finds the segments that the first one left.
+A step is replayed on a model of torch's caching allocator: the states first, then each task's micro-batch as
+it was recorded, then the optimizer. Gathered weights and gradients on their way have streams, and so pools,
+of their own. Twice, because the second step finds the segments that the first one left.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from ufo_large.planning.states import FLOAT32, Counts, Sharding, States
 GIB = 2**30
 STEPS = 2
 CONTEXT, COMMUNICATION = 0.6 * GIB, 0.5 * GIB
-"""Not torch's, and assumed: a CUDA context with its kernels, and NCCL's buffers where there are other ranks."""
+"""Not torch's, and assumed: a CUDA context and kernels; NCCL's buffers where there are other ranks."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,11 +123,11 @@ class _Replay:
 
     def micro_batch(self, recorded: MicroBatch, keeps_gradients: bool) -> None:
         blocks: dict[Key, Block] = {}
-        for key, size, is_gradient in recorded.events:
-            if size:
-                blocks[key] = self.allocator.allocate(size)
-            elif not (is_gradient and keeps_gradients):
-                self.allocator.free(blocks.pop(key))
+        for event in recorded.events:
+            if event.size:
+                blocks[event.key] = self.allocator.allocate(event.size)
+            elif not (event.gradient and keeps_gradients):
+                self.allocator.free(blocks.pop(event.key))
         for block in blocks.values():
             self.allocator.free(block)
 

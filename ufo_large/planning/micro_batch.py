@@ -43,11 +43,15 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """Events in order and operations by kind. `losses`: `traced`, `run` for real, or `guessed`."""
+    """Events in order and operations by kind. `losses`: `traced`, `run` for real, or `guessed`.
+
+    `offloaded`: bytes of blocks' inputs that wait in host memory for the backward pass.
+    """
 
     events: tuple[Event, ...]
     work: Counter[Work]
     losses: str
+    offloaded: int = 0
 
     @property
     def launches(self) -> int:
@@ -86,7 +90,8 @@ class FakeModel:
         else:
             events = [event for segment in recorder.segments for event in segment.events]
             work = sum((segment.work for segment in recorder.segments), Counter())
-        return MicroBatch(tuple(events), work, losses)
+        offloaded = sum(event.size for event in events if event.is_back)
+        return MicroBatch(tuple(events), work, losses, offloaded)
 
     def _run(self, batch: TaskBatch, head: Any, recorder: Recorder) -> str:
         with self.mode, recorder:
@@ -147,7 +152,8 @@ class _Marks:
             recorder.begin(Place("behind"))
         if y_BLD.requires_grad:
             if self.moves_input and recorder.move_away(x_BLD):
-                y_BLD.register_hook(lambda _: recorder.move_back(x_BLD))
+                held = [x_BLD]  # a hook lives as long as the graph, the input must not
+                y_BLD.register_hook(lambda _: recorder.move_back(held.pop()))
             if self.is_last:
                 y_BLD.register_hook(lambda _: recorder.begin(Place("backward", index)))
         return y_BLD
@@ -223,10 +229,10 @@ def boxes_of(batch: TaskBatch) -> int:
     return max(1, len(labels) // len(batch))
 
 
-def _guessed(outputs: Any) -> list[Tensor]:
+def _guessed(outputs: Any) -> dict[str, Tensor]:
     """Stand in for losses that are not known: a float32 copy of every output, and one value made of it."""
     floats = [t for t in tree_leaves(outputs) if isinstance(t, Tensor) and t.requires_grad]
-    return [t.float().sigmoid().sum() for t in floats]
+    return {str(i): t.float().sigmoid().sum() for i, t in enumerate(floats)}
 
 
 @contextlib.contextmanager

@@ -37,11 +37,15 @@ class Key(NamedTuple):
 
 
 class Event(NamedTuple):
-    """`size` bytes are allocated, or, where it is 0, freed; a parameter's `gradient` may be kept longer."""
+    """`size` bytes are allocated, or, where it is 0, freed; a parameter's `gradient` may be kept longer.
+
+    `is_back`: the allocation is for what comes back from host memory.
+    """
 
     key: Key
     size: int
     gradient: bool = False
+    is_back: bool = False
 
 
 class Work(NamedTuple):
@@ -107,15 +111,15 @@ class Recorder(TorchDispatchMode):
         """Allocate it again."""
         storage = tensor.untyped_storage()
         self._keys.pop(storage._cdata, None)
-        self._note(storage)
+        self._note(storage, is_back=True)
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = operation(*args, **(kwargs or {}))
         outputs = [t for t in tree_leaves(result) if isinstance(t, Tensor)]
         for output in outputs:
             self._note(output.untyped_storage())
-        if not operation.is_view:
-            inputs = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        inputs = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        if _runs_a_kernel(operation, inputs, outputs):
             work = work_of(operation, args, kwargs or {}, result, inputs, outputs)
             if work.bytes or work.flops:
                 self.segments[-1].work[self._scaled(work)] += 1
@@ -126,7 +130,7 @@ class Recorder(TorchDispatchMode):
             return work
         return work._replace(flops=round(work.flops * self.scale), bytes=round(work.bytes * self.scale))
 
-    def _note(self, storage: torch.UntypedStorage) -> None:
+    def _note(self, storage: torch.UntypedStorage, is_back: bool = False) -> None:
         address, size = storage._cdata, round(storage.nbytes() * self.scale)
         if address in self._keys or not size:
             return
@@ -134,7 +138,7 @@ class Recorder(TorchDispatchMode):
         key = Key(place, self._counts[place])
         self._counts[place] += 1
         self._keys[address] = key
-        self.segments[-1].events.append(Event(key, size))
+        self.segments[-1].events.append(Event(key, size, is_back=is_back))
         weakref.finalize(storage, self._gone, address, key)
 
     def _gone(self, address: int, key: Key) -> None:
@@ -151,6 +155,14 @@ class Recorder(TorchDispatchMode):
         self.segments[-1].events.append(Event(key, 0, gradient))
         self._keys[address] = None
         return True
+
+
+def _runs_a_kernel(operation: Any, inputs: list[Tensor], outputs: list[Tensor]) -> bool:
+    """Whether an operation does more than to say how a storage is seen, or to ask for a device or size."""
+    if operation._schema.is_mutable:
+        return True
+    there = {t.untyped_storage()._cdata for t in inputs}
+    return any(t.untyped_storage()._cdata not in there for t in outputs)
 
 
 def work_of(

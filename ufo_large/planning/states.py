@@ -1,8 +1,8 @@
 """What a rank holds between steps: weights, optimizer, gradients, by ZeRO stage. Bytes, from counts alone.
 
-DeepSpeed 0.19.8 and what this project keeps beside it (`distributed.task_gradients`, `local_gradients`, `ema`).
-Under stage 3 all of it is cut over the ranks. In stages 1 and 2 weights are whole, and so are the float32 sums
-of gradients, because task gradients are measured before they are cut; plain torch keeps all whole.
+DeepSpeed 0.19.8 and what this project keeps beside it (`distributed.task_gradients`, `local_gradients`,
+`ema`). Under stage 3 all of it is cut over the ranks. In stages 1 and 2 weights are whole, and so are the
+float32 sums of gradients, because task gradients are measured before they are cut; plain torch cuts nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,13 +14,13 @@ from ufo_large.structures import role_of
 
 FLOAT32 = 4
 MOMENTS = 2 * FLOAT32
-SUB_GROUP, BUCKET, MAX_LIVE = 10**9, 5 * 10**8, 10**9
+SUB_GROUP, BUCKET, MAX_LIVE, PREFETCH = 10**9, 5 * 10**8, 10**9, 5 * 10**7
 """DeepSpeed's defaults, in elements."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Parameters: all, those that train, those of them that tasks share, and what each task uses and trains."""
+    """Parameters: all, those that train, of these those that are shared; what each task uses and trains."""
 
     all: int
     trained: int
@@ -58,6 +58,7 @@ class Sharding:
     sub_group: int = SUB_GROUP
     bucket: int = BUCKET
     max_live: int = MAX_LIVE
+    prefetch: int = PREFETCH
     secondary: int = 1
 
     @classmethod
@@ -75,6 +76,7 @@ class Sharding:
             sub_group=int(zero.get("sub_group_size", SUB_GROUP)),
             bucket=int(zero.get("reduce_bucket_size", BUCKET)),
             max_live=int(zero.get("stage3_max_live_parameters", MAX_LIVE)),
+            prefetch=int(zero.get("stage3_prefetch_bucket_size", PREFETCH)),
             secondary=int(zero.get("zero_hpz_partition_size", 1)),
         )
 
