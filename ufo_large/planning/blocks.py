@@ -16,7 +16,7 @@ from torch import nn
 from ufo_large.models import Trunk
 from ufo_large.planning.recording import Event, Key, Place, Segment, Work
 
-KEPT = 5
+KEPT = 3
 
 
 @dataclass(frozen=True, slots=True)

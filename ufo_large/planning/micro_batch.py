@@ -9,18 +9,19 @@ import contextlib
 import functools
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from ufo_large.models.checkpointing import Checkpointing, checkpoint_block
 from ufo_large.models.multitask import MultitaskModel
 from ufo_large.planning.batches import random_batch
 from ufo_large.planning.blocks import expanded, shortened, shortening
-from ufo_large.planning.recording import Event, Place, Recorder, Work
+from ufo_large.planning.recording import Event, Place, Recorder, Segment, Work
 from ufo_large.structures import TaskBatch, TaskInfo
 from ufo_large.structures.batch import map_arrays
 from ufo_large.tasks.finite import FiniteWatch
@@ -64,26 +65,32 @@ class FakeModel:
     def __init__(
         self, config: MultitaskModel.Config, tasks: tuple[TaskInfo, ...], dtype: torch.dtype = torch.bfloat16
     ):
+        plain = replace(config, trunk=replace(config.trunk, checkpointing="none"))
         with torch.device("meta"), _default_dtype(dtype):
-            model = config.build(tasks)
+            model = plain.build(tasks)
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
         with self.mode:
             self.model = model.to_empty(device="cpu").train()
-        self.dtype = dtype
+        self._losses: dict[tuple[str, Load], Segment | None] = {}
 
-    def record(self, task: str, load: Load, short: bool = True) -> MicroBatch:
-        """Record a micro-batch; `short` leaves out blocks that others stand for."""
+    def record(
+        self, task: str, load: Load, checkpointing: Checkpointing = "none", short: bool = True
+    ) -> MicroBatch:
+        """Record a micro-batch; `short` leaves out blocks that others stand for.
+
+        The model is built without checkpointing; here its blocks have it for a while.
+        """
         model = self.model
-        info, head, trunk = model.tasks[task], model.heads[task], model.trunk
-        plan = shortening(trunk, head.query_blocks)
-        batch = random_batch(info, load.images, load.size, boxes=load.boxes)
+        trunk = model.trunk
+        plan = shortening(trunk, model.heads[task].query_blocks)
+        batch = random_batch(model.tasks[task], load.images, load.size, boxes=load.boxes)
         recorder = Recorder((*model.parameters(), *model.buffers()))
         with contextlib.ExitStack() as stack:
             if short:
                 stack.enter_context(shortened(trunk, plan))
             stack.enter_context(_handing_over_gradients(model, recorder))
-            stack.enter_context(_marked(trunk.vit.blocks, recorder, trunk.config.checkpointing == "offload"))
-            losses = self._run(batch, head, recorder)
+            stack.enter_context(_marked(trunk.vit.blocks, recorder, checkpointing))
+            losses = self._run(batch, load, recorder)
         trunk.route.begin(task, False)  # forgets what is fake
         if short:
             events, work = expanded(recorder.segments, plan)
@@ -93,46 +100,53 @@ class FakeModel:
         offloaded = sum(event.size for event in events if event.is_back)
         return MicroBatch(tuple(events), work, losses, offloaded)
 
-    def _run(self, batch: TaskBatch, head: Any, recorder: Recorder) -> str:
+    def _run(self, batch: TaskBatch, load: Load, recorder: Recorder) -> str:
+        head: Any = self.model.heads[batch.task]
         with self.mode, recorder:
             on_rank = map_arrays(batch, lambda t: torch.empty(t.shape, dtype=t.dtype))
             outputs = self.model.outputs(on_rank)
         routing = list(self.model.trunk.route.losses.values())
-        if batch.targets is None:
-            how = "guessed"
-        else:
-            how = "traced" if self._can_trace(head, outputs, on_rank) else "run"
-        head.watch = FiniteWatch()
+        segment = None if batch.targets is None else self._losses_apart(head, outputs, batch, on_rank, load)
         with self.mode, recorder:
-            if how == "run":
-                leaves = [t for t in tree_leaves(outputs) if isinstance(t, Tensor) and t.requires_grad]
-                with unset_fake_temporarily():
-                    gradients = _real_losses(head, outputs, batch, recorder)
-                upstream = [torch.empty_like(t) for t in leaves]
-                del outputs, gradients
-                torch.autograd.backward(leaves + routing, upstream + [None] * len(routing))
-                del leaves, upstream
-            else:
-                losses = (
-                    _guessed(outputs) if how == "guessed" else list(head.losses(outputs, on_rank).values())
-                )
-                del outputs
-                torch.stack([v.float() for v in (*losses, *routing)]).sum().backward()
+            if segment is None:
+                named = _guessed(outputs) if batch.targets is None else head.losses(outputs, on_rank)
+                losses = [*named.values(), *routing]
+                del outputs, named
+                torch.stack([v.float() for v in losses]).sum().backward()
                 del losses
+            else:
+                recorder.insert(segment)
+                leaves = [t for t in tree_leaves(outputs) if isinstance(t, Tensor) and t.requires_grad]
+                upstream = [torch.empty_like(t) for t in leaves]
+                del outputs
+                torch.autograd.backward([*leaves, *routing], [*upstream, *[None] * len(routing)])
+                del leaves, upstream
             recorder.begin(Place("end"))
         head.watch = FiniteWatch()
-        del routing, on_rank
-        return how
+        return "guessed" if batch.targets is None else "traced" if segment is None else "run"
 
-    def _can_trace(self, head: Any, outputs: Any, batch: TaskBatch) -> bool:
-        """Whether the losses need no values; those that do raise on fake tensors, or hand them to NumPy."""
-        head.watch = FiniteWatch()
-        try:
-            with self.mode:
-                head.losses(outputs, batch)
-        except (RuntimeError, TypeError):
-            return False
-        return True
+    def _losses_apart(
+        self, head: Any, outputs: Any, batch: TaskBatch, on_rank: TaskBatch, load: Load
+    ) -> Segment | None:
+        """Return what losses record that must run for real; None where fake tensors are enough."""
+        key = (batch.task, load)
+        if key not in self._losses:
+            can_trace = _can_trace(head, outputs, on_rank, self.mode)
+            head.watch = FiniteWatch()
+            self._losses[key] = None if can_trace else _real_losses(head, outputs, batch)
+            head.watch = FiniteWatch()
+        return self._losses[key]
+
+
+def _can_trace(head: Any, outputs: Any, batch: TaskBatch, mode: FakeTensorMode) -> bool:
+    """Whether the losses need no values; those that do raise on fake tensors, or hand them to NumPy."""
+    head.watch = FiniteWatch()
+    try:
+        with mode:
+            head.losses(outputs, batch)
+    except (RuntimeError, TypeError):
+        return False
+    return True
 
 
 class _Marks:
@@ -160,10 +174,12 @@ class _Marks:
 
 
 @contextlib.contextmanager
-def _marked(blocks: nn.Module, recorder: Recorder, moves_inputs: bool) -> Iterator[None]:
+def _marked(blocks: nn.Module, recorder: Recorder, checkpointing: Checkpointing) -> Iterator[None]:
+    """Checkpoint the blocks, inside, and have them tell the recorder where they begin."""
     own = {block: type(block) for block in blocks}
     for index, block in enumerate(own):
-        block.__dict__["_marks"] = _Marks(recorder, index, index == len(own) - 1, moves_inputs)
+        checkpoint_block(block, checkpointing)
+        block.__dict__["_marks"] = _Marks(recorder, index, index == len(own) - 1, checkpointing == "offload")
         block.__class__ = _with_marked_call(type(block))
     try:
         yield
@@ -171,6 +187,7 @@ def _marked(blocks: nn.Module, recorder: Recorder, moves_inputs: bool) -> Iterat
         for block, block_class in own.items():
             block.__class__ = block_class
             del block.__dict__["_marks"]
+            block.__dict__.pop("_offloaded_call", None)
 
 
 @functools.cache
@@ -199,20 +216,21 @@ def _handing_over_gradients(model: nn.Module, recorder: Recorder) -> Iterator[No
             hook.remove()
 
 
-def _real_losses(head: Any, outputs: Any, batch: TaskBatch, recorder: Recorder) -> Any:
-    """Run the losses forwards and backwards on a few real images; return the gradients of the outputs."""
+def _real_losses(head: Any, outputs: Any, batch: TaskBatch) -> Segment:
+    """Run the losses forwards and backwards on a few real images; return what that records."""
     images = min(len(batch), REAL_IMAGES)
-    recorder.scale = len(batch) / images
     real = tree_map_only(Tensor, lambda t: _like(t, images / len(batch), batch), outputs)
     leaves = [t for t in tree_leaves(real) if isinstance(t, Tensor) and t.requires_grad]
-    recorder.overlook(leaves)
-    few = random_batch(head.info, images, tuple(batch.images_BCHW.shape[-2:]), boxes=boxes_of(batch))
-    try:
+    few = random_batch(head.info, images, tuple(batch.images_BCHW.shape[-2:]), boxes=_boxes_of(batch))
+    recorder = Recorder(leaves, scale=len(batch) / images)
+    recorder.begin(Place("losses"))
+    with recorder:
         losses = head.losses(real, few)
         torch.stack([v.float() for v in losses.values()]).sum().backward()
-    finally:
-        recorder.scale = 1.0
-    return [t.grad for t in leaves]
+        del losses
+        for leaf in leaves:
+            leaf.grad = None
+    return recorder.segments[-1]
 
 
 def _like(tensor: Tensor, share: float, batch: TaskBatch) -> Tensor:
@@ -223,7 +241,7 @@ def _like(tensor: Tensor, share: float, batch: TaskBatch) -> Tensor:
     return torch.empty(shape).uniform_(0.1, 0.9).to(tensor.dtype).requires_grad_()
 
 
-def boxes_of(batch: TaskBatch) -> int:
+def _boxes_of(batch: TaskBatch) -> int:
     """Return the boxes of an image of a random batch, 1 where it has none."""
     labels = getattr(batch.targets, "labels_N", ())
     return max(1, len(labels) // len(batch))

@@ -23,7 +23,7 @@ _INTO = ("mm", "addmm", "bmm", "baddbmm", "_scaled_mm")
 
 
 class Place(NamedTuple):
-    """Where in a pass: `part` is `front`, `behind` or `end`, or, of a block, `forward` or `backward`."""
+    """Where in a pass: `front`, `behind`, `losses` or `end`, or, of a block, `forward` or `backward`."""
 
     part: str
     block: int = -1
@@ -73,14 +73,14 @@ class Segment:
 class Recorder(TorchDispatchMode):
     """Records all that runs inside, in `segments`; `begin` opens the next one.
 
-    Storages that were there before are not its own: it sees neither them nor their end. `scale`: what the
-    sizes and operations recorded now stand for, a multiple of what runs.
+    Storages that were there before are not its own: it sees neither them nor their end. `scale`: sizes and
+    operations that are written down are so many times those that run.
     """
 
-    def __init__(self, known: Iterable[Tensor] = ()):
+    def __init__(self, known: Iterable[Tensor] = (), scale: float = 1.0):
         super().__init__()
         self.segments: list[Segment] = []
-        self.scale = 1.0
+        self.scale = scale
         self._keys: dict[int, Key | None] = {}
         self._counts: Counter[Place] = Counter()
         self.overlook(known)
@@ -89,6 +89,12 @@ class Recorder(TorchDispatchMode):
     def begin(self, place: Place) -> None:
         """Record what follows under `place`."""
         self.segments.append(Segment(place))
+
+    def insert(self, segment: Segment) -> None:
+        """Take in what was recorded apart, all of whose storages are freed in it."""
+        here = self.segments[-1].place
+        self.segments.append(segment)
+        self.begin(here)
 
     def overlook(self, tensors: Iterable[Tensor]) -> None:
         """Take storages as counted elsewhere."""

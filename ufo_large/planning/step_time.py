@@ -64,39 +64,30 @@ class StepTime:
         return sum(task.seconds for task in self.tasks.values()) + self.optimizer
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What of a model decides its gaps: units that a micro-batch passes, and whether blocks are run again."""
-
-    units: int
-    runs_again: bool
-
-    @property
-    def passes(self) -> int:
-        return self.units * (4 if self.runs_again else 2)
-
-
 def step_time(
     micro_batches: Mapping[str, MicroBatch],
     loads: Mapping[str, Load],
-    shape: Shape,
+    passes: Mapping[str, int],
     counts: Counts,
     sharding: Sharding,
     cluster: Cluster,
     averaged: bool,
 ) -> StepTime:
-    """Return the time of a step in which every task has its micro-batches."""
+    """Return the time of a step in which every task has its micro-batches.
+
+    `passes`: how often a micro-batch of the task passes the hooks of a unit, forwards and backwards.
+    """
     gpu = cluster.gpu
     tasks = {}
     for task, recorded in micro_batches.items():
-        passes = shape.passes if sharding.stage == 3 else 0
-        gaps, on_gpu = passes * UNIT_GAP, gpu_seconds(recorded.work, gpu)
+        hooked = passes[task] if sharding.stage == 3 else 0
+        gaps, on_gpu = hooked * UNIT_GAP, gpu_seconds(recorded.work, gpu)
         tasks[task] = TaskTime(
             gpu=on_gpu,
             gaps=gaps,
             copies=2 * (1 - HIDDEN_OFFLOAD) * recorded.offloaded / (LINK_SHARE * gpu.host_link),
             reducing=copy_seconds(REDUCING * counts.trained_by[task], gpu),
-            host=recorded.launches * LAUNCH_ON_HOST + passes * UNIT_ON_HOST,
+            host=recorded.launches * LAUNCH_ON_HOST + hooked * UNIT_ON_HOST,
             exposed=_exposed(task, on_gpu.total + gaps, counts, sharding, cluster),
             micro_batches=loads[task].micro_batches,
             images=loads[task].images,
