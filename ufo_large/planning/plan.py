@@ -1,5 +1,6 @@
 """What a recipe needs on a cluster: memory of a rank, time of a step, and what all steps cost."""
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -17,6 +18,8 @@ from ufo_large.planning.step_time import StepTime, step_time
 from ufo_large.runs.config import RunConfig
 from ufo_large.structures import role_of
 
+SHARDINGS = ("zero2_{}", "zero3_{}", "zero3_{}_offload")
+"""Names of DeepSpeed JSONs of one dtype, from few collectives to little memory."""
 ReadDs = Callable[[str], dict[str, Any] | None]
 """Reads a DeepSpeed JSON by its name; None for `none`."""
 
@@ -58,6 +61,12 @@ class Plan:
     def hours(self) -> float:
         return self.steps * self.time.seconds / 3600
 
+    @property
+    def assignments(self) -> list[str]:
+        """What to set in the recipe, as `a.b=value`."""
+        words = self.settings
+        return [value for word, value in itertools.pairwise(words) if word == "--set"]
+
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values; bytes and seconds."""
         return {
@@ -78,14 +87,21 @@ class Plan:
 class Planner:
     """Plans one recipe on one cluster; what it recorded for one choice serves the others.
 
-    `price`: of an hour of one GPU.
+    `price`: of an hour of one GPU. `shardings`: DeepSpeed JSONs, besides the recipe's own, to choose from;
+    `{}` stands for `bf16` or `fp32`.
     """
 
     def __init__(
-        self, config: RunConfig, sizes: Sizes, cluster: Cluster, read_ds: ReadDs, price: float | None = None
+        self,
+        config: RunConfig,
+        sizes: Sizes,
+        cluster: Cluster,
+        read_ds: ReadDs,
+        price: float | None = None,
+        shardings: tuple[str, ...] = SHARDINGS,
     ):
         self.config, self.sizes, self.cluster = config, sizes, cluster
-        self.read_ds, self.price = read_ds, price
+        self.read_ds, self.price, self.shardings = read_ds, price, shardings
         self._models: dict[torch.dtype, FakeModel] = {}
         self._recorded: dict[tuple[Checkpointing, torch.dtype, str, Load], MicroBatch] = {}
 

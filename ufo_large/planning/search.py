@@ -8,13 +8,11 @@ from ufo_large.planning.plan import Choice, Plan, Planner
 
 MODES: tuple[Checkpointing, ...] = ("none", "selective", "full")
 """From much memory to little. `offload` comes last of all, since it waits for the host's memory."""
-SHARDINGS = ("zero2_{}", "zero3_{}", "zero3_{}_offload")
-"""Names of DeepSpeed JSONs of one dtype, from few collectives to little memory."""
 
 
 def shardings(planner: Planner) -> list[str]:
     """Return the DeepSpeed JSONs to choose from: the recipe's own first, then those of its dtype."""
-    names = (name.format(planner.asked_dtype) for name in SHARDINGS)
+    names = (name.format(planner.asked_dtype) for name in planner.shardings)
     return list(dict.fromkeys((planner.asked.ds, *names)))
 
 
