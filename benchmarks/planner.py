@@ -162,7 +162,8 @@ def errors(row: Row) -> tuple[float, float]:
 
 
 def render(rows: list[Row], shares: list[tuple[str, float, float]]) -> str:
-    commit, versions = describe_environment()
+    environment = describe_environment()
+    commit, versions = environment["commit"], environment["versions"]
     lines = [
         "# The planner against what was measured",
         "",
@@ -199,10 +200,10 @@ def render(rows: list[Row], shares: list[tuple[str, float, float]]) -> str:
 
 
 NOTES = (
-    "The step of three tasks took 4.06 s where operations at their rates explain less than half; the script's",
-    "own page does not know where the rest goes either. It was not fitted: plans of dense heads may be as wrong.",
+    "The step of three tasks took 4.06 s, where its operations at their rates explain less than half; that",
+    "page does not know where the rest goes. It was not fitted: other plans of dense heads may be as wrong.",
     "The published points are other programs, with fused kernels, and do not state their micro-batch.",
-    "No run on several GPUs has been measured: links' shares and latencies in `planning/cluster.py` are assumed.",
+    "No run on several GPUs was measured: shares of links, latencies in `planning/cluster.py` are assumed.",
 )
 
 
