@@ -16,7 +16,8 @@ from torch import nn
 from ufo_large.models import Trunk
 from ufo_large.planning.recording import Event, Key, Place, Segment, Work
 
-KEPT = 3
+KEPT = 5
+"""Two on either side: the first and the last differ a little in what they begin and end."""
 
 
 @dataclass(frozen=True, slots=True)
