@@ -18,7 +18,11 @@ from ufo_large.train.planned import planned
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU, NOWHERE = torch.device("cpu"), "no/such/shards"
-CONFIG = apply_overrides(load_recipe("demo"), ["model.trunk.checkpointing=none", "ds=zero3_bf16"])
+DEMO = apply_overrides(
+    load_recipe("demo"),
+    ["model.trunk.checkpointing=none", "ds=zero3_bf16", "tasks.classification.loader.micro_batch=1024"],
+)
+CONFIG = replace(DEMO, tasks={"classification": DEMO.tasks["classification"]})
 DS = ds_config.read_named("zero3_bf16", ROOT / "ds_configs")
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from ufo_large.config import apply_overrides
 from ufo_large.distributed import ds_config
 from ufo_large.models import MultitaskModel, Trunk
 from ufo_large.models.checkpointing import CHECKPOINTING
@@ -127,8 +128,8 @@ def test_what_is_offloaded_is_not_on_the_gpu():
 
 @pytest.fixture(scope="module")
 def planner() -> Planner:
-    config = load_recipe("demo")
-    config = replace(config, ds="zero3_bf16")
+    demo = apply_overrides(load_recipe("demo"), ["tasks.classification.loader.micro_batch=1024"])
+    config = replace(demo, ds="zero3_bf16", tasks={"classification": demo.tasks["classification"]})
     return Planner(config, sizes_of(config, None), Cluster(GPUS["h200"], 1), read_ds, price=2.0)
 
 

@@ -54,7 +54,7 @@ def rank_memory(
     limit: float | None = None,
 ) -> RankMemory:
     """Replay steps of these tasks; `limit`: bytes that the card has."""
-    outside = CONTEXT + (COMMUNICATION if sharding.world > 1 else 0)
+    outside = outside_bytes(sharding)
     gathered = max(gathered_bytes(counts, sharding, task) for task in micro_batches)
     side = gathered + reducing_bytes(sharding)
     room = None if limit is None else limit - outside - side
@@ -79,6 +79,17 @@ def rank_memory(
         retries=replay.allocator.retries,
         fits=fits,
     )
+
+
+def outside_bytes(sharding: Sharding) -> float:
+    """Return what is not torch's."""
+    return CONTEXT + (COMMUNICATION if sharding.world > 1 else 0)
+
+
+def standing_bytes(states: States, counts: Counts, sharding: Sharding) -> float:
+    """Return what a card must have whatever a micro-batch takes."""
+    gathered = max(gathered_bytes(counts, sharding, task) for task in counts.active)
+    return sum(states.on_gpu.values()) + gathered + reducing_bytes(sharding) + outside_bytes(sharding)
 
 
 def gathered_bytes(counts: Counts, sharding: Sharding, task: str) -> float:

@@ -11,7 +11,7 @@ from ufo_large.models.checkpointing import Checkpointing
 from ufo_large.models.multitask import MultitaskModel
 from ufo_large.planning.cluster import Cluster
 from ufo_large.planning.loads import Sizes, loads_of
-from ufo_large.planning.memory import RankMemory, rank_memory
+from ufo_large.planning.memory import RankMemory, rank_memory, standing_bytes
 from ufo_large.planning.micro_batch import FakeModel, Load, MicroBatch
 from ufo_large.planning.states import Counts, Sharding, states_of
 from ufo_large.planning.step_time import StepTime, step_time
@@ -103,7 +103,7 @@ class Planner:
         self.config, self.sizes, self.cluster = config, sizes, cluster
         self.read_ds, self.price, self.shardings = read_ds, price, shardings
         self._models: dict[torch.dtype, FakeModel] = {}
-        self._recorded: dict[tuple[Checkpointing, torch.dtype, str, Load], MicroBatch] = {}
+        self._recorded: dict[tuple[Checkpointing, int, str, Load], MicroBatch] = {}
 
     @property
     def asked(self) -> Choice:
@@ -120,6 +120,13 @@ class Planner:
         """Whether the routing scheme allows that blocks' inputs wait in host memory."""
         return all(m.model.trunk.router.keeps_outputs_only for m in self._models.values())
 
+    def can_hold(self, ds: str) -> bool:
+        """Whether the states and one task's whole weights fit, before anything is computed."""
+        sharding = Sharding.of(self.read_ds(ds), self.cluster.gpus)
+        counts = Counts.of(self._model(sharding).model)
+        states = states_of(counts, sharding, self.config.ema is not None)
+        return standing_bytes(states, counts, sharding) <= self.cluster.gpu.memory
+
     def plan(self, choice: Choice) -> Plan:
         """Return the plan of a choice. Raises ValueError where it cannot be trained at all."""
         config, cluster = self.config, self.cluster
@@ -128,12 +135,11 @@ class Planner:
             raise ValueError(
                 f"--ds {choice.ds} trains in one process; give --gpus 1, or a JSON such as zero3_bf16"
             )
-        dtype = torch.bfloat16 if sharding.element == 2 else torch.float32
-        model = self._model(dtype)
+        model = self._model(sharding)
         counts, loads = Counts.of(model.model), loads_of(config, self.sizes, choice.divided)
         if not loads:
             raise ValueError("every task rests at the end of training; give one micro_batches above 0")
-        recorded = {task: self._record(choice, dtype, task, load) for task, load in loads.items()}
+        recorded = {task: self._record(choice, model, task, load) for task, load in loads.items()}
         averaged = config.ema is not None
         passes = {t: units_of(model.model, t) * (4 if choice.checkpointing != "none" else 2) for t in loads}
         states = states_of(counts, sharding, averaged)
@@ -155,16 +161,17 @@ class Planner:
             sharding=sharding.name,
         )
 
-    def _model(self, dtype: torch.dtype) -> FakeModel:
+    def _model(self, sharding: Sharding) -> FakeModel:
+        dtype = torch.bfloat16 if sharding.element == 2 else torch.float32
         if dtype not in self._models:
             self._models[dtype] = FakeModel(self.config.model, self.sizes.tasks, dtype)
         return self._models[dtype]
 
-    def _record(self, choice: Choice, dtype: torch.dtype, task: str, load: Load) -> MicroBatch:
+    def _record(self, choice: Choice, model: FakeModel, task: str, load: Load) -> MicroBatch:
         load = replace(load, micro_batches=1)
-        key = (choice.checkpointing, dtype, task, load)
+        key = (choice.checkpointing, id(model), task, load)
         if key not in self._recorded:
-            self._recorded[key] = self._model(dtype).record(task, load, choice.checkpointing)
+            self._recorded[key] = model.record(task, load, choice.checkpointing)
         return self._recorded[key]
 
     def _settings(self, choice: Choice) -> tuple[str, ...]:

@@ -72,9 +72,10 @@ def _smaller(planner: Planner) -> Iterator[Plan]:
     largest = max(planner.config.task(task).loader.micro_batch for task in planner.sizes.tasks)
     divided = 1
     modes: list[Checkpointing] = ["full", "offload"] if planner.may_offload else ["full"]
+    possible = [ds for ds in shardings(planner) if planner.can_hold(ds)]
     while divided < 2 * largest:
         for mode in modes:
-            for ds in shardings(planner):
+            for ds in possible:
                 plan = planner.plan(Choice(mode, ds, divided))
                 if plan.fits:
                     yield plan
