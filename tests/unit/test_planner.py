@@ -22,7 +22,7 @@ from ufo_large.planning.gpus import GIB, GPUS, gpu_named
 from ufo_large.planning.loads import sizes_of
 from ufo_large.planning.micro_batch import FakeModel, Load
 from ufo_large.planning.plan import Choice, Planner
-from ufo_large.planning.search import alternatives, fastest, nearest
+from ufo_large.planning.search import MODES, alternatives, fastest, nearest, shardings
 from ufo_large.planning.states import Counts, Sharding, states_of
 from ufo_large.recipes import load_recipe
 from ufo_large.routing import ROUTERS
@@ -44,11 +44,13 @@ def peak(micro_batch) -> int:
             blocks[event.key] = allocator.allocate(event.size)
         else:
             allocator.free(blocks.pop(event.key))
-    assert not blocks or sum(b.size for b in blocks.values()) < 10_000  # nothing large is forgotten
+    assert sum(block.size for block in blocks.values()) < 0.2 * allocator.peak_live  # all else is freed
     return allocator.peak_live
 
 
-@pytest.mark.parametrize("mode", CHECKPOINTING)
+@pytest.mark.parametrize(
+    "mode", [pytest.param(m, marks=[] if m == "offload" else pytest.mark.slow) for m in CHECKPOINTING]
+)
 def test_blocks_that_are_left_out_are_written_down_as_they_would_have_run(mode):
     config = tiny_model("task", depth=16, drop_path=0.2)
     router = replace(config.trunk.router, blocks=tuple(range(8, 16)))
@@ -86,6 +88,7 @@ def test_operations_are_those_that_torch_counts():
     assert counted["attention"] == 14 * images * blocks * tokens**2 * width  # 2 products forward, 5 back
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "head"), HEADS_OF)
 def test_every_head_is_recorded(kind, head):
     infos = {info.kind: info for info in TINY_TASKS}
@@ -145,16 +148,14 @@ def test_what_fits_a_card_fits_every_larger_one(planner):
 
 
 def test_find_takes_the_fastest_that_fits(planner):
-    """Without checkpointing it is faster, with it smaller: which is chosen turns where the faster fits."""
-    needed = {
-        mode: on(planner, 100 * GIB).plan(Choice(mode, "zero3_bf16")).memory.needed
-        for mode in ("none", "full")
-    }
-    assert needed["full"] < needed["none"]
-    assert fastest(on(planner, 100 * GIB)).choice.checkpointing == "none"
-    tight = fastest(on(planner, (needed["full"] + needed["none"]) / 2))
-    assert tight.fits and tight.choice.checkpointing != "none"
-    assert "model.trunk.checkpointing=selective" in tight.settings or tight.choice.checkpointing == "full"
+    """All choices are looked at here; the search leaves out those that cannot be the fastest."""
+    ways = [Choice(mode, ds) for mode in MODES for ds in shardings(planner)]
+    needed = sorted(on(planner, 100 * GIB).plan(way).memory.needed for way in ways)
+    for memory in (100 * GIB, (needed[2] + needed[3]) / 2, needed[0] + 1):
+        plans = [on(planner, memory).plan(way) for way in ways]
+        fitting = [plan for plan in plans if plan.fits and not plan.memory.retries]
+        found = fastest(planner)
+        assert found.fits and found.time.seconds == min(plan.time.seconds for plan in fitting)
 
 
 def test_alternatives_are_others_and_the_nearest_fits(planner):
@@ -208,6 +209,7 @@ def test_a_gpu_of_its_own_figures():
     assert (gpu.memory, gpu.flops, gpu.bandwidth, gpu.power) == (12 * GIB, 60e12, 500e9, None)
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_json_and_tells_of_data_that_is_not_there(monkeypatch, capsys, tmp_path):
     words = ["--recipe", "demo", "--gpus", "1", "--data", str(tmp_path / "shards"), "--json", "--budget", "1"]
     monkeypatch.setattr(sys, "argv", ["plan.py", *words])

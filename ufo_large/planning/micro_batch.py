@@ -21,7 +21,10 @@ from ufo_large.models.checkpointing import Checkpointing, checkpoint_block
 from ufo_large.models.multitask import MultitaskModel
 from ufo_large.planning.batches import random_batch
 from ufo_large.planning.blocks import expanded, shortened, shortening
+from ufo_large.planning.even_routing import EvenRouting
 from ufo_large.planning.recording import Event, Place, Recorder, Segment, Work
+from ufo_large.routing.learned import LearnedBank
+from ufo_large.routing.token_topk import TokenTopKRouter
 from ufo_large.structures import TaskBatch, TaskInfo
 from ufo_large.structures.batch import map_arrays
 from ufo_large.tasks.finite import FiniteWatch
@@ -71,6 +74,12 @@ class FakeModel:
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
         with self.mode:
             self.model = model.to_empty(device="cpu").train()
+        for module in self.model.modules():
+            if isinstance(module, LearnedBank):
+                module.without_values()
+        router = config.trunk.router
+        sparse = isinstance(router, TokenTopKRouter.Config)
+        self._even = EvenRouting(router.num_experts) if sparse else contextlib.nullcontext()
         self._losses: dict[tuple[str, Load], Segment | None] = {}
 
     def record(
@@ -102,12 +111,12 @@ class FakeModel:
 
     def _run(self, batch: TaskBatch, load: Load, recorder: Recorder) -> str:
         head: Any = self.model.heads[batch.task]
-        with self.mode, recorder:
+        with self.mode, self._even, recorder:
             on_rank = map_arrays(batch, lambda t: torch.empty(t.shape, dtype=t.dtype))
             outputs = self.model.outputs(on_rank)
         routing = list(self.model.trunk.route.losses.values())
         segment = None if batch.targets is None else self._losses_apart(head, outputs, batch, on_rank, load)
-        with self.mode, recorder:
+        with self.mode, self._even, recorder:
             if segment is None:
                 named = _guessed(outputs) if batch.targets is None else head.losses(outputs, on_rank)
                 losses = [*named.values(), *routing]

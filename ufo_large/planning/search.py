@@ -38,13 +38,18 @@ def alternatives(planner: Planner, count: int = 3) -> list[Plan]:
 def fastest(planner: Planner) -> Plan:
     """Return the fastest way that fits, without giving memory back in each step where there is one.
 
-    More checkpointing is slower, so the first mode that fits has it. Raises ValueError where none does.
+    More checkpointing is slower, so none is tried beyond the first that needs no help of the host's memory.
+    Raises ValueError where nothing fits.
     """
+    plans: list[Plan] = []
     for mode in MODES:
-        plans = [planner.plan(Choice(mode, ds)) for ds in shardings(planner)]
-        best = min(plans, key=_rank)
-        if best.fits and (not best.memory.retries or mode == MODES[-1]):
-            return best
+        found = [planner.plan(Choice(mode, ds)) for ds in shardings(planner)]
+        plans += found
+        if any(plan.fits and not plan.memory.retries and not plan.memory.on_host for plan in found):
+            break
+    best = min(plans, key=_rank)
+    if best.fits:
+        return best
     for plan in _smaller(planner):
         return plan
     raise ValueError(_nothing_fits(planner))
