@@ -57,6 +57,9 @@ def parse() -> argparse.Namespace:
         help="end with code 75 where a rank gives no sign of life for so long (10m); 0: never",
     )
     parser.add_argument("--set", action="append", default=[], metavar="a.b=value", help="override one field")
+    parser.add_argument(
+        "--auto", action="store_true", help="checkpointing and micro-batches that fit these GPUs, by plan"
+    )
     parser.add_argument("--fields", action="store_true", help="print every field of the recipe, and stop")
     add_plugin_option(parser)
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)
@@ -101,7 +104,7 @@ def main() -> None:
             ends_at=None if arguments.time_limit is None else started + arguments.time_limit,
             hang_timeout_s=arguments.hang_timeout or None,
         )
-        trainer = train(config, arguments.data, workdir, ds, arguments.resume, limits)
+        trainer = train(config, arguments.data, workdir, ds, arguments.resume, limits, arguments.auto)
     except (DataError, OSError) as error:
         sys.exit("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]))
     except (PortTaken, TriedAgain) as error:  # as things are now; not for good

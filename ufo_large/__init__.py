@@ -3,7 +3,7 @@
 Packages are layered; a package imports only from strictly lower layers (tests/unit/test_layers.py):
 
     L0 config structures processes    L1 losses metrics routing balancing    L2 tasks data    L3 models
-    L4 distributed          L5 tracking planning, then runs, then evaluation        L6 train serving
+    L4 distributed          L5 tracking, then runs, then evaluation planning        L6 train serving
     L7 recipes testing
 """
 

@@ -38,6 +38,7 @@ QUICK = (
     "run_all",
     "compare_runs",
     "report",
+    "plan",
     "predict",
     "export",
 )

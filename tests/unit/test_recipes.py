@@ -1,14 +1,24 @@
 """Every recipe builds its whole model, on the meta device; the large ones have the size they name."""
 
+import importlib
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
 from ufo_large.config import apply_overrides
+from ufo_large.distributed.ds_config import read_named
+from ufo_large.planning.cluster import Cluster
+from ufo_large.planning.gpus import GIB, GPUS
+from ufo_large.planning.loads import sizes_of
+from ufo_large.planning.plan import Planner
 from ufo_large.planning.sizes import count
 from ufo_large.recipes import known_recipes, load_recipe
 from ufo_large.testing.models import task_info
 from ufo_large.train.run import warn_of_unused_names
 
+ROOT = Path(__file__).resolve().parents[2]
 TASKS = (
     task_info("cls", "classification", 196),
     task_info("dec", "detection", 45),
@@ -31,6 +41,21 @@ def test_model_of_a_recipe(name):
     if name in MLPS:  # two more copies of each MLP of the later half
         assert count(model.trunk) == pytest.approx(DENSE[name] + 2 * MLPS[name], rel=0.003)
         print(f"{name}: {count(model.trunk) / 1e9:.3f} B in the trunk, {count(model) / 1e9:.3f} B in all")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MLPS)
+def test_the_figures_of_a_recipe_are_those_of_its_plan(name):
+    module = importlib.import_module(f"ufo_large.recipes.{name}")
+    text = " ".join(module.__doc__.split())
+    told = re.search(
+        r"(\d+) GiB per rank of 8 \((\d+) live\), ([\d.]+) s per step on H200, ([\d.]+) hours", text
+    )
+    config, cluster = load_recipe(name), Cluster(GPUS["h200"], 8)
+    planner = Planner(config, sizes_of(config, None), cluster, lambda n: read_named(n, ROOT / "ds_configs"))
+    plan = planner.plan(planner.asked)
+    planned = (plan.memory.needed / GIB, plan.memory.live / GIB, plan.time.seconds, plan.hours)
+    assert [float(value) for value in told.groups()] == pytest.approx(planned, rel=0.06)
 
 
 def test_settings_for_no_task_of_the_data_are_told():

@@ -11,6 +11,7 @@ import torch
 from ufo_large.data.shards import ShardSet, SplitReader
 from ufo_large.finetuning.machine import GB, Machine
 from ufo_large.planning.sizes import forward_flops
+from ufo_large.planning.states import Counts, Sharding, states_of
 from ufo_large.runs.config import RunConfig, TaskConfig
 from ufo_large.structures import TaskInfo
 from ufo_large.train.run import tokens_of
@@ -21,7 +22,6 @@ EPOCHS, LEAST_STEPS, SHORT_RUN = 60, 20, 300
 VALIDATIONS, VALIDATION_SHARE = 12, 0.25
 RESERVE, PATIENCE = 0.1, 4
 LARGEST_ASPECT = 2.0
-BYTES_TRAINED, BYTES_FROZEN = 16, 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,8 +95,10 @@ def step_flops(config: RunConfig, tasks: Sequence[TaskInfo]) -> float:
 def require_memory(config: RunConfig, tasks: Sequence[TaskInfo], machine: Machine) -> None:
     """Raise ValueError where weights, gradients and moments alone are more than the machine has free."""
     with torch.device("meta"):
-        parameters = list(config.model.build(tuple(tasks)).parameters())
-    needed = sum(p.numel() * (BYTES_TRAINED if p.requires_grad else BYTES_FROZEN) for p in parameters)
+        counts = Counts.of(config.model.build(tuple(tasks)))
+    stage, element = (0 if machine.ds == "none" else 3), (2 if machine.bf16 else 4)
+    whole = Sharding(stage=stage, world=1, element=element, bucket=0)
+    needed = sum(states_of(counts, whole, averaged=config.ema is not None).on_gpu.values())
     if needed > machine.memory:
         raise ValueError(too_large(f"its weights, gradients and moments take {needed / GB:.1f} GB", machine))
 

@@ -49,7 +49,8 @@ def choose_settings(
     for told in start.told:
         print(f"start: {told}")
     config = narrowed(start.config, options)
-    config = replace(config, name="finetune", seed=options.seed, ds=machine.ds)
+    # what fits is measured here, not calculated
+    config = replace(config, name="finetune", seed=options.seed, ds=machine.ds, check_memory=False)
     config = apply_overrides(config, [a for a in options.assignments if not a.startswith("tasks.")])
     config = _with_weights(config)
     require_memory(config, tasks, machine)

@@ -6,10 +6,10 @@ The machine of the challenge's own baseline (ViT-B/16, 8 A100 of 40 GB), whose f
 Every input, head and tile is that of `contest_vit_g`, so that the two compare trunks. Registers keep the maps
 of dense tasks free of outliers (arXiv:2309.16588).
 
-Expected by the same calculation as there, not measured: 4 GiB a rank and the activations of heads, 0.9 s a
-step on H200, most of it heads, 5 hours. The checkpointing is `none`, since there is room.
+Planned as there, not measured: 10 GiB per rank of 8 (6 live), 0.7 s per step on H200, 3.8 hours; the host
+is what it waits for. The checkpointing is `none`, since there is room.
 
-    python launchers/plan.py --recipe contest_vit_b --ranks 8
+    python launchers/plan.py --recipe contest_vit_b --gpus 8 --gpu h200
 """
 
 from dataclasses import replace

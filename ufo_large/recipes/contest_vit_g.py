@@ -14,10 +14,10 @@ decay 0.9 and drop path for a giant ViT (EVA, arXiv:2211.07636), Mask2Former and
 tested. What a rank holds and sends, with every block routed, is in
 benchmarks/results/zero3_full_size_cpu_202611.md.
 
-Expected by calculation, not measured, and without activations of heads and waiting for data (how each
-figure is derived: ufo_large/planning/recipe_cost.py): 20 GiB a rank of 8, 1.5 s a step on H200, 8 hours.
+Planned, not measured, and without waiting for data: 31 GiB per rank of 8 (24 live), 2.2 s per step on
+H200, 12.5 hours. On 8 A100 of 40 GB it fits as well.
 
-    python launchers/plan.py --recipe contest_vit_g --ranks 8
+    python launchers/plan.py --recipe contest_vit_g --gpus 8 --gpu h200
 """
 
 from ufo_large.balancing import METHODS

@@ -3,10 +3,10 @@
     sh launchers/train.sh --recipe contest_vit_gigantic
 
 On eight GPUs of 80 GB; on smaller ones add `--set model.trunk.checkpointing=full` or
-`--ds zero3_bf16_offload`. Expected by the same calculation as there, not measured: 31 GiB a rank and the
-activations of heads, 2.0 s a step on H200, 11 hours.
+`--ds zero3_bf16_offload`. Planned as there, not measured: 48 GiB per rank of 8 (39 live), 2.6 s per step on
+H200, 14.6 hours.
 
-    python launchers/plan.py --recipe contest_vit_gigantic --ranks 8
+    python launchers/plan.py --recipe contest_vit_gigantic --gpus 8 --gpu h200
 """
 
 from dataclasses import replace

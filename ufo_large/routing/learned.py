@@ -67,6 +67,7 @@ class LearnedBank(ExpertBank):
     ):
         super().__init__(place, route)
         self.config = config
+        self._has_values = True
         self.shared = module
         self.experts = nn.ModuleDict()
         self.choices = nn.ModuleDict()
@@ -103,7 +104,15 @@ class LearnedBank(ExpertBank):
     def fresh(self, name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
         return torch.zeros(shape)
 
+    def without_values(self) -> None:
+        """Take all choices as open and their noise as none, as where tensors have no values."""
+        self._has_values = False
+        for choice in self.choices.values():
+            choice.assume_undecided()
+
     def _noise(self) -> Tensor:
+        if not self._has_values:
+            return torch.zeros(2)
         draw = f"{self.config.seed} {self.route.draws} {self.place}"
         generator = torch.Generator().manual_seed(zlib.crc32(draw.encode()))
         return -torch.empty(2).exponential_(generator=generator).log()
@@ -131,6 +140,10 @@ class Choice(nn.Module):
     def forward(self, noise_2: Tensor, temperature: float) -> Tensor:
         """Return the shares of both paths, float32, given Gumbel noise."""
         return ((self.logits_2.float() + noise_2) / temperature).softmax(0)
+
+    def assume_undecided(self) -> None:
+        """Take it as undecided without reading the buffer."""
+        self._known = (self.decided._version, -1)
 
     def is_decided(self) -> bool:
         return self._decided() >= 0

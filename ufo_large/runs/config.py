@@ -60,6 +60,7 @@ class RunConfig:
     average's. Every `evaluate_every` steps and after the last, `evaluate_split` is evaluated and logged as
     `val/<task>/<metric>`; 0 turns that off.
     `take_what_fits`: where `pretrained` is a run's weights, tasks and classes may be others than that run's.
+    `check_memory`: refuse, before the first step on a GPU, a run that by calculation does not fit there.
     `keep_best`: `weights/` are those of the validation with the best score, not the last. `patience` (which
     implies it): stop after so many validations without a better score; 0 never does.
     A checkpoint is saved every `save_every` steps and after the last. The newest `keep_checkpoints` stay;
@@ -89,6 +90,7 @@ class RunConfig:
     evaluate_split: str = "val"
     on_not_finite: Literal["stop", "skip", "reload"] = "stop"
     max_skipped_steps: int = 10
+    check_memory: bool = True
     keep_best: bool = False
     patience: int = 0
     save_every: int = 500

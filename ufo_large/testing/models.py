@@ -8,17 +8,10 @@ import torch
 
 from ufo_large.distributed.engine import Engine
 from ufo_large.distributed.task_gradients import Measurement, TaskGradients
-from ufo_large.kinds.depth import DepthTargets
 from ufo_large.models import MultitaskModel, Trunk
+from ufo_large.planning.batches import random_batch
 from ufo_large.routing import PARTS, ROUTERS, Router
-from ufo_large.structures import (
-    BoxTargets,
-    ClassTargets,
-    MaskTargets,
-    SampleInfo,
-    TaskBatch,
-    TaskInfo,
-)
+from ufo_large.structures import TaskBatch, TaskInfo
 from ufo_large.tasks import HEADS
 
 
@@ -71,20 +64,8 @@ def tiny_model_with(kind: str, head: str) -> MultitaskModel.Config:
 
 
 def tiny_batch(info: TaskInfo, num_images: int = 2, size: int = 32, seed: int = 0) -> TaskBatch:
-    """Return random images with random targets of the task's kind."""
-    generator = torch.Generator().manual_seed(seed)
-    shape = (num_images, 3, size, size)
-    samples = tuple(
-        SampleInfo(key=f"{i:05}", file_name=f"{i:05}.jpg", height=size, width=size, image_id=i + 1, order=i)
-        for i in range(num_images)
-    )
-    return TaskBatch(
-        task=info.name,
-        images_BCHW=torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator),
-        sizes_B2=torch.full((num_images, 2), size),
-        targets=_targets(info, num_images, size, generator),
-        samples=samples,
-    )
+    """Return random square images with random targets of the task's kind."""
+    return random_batch(info, num_images, (size, size), seed)
 
 
 def step_of_all(engine: Engine, rates: list[float], weights: Sequence[float], seed: int = 0) -> Measurement:
@@ -101,20 +82,3 @@ def step_of_all(engine: Engine, rates: list[float], weights: Sequence[float], se
     gradients.combine(torch.tensor(weights), scale_private=False)
     engine.step(rates)
     return measured
-
-
-def _targets(info: TaskInfo, num_images: int, size: int, generator: torch.Generator) -> Any:
-    def labels(*shape: int) -> torch.Tensor:
-        return torch.randint(0, info.num_classes, shape, generator=generator)
-
-    if info.kind == "classification":
-        return ClassTargets(labels_B=labels(num_images))
-    if info.kind == "segmentation":
-        return MaskTargets(masks_BHW=labels(num_images, size, size).to(torch.uint8))
-    if info.kind == "depth":
-        return DepthTargets(depth_BHW=5 * torch.rand(num_images, size, size, generator=generator))
-    corner_N2 = torch.rand(num_images, 2, generator=generator) * size / 2
-    boxes_N4 = torch.cat([corner_N2, corner_N2 + size / 4], dim=1)
-    return BoxTargets(
-        boxes_xyxy_N4=boxes_N4, labels_N=labels(num_images), image_index_N=torch.arange(num_images)
-    )

@@ -42,6 +42,7 @@ from ufo_large.train.hooks import CheckpointHook, EvaluationHook, LogHook
 from ufo_large.train.limits import Limits
 from ufo_large.train.lock import training_alone
 from ufo_large.train.not_finite import NotFinite
+from ufo_large.train.planned import planned
 from ufo_large.train.pretrained import settled, settled_as, weights_file
 from ufo_large.train.rank_times import RankTimesHook
 from ufo_large.train.resuming import choose_checkpoint, require_same, whole_checkpoint
@@ -57,18 +58,21 @@ def train(
     ds: dict[str, Any] | None,
     resume: str = "none",
     limits: Limits = Limits(),
+    auto: bool = False,
 ) -> Trainer | None:
     """Train on all ranks; return None where all steps were done before. Signals end it at the step's end.
 
     `ds`: the checked DeepSpeed JSON, or None for one process without DeepSpeed. `resume`: `none`, `auto` (the
-    newest whole checkpoint, or a fresh start where there is none) or a checkpoint folder. Raises ValueError,
-    before training, for whatever does not fit together, and where another run trains in `workdir`.
+    newest whole checkpoint, or a fresh start where there is none) or a checkpoint folder. `auto`: the plan
+    chooses checkpointing and micro-batches. Raises ValueError, before training, for whatever does not fit
+    together or into the GPU, and where another run trains in `workdir`.
     """
     device = zero.init_distributed()
     with contextlib.ExitStack() as held:
         comm.agreed(lambda: held.enter_context(training_alone(workdir)) if comm.is_main() else None)
         held.enter_context(Watchdog(limits.hang_timeout_s, workdir / "hangs"))
         held.enter_context(told_by_all_ranks(workdir))
+        config = planned(config, data, ds, device, auto)
         return _train(config, data, RunFolder(workdir), ds, resume, device, Deadline(limits.ends_at))
 
 
