@@ -87,6 +87,27 @@ def test_operations_of_a_step_are_those_of_its_images():
     assert costs.flops(seen) == {"cls": 3 * one + wide, "dec": 0}
 
 
+def test_on_a_gpu_tasks_are_timed_by_events_that_nobody_waits_for(monkeypatch):
+    class Event:
+        marks = iter([1000.0, 1250.0])
+
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            self.ms = next(self.marks)
+
+        def elapsed_time(self, later):
+            return later.ms - self.ms
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    clock = TaskClock(torch.device("cuda"))
+    with clock.of("a"):
+        pass
+    assert clock.seconds() == {"a": 0.25}
+
+
 def test_a_model_that_does_not_count_is_said_once(monkeypatch):
     costs = ImageCosts(tiny_model("shared", depth=2).build(TINY_TASKS))
     monkeypatch.setattr("torch.autograd.backward", lambda *_: torch.empty(1, device="meta").item())
