@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ufo_large.balancing import METHODS
+from ufo_large.data.mixing import Stages
 from ufo_large.distributed import ds_config
 from ufo_large.distributed.engine import Engine
 from ufo_large.models import MultitaskModel, Trunk
@@ -66,12 +67,16 @@ def build_model(config: MultitaskModel.Config, ds: dict[str, Any] | None) -> Mul
     return model.train()
 
 
-def build_engine(model: MultitaskModel, ds: dict[str, Any] | None, device: torch.device) -> Engine:
+def build_engine(
+    model: MultitaskModel,
+    ds: dict[str, Any] | None,
+    device: torch.device,
+    config: OptimizerConfig = OptimizerConfig(learning_rate=1e-4),
+) -> Engine:
     """Return the engine with AdamW; `ds` is complete, or None for plain torch."""
     if ds is None:
         model.to(device)
-    optimizer = OptimizerConfig(learning_rate=1e-4).build(model)
-    return building.build_engine(model, optimizer, ds, device, clip_norm=1.0)
+    return building.build_engine(model, config.build(model), ds, device, clip_norm=1.0)
 
 
 def build_runner(
@@ -80,7 +85,15 @@ def build_runner(
     """Return the training step on a micro-batch a task of random square images: sides, how many (1 each)."""
     counts = images or dict.fromkeys(sizes, 1)
     batches = {info.name: tiny_batch(info, counts[info.name], sizes[info.name]) for info in TASKS}
-    feeds = {task: Feed(loader=Repeat(batch.to(engine.device))) for task, batch in batches.items()}
+    return runner_of(engine, batches)
+
+
+def runner_of(
+    engine: Engine, batches: Mapping[str, TaskBatch], stages: Mapping[str, Stages] | None = None
+) -> StepRunner:
+    """Return the training step that sees one batch per task again and again, in `stages` (1 a step)."""
+    chosen = stages or dict.fromkeys(batches, ((0, 1),))
+    feeds = {t: Feed(loader=Repeat(b.to(engine.device)), stages=chosen[t]) for t, b in batches.items()}
     return StepRunner(engine, feeds, METHODS["tbgn"].Config().build(tuple(feeds), 0), total_steps=1000)
 
 

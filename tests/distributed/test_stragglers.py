@@ -16,6 +16,7 @@ def train_sleepily(stage: int, sleeper: int | None) -> list[str]:
     import contextlib
     import io
     import time
+    from collections import Counter
     from types import SimpleNamespace
 
     import torch
@@ -34,7 +35,7 @@ def train_sleepily(stage: int, sleeper: int | None) -> list[str]:
             return super().forward(batch)
 
     class Stream(TinyStream):
-        wait_s, images, epoch, bad_samples = 0.0, 0, 0.0, 0
+        wait_s, canvases, epoch, bad_samples = 0.0, Counter(), 0.0, 0
 
     zero.init_distributed()
     model = Sleepy(TASKS)

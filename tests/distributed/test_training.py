@@ -15,6 +15,7 @@ from ufo_large.data.shard_index import fingerprint_of
 from ufo_large.testing.distributed import run_ranks
 from ufo_large.testing.settings import IN_THE_PROCESS, NO_WANDB, SMALL_MODEL
 from ufo_large.train.lock import training_alone
+from ufo_large.train.speed import WARM_UP
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
@@ -246,11 +247,24 @@ def test_tasks_that_rest_are_left_out_and_resume_is_exact(tiny_shards, tmp_path)
     assert images == pytest.approx([8, 12, 8, 12, 8, 12, 12, 20])
     of_dec = [line["train/images_per_second/dec"] * line["train/step_seconds"] for line in whole["log"]]
     assert of_dec == pytest.approx([0, 4, 0, 4, 0, 4, 0, 4])
+    for line in whole["log"]:
+        shares = [line[f"train/{name}"] for name in ("data_wait_share", "network_wait_share", "host_share")]
+        assert min(shares) >= 0 and sum(shares) == pytest.approx(1)
     (tmp_path / "checkpoints" / "step-00000008" / "complete.json").unlink()
     resumed = run_ranks(train_run, 2, str(tiny_shards), str(tmp_path), "zero3_fp32", "auto", options, None)[0]
     assert losses_of(whole) == losses_of(resumed)
     for name, value in whole["weights"].items():
         assert (value == resumed["weights"][name]).all(), name
+
+
+def test_the_log_has_tokens_and_operations_behind_the_warm_up(tiny_shards, tmp_path):
+    options = (f"steps={WARM_UP + 2}", "save_every=100", "log_every=1")
+    log = run_ranks(train_run, 1, str(tiny_shards), str(tmp_path), "none", "none", options, 1)[0]["log"]
+    assert all(line["train/tokens_per_second"] > line["train/images_per_second"] for line in log)
+    assert ["train/tflops" in line for line in log] == [False] * WARM_UP + [True] * 2
+    for task in ("cls", "dec", "seg"):
+        assert log[-1][f"train/tflops/{task}"] > 0
+    assert not any("mfu" in key for line in log for key in line)  # a processor's peak is not known
 
 
 def test_a_mix_with_an_empty_step_is_refused(tiny_shards, tmp_path):

@@ -99,7 +99,7 @@ def test_ranks_share_a_shape_and_resume_it(shards, shapes):
     assert all(a.images_BCHW.shape == b.images_BCHW.shape for a, b in steps)
     assert len({a.images_BCHW.shape for a, _ in steps}) > 1
     seen = Counter(s.order for pair in steps for batch in pair for s in batch.samples)
-    assert sum(rank.images for rank in ranks) == seen.total()
+    assert sum(rank.canvases.total() for rank in ranks) == seen.total()
     assert len(seen) == 11
     resumed = loader(shards, rank=1, world_size=2, shapes=shapes)
     resumed.load_state_dict(_state_after(shards, shapes, 7))

@@ -67,8 +67,11 @@ def test_everything_a_person_looks_for_is_there(full_page):
     for title in ("Loss of cls", "Loss of dec", "Task weight", "Trunk gradient norm before balancing",
                   "Trunk gradient norm after balancing", "Share of the update", "Conflict rate",
                   "Cosine between task gradients", "Images per second", "Entropy",
-                  "Images per second of each task", "Experts taken", "blocks.2.mlp"):  # fmt: skip
+                  "Images per second of each task", "Experts taken", "blocks.2.mlp", "MFU of the whole step",
+                  "MFU of each task", "Tokens per second", "Where the step's time goes"):  # fmt: skip
         assert title in text, title
+    for fact in ("images/s", "tokens/s", "TFLOP/s per rank", "MFU"):
+        assert fact in text[: text.index("Loss of cls")], fact
     for wanted in ("optimizer.lr", "0.0003", "vit_tiny_patch16_224", "torch", "cores", "MultitaskModel"):
         assert wanted in text, wanted
     assert sum(tag == "img" for tag, _ in full_page.tags) == 6 + 1  # two examples a task, and the lightbox

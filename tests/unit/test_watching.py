@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import random
+import re
 import runpy
 import socket
 import threading
@@ -42,6 +43,7 @@ def test_a_status_has_step_speed_time_left_and_the_last_sign_of_life(run):
     before = watched.status()
     labels = dict(before.facts)
     assert labels["steps"] == "20 of 40" and labels["speed"] == "2.00 steps/s"
+    assert re.fullmatch(r"1\d\.\d k tokens/s  MFU \d\d\.\d %", labels["rate"])
     assert labels["left, without validation"] == "0:10"
     assert labels["since the last sign of life"] in ("1:30", "1:31", "1:32")
     assert before.problem == "" and b"&lt;b&gt;run" in watched.report()

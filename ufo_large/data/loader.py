@@ -8,7 +8,7 @@ workers prefetched, and a new loader continues with the very next sample, on thi
 import gc
 import time
 import warnings
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -153,7 +153,7 @@ class TaskLoader:
     """Endless iterator of one rank's micro-batches, with a small state that restores the next one.
 
     `bad_samples`: different samples found unreadable on this rank. `wait_s`: seconds spent waiting for data
-    since the start; `images`: how many it handed out since then.
+    since the start; `canvases`: how many images of each (height, width) it handed out since then.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class TaskLoader:
         self.rank, self.world_size = rank, world_size
         self.position = stream.start()
         self.wait_s = 0.0
-        self.images = 0
+        self.canvases: Counter[tuple[int, int]] = Counter()
         self._bad: dict[int, str] = {}
         self._batches = Workers(f"the loader of task {maker.info.name!r}")
         self._after: deque[Position] = deque()  # of the batches asked for and not yet handed out
@@ -183,7 +183,7 @@ class TaskLoader:
         if isinstance(batch, DataError):
             raise batch
         self.position = self._after.popleft()
-        self.images += len(batch.samples)
+        self.canvases[tuple(batch.images_BCHW.shape[-2:])] += len(batch.samples)
         self.wait_s += time.perf_counter() - started
         self._note(bad)
         return batch

@@ -55,15 +55,6 @@ def all_reduce_mean(tensor: Tensor) -> Tensor:
     return all_reduce_sum(tensor).div_(world_size())
 
 
-def all_gather_shards(shard: Tensor) -> Tensor:
-    """Concatenate equally long 1-D shards in rank order; every rank gets the whole."""
-    if world_size() == 1:
-        return shard
-    whole = torch.empty(shard.numel() * world_size(), dtype=shard.dtype, device=shard.device)
-    dist.all_gather(list(whole.chunk(world_size())), shard)
-    return whole
-
-
 def all_gather_objects(value: Any) -> list[Any]:
     """Return every rank's picklable `value`, in rank order, on every rank."""
     if world_size() == 1:

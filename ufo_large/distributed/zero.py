@@ -361,7 +361,7 @@ class _CoalescedGradients(LocalGradients):
     """Stages 1 and 2: DeepSpeed leaves gradients on the parameters; we reduce and hand over the partition."""
 
     def __init__(self, engine: Any, parameters: list[nn.Parameter]):
-        super().__init__(parameters, self._fill_partitions)
+        super().__init__(parameters, self._fill_partitions, dict(_own_parts(engine.optimizer)))
         self._engine = engine
         engine.optimizer.gradient_accumulation_dtype = torch.float32  # of the partitions we hand over
         self._context = contextlib.ExitStack()
@@ -389,6 +389,15 @@ class _CoalescedGradients(LocalGradients):
                 optimizer.single_partition_of_fp32_groups[group].grad.view(-1).copy_(flat)
             else:
                 optimizer.averaged_gradients[group] = partition
+
+
+def _own_parts(optimizer: Any) -> Iterator[tuple[nn.Parameter, tuple[int, int]]]:
+    """Yield each parameter of this rank's partitions with the start and count of what lies there."""
+    for group, members in enumerate(optimizer.params_in_partition):
+        length = optimizer.single_partition_of_fp32_groups[group].numel()
+        for parameter in members:
+            start, _, count = _place(optimizer, group, parameter, length)
+            yield parameter, (start, count)
 
 
 def _place(optimizer: Any, group: int, parameter: nn.Parameter, length: int) -> tuple[int, int, int]:

@@ -124,6 +124,13 @@ class ExpertBank(nn.Module, ABC):
         """Return how many parameters, which are whole, a token of `task` meets when predicting."""
         return sum(p.numel() for p in self.parameters() if role_of(p).task in (None, task))
 
+    def paths_of(self, task: str) -> list[nn.Module] | None:
+        """Return modules that together do a token's work for `task`; None where `forward` reads no value.
+
+        For counting that work on the meta device, where a path that depends on values cannot be taken.
+        """
+        return None
+
     def units(self) -> list[nn.Module]:
         """Return the modules that are each used whole or not at all."""
         return [m for n, m in self.named_modules() if n == "shared" or n.rpartition(".")[0] == "experts"]

@@ -97,6 +97,10 @@ class LearnedBank(ExpertBank):
     def path(self, task: str) -> nn.Module:
         return self.experts[task] if self.choices[task].likelier() == OWN_PATH else self.shared
 
+    def paths_of(self, task: str) -> list[nn.Module]:
+        """One path, as when it is decided; the second one, computed until then, serves the choice."""
+        return [self.experts[task]]
+
     def active(self, task: str) -> int:
         """Return the size of one path; both are alike."""
         return sum(p.numel() for p in self.shared.parameters())

@@ -110,6 +110,9 @@ class TokenTopKBank(ExpertBank):
         expert, gate = (sum(p.numel() for p in m.parameters()) for m in (self.experts["0"], self.gates[task]))
         return self.config.k * expert + gate
 
+    def paths_of(self, task: str) -> list[nn.Module]:
+        return list(self.experts.values())[: self.config.k]
+
     def path(self, task: str) -> nn.Module:
         raise ValueError(
             f"task {task!r}: token_topk mixes experts token by token, no dense MLP equals that; "

@@ -80,6 +80,9 @@ def step_values(step: int, steps: int, tasks, random: np.random.Generator, block
             f"balance/{task}/share": 1 / len(tasks) + 0.05 * random.standard_normal(),
             f"train/epoch/{task}": step / (40 + 30 * i),
             f"train/images_per_second/{task}": 64 / len(tasks),
+            f"train/tokens_per_second/{task}": 64 * 257 / len(tasks),
+            f"train/mfu/{task}": 0.3 + 0.05 * i,
+            f"train/tflops/{task}": 297 + 50 * i,
             f"routing/{task}/entropy": 0.69 * (1 - done),
         }
         values |= {
@@ -99,6 +102,9 @@ def step_values(step: int, steps: int, tasks, random: np.random.Generator, block
         "train/grad_norm": random.lognormal(0, 0.2),
         "train/step_seconds": 0.5 + 0.02 * random.standard_normal(),
         "train/images_per_second": 64 + random.standard_normal(),
+        "train/tokens_per_second": 257 * (64 + random.standard_normal()),
+        "train/mfu": 0.31 + 0.005 * random.standard_normal(),
+        "train/tflops": 307 + 5 * random.standard_normal(),
         "train/data_wait_share": 0.004 * random.random(),
     }
 

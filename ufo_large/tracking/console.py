@@ -93,7 +93,7 @@ class ConsoleProgress:
             self.pace.mark(step)
             if estimate := self.pace.estimate(step):
                 self._print(estimate)
-            self._show(step, losses)
+            self._show(step, "  ".join(filter(None, [losses, self.pace.text(step), speed_text(values)])))
         validation = {k.removeprefix("val/"): v for k, v in values.items() if k.startswith("val/")}
         metrics = [f"{k} {v:.4g}" for k, v in validation.items() if k.rsplit("/", 1)[-1] in headlines()]
         if metrics:
@@ -110,8 +110,7 @@ class ConsoleProgress:
         bar.start()
         return bar
 
-    def _show(self, step: int, losses: str) -> None:
-        text = f"{losses}  {self.pace.text(step)}".rstrip()
+    def _show(self, step: int, text: str) -> None:
         if self._bar is not None:
             self._bar.update(self._bar_task, completed=step, text=text)
             return
@@ -123,6 +122,18 @@ class ConsoleProgress:
 
     def _print(self, line: str) -> None:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def speed_text(values: Mapping[str, float]) -> str:
+    """Return "12 k tokens/s  MFU 41.3 %", or TFLOP/s where no peak is known; empty where neither is there."""
+    found = []
+    if (tokens := values.get("train/tokens_per_second")) is not None:
+        found.append(f"{tokens / 1e3:.3g} k tokens/s")
+    if (share := values.get("train/mfu")) is not None:
+        found.append(f"MFU {100 * share:.1f} %")
+    elif (rate := values.get("train/tflops")) is not None:
+        found.append(f"{rate:.3g} TFLOP/s")
+    return "  ".join(found)
 
 
 def losses_text(values: Mapping[str, float]) -> str:

@@ -9,6 +9,11 @@ from ufo_large.kinds import KINDS
 from ufo_large.tracking.curves import task_names
 
 MAX_LINES = 10
+SHARES = {
+    "train/data_wait_share": "waiting for data",
+    "train/network_wait_share": "waiting for the network",
+    "train/host_share": "the rest",
+}
 PATH = "path/"
 """Begins what a router says of one bank, `routing/<task>/path/<bank>/<expert>`; a table shows it."""
 
@@ -151,17 +156,23 @@ def _routing(keys: Sequence[str]) -> tuple[Panel, ...]:
 def _training(keys: Sequence[str]) -> tuple[Panel, ...]:
     known = {
         "train/images_per_second": ("Images per second", {}),
+        "train/tokens_per_second": ("Tokens per second", {}),
+        "train/mfu": ("MFU of the whole step", {"percent": True, "scale": "linear"}),
+        "train/tflops": ("TFLOP/s of a rank in the whole step", {}),
         "train/step_seconds": ("Seconds per step", {}),
-        "train/data_wait_share": (
-            "Share of the step spent waiting for data",
-            {"percent": True, "scale": "linear"},
-        ),
         "train/lr": ("Learning rate", {"scale": "linear"}),
         "train/grad_norm": ("Gradient norm before clipping", {}),
         "train/peak_memory_gib": ("Peak GPU memory of the first rank, GiB", {"scale": "linear"}),
     }
     panels = [_panel(title, [k], _last_part, **o) for k, (title, o) in known.items() if k in keys]
+    shares = [k for k in SHARES if k in keys]
+    if shares:
+        options = {"percent": True, "scale": "linear", "limits": (0.0, 1.0)}
+        panels.append(_panel("Where the step's time goes", shares, SHARES.get, **options))
     per_task = {
+        "mfu": "MFU of each task",
+        "tflops": "TFLOP/s of a rank in each task",
+        "tokens_per_second": "Tokens per second of each task",
         "images_per_second": "Images per second of each task",
         "epoch": "Epochs seen",
         "bad_samples": "Unreadable samples replaced",
@@ -169,8 +180,9 @@ def _training(keys: Sequence[str]) -> tuple[Panel, ...]:
     by_task = {n: [k for k in keys if k.startswith(f"train/{n}/")] for n in per_task}
     for name, own in by_task.items():
         if own:
-            panels.append(_panel(per_task[name], own, _last_part, scale="linear", limits=(0.0, None)))
-    drawn = [*known, *sum(by_task.values(), [])]
+            options = {"scale": "linear", "limits": (0.0, None), "percent": name == "mfu"}
+            panels.append(_panel(per_task[name], own, _last_part, **options))
+    drawn = [*known, *shares, *sum(by_task.values(), [])]
     others = [k for k in keys if k.startswith("train/") and k not in drawn]
     panels += [_panel(_title(k.removeprefix("train/")), [k], _last_part) for k in others]
     return tuple(panels)

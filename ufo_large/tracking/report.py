@@ -36,6 +36,12 @@ OF_A_RUN = (*OF_TRAINING, *OF_EVALUATION)
 NEUTRAL = NUM_COLORS - 1
 ORDER = (WORST, SURE, SPREAD)
 LONG_VALUE = 400
+SPEEDS = {
+    "train/images_per_second": "images/s",
+    "train/tokens_per_second": "tokens/s",
+    "train/tflops": "TFLOP/s per rank",
+    "train/peak_memory_gib": "GiB at most",
+}
 
 
 def write_report(
@@ -141,9 +147,11 @@ def _facts(entries: Sequence[Mapping[str, float]], curves: Mapping[str, Curve]) 
     facts = [("steps", f"{int(entries[-1]['step']):,}".replace(",", " "))]
     if (seconds := training_seconds(entries)) is not None:
         facts.append(("training time", format_duration(seconds)))
-    for key, label in (("train/images_per_second", "images/s"), ("train/peak_memory_gib", "GiB at most")):
+    for key, label in SPEEDS.items():
         if key in curves:
             facts.append((label, short_number(curves[key].last)))
+    if "train/mfu" in curves:
+        facts.append(("MFU", _percent(curves["train/mfu"].last)))
     return facts
 
 

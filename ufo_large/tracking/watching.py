@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ufo_large.config import read_json
-from ufo_large.tracking.console import WINDOW, format_duration
+from ufo_large.tracking.console import WINDOW, format_duration, speed_text
 from ufo_large.tracking.jsonl import FILE_NAME as METRICS_LOG
 from ufo_large.tracking.jsonl import read_metrics
 from ufo_large.tracking.report import CONFIG_FILE, OF_A_RUN, render
@@ -110,6 +110,8 @@ def progress(entries: Sequence[Mapping[str, float]], total: int | None) -> list[
     if finite:
         seconds = sum(finite) / len(finite)
         facts.append(("speed", f"{seconds:.2f} s/step" if seconds >= 1 else f"{1 / seconds:.2f} steps/s"))
+        if told := speed_text(entries[-1]):
+            facts.append(("rate", told))
         if total and total > step:
             facts.append(("left, without validation", format_duration((total - step) * seconds)))
     if total and step >= total:

@@ -6,11 +6,14 @@ back: there a rank is seen to wait in none, or in those alone that the program i
 
 import contextlib
 import threading
+from collections import deque
 from collections.abc import Iterator
 
 from ufo_large.train.hang_report import collective
 
 LOOK_EVERY_S = 0.05
+RECENT = 100
+"""Looks, of five seconds of steps."""
 
 
 class CollectiveWaits:
@@ -18,6 +21,7 @@ class CollectiveWaits:
 
     def __init__(self) -> None:
         self._looks = self._waits = 0
+        self._recent: deque[bool] = deque(maxlen=RECENT)
         self._is_counting = False
         self._is_over = threading.Event()
 
@@ -45,8 +49,15 @@ class CollectiveWaits:
         self._looks = self._waits = 0
         return share
 
+    def recent_share(self) -> float:
+        """Return the share of the last looks, in the last seconds of steps, that found it so."""
+        recent = list(self._recent)
+        return sum(recent) / max(len(recent), 1)
+
     def _look(self) -> None:
         while not self._is_over.wait(LOOK_EVERY_S):
             if self._is_counting:
-                self._waits += collective() is not None
+                is_waiting = collective() is not None
+                self._waits += is_waiting
                 self._looks += 1
+                self._recent.append(is_waiting)

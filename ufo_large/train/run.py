@@ -46,6 +46,7 @@ from ufo_large.train.planned import planned
 from ufo_large.train.pretrained import settled, settled_as, weights_file
 from ufo_large.train.rank_times import RankTimesHook
 from ufo_large.train.resuming import choose_checkpoint, require_same, whole_checkpoint
+from ufo_large.train.speed import ImageCosts
 from ufo_large.train.steps import Feed, StepRunner
 from ufo_large.train.trainer import Trainer
 from ufo_large.train.watchdog import Watchdog
@@ -387,4 +388,5 @@ def build(
     balancer = config.balancer.build(tuple(t.name for t in tasks), config.seed)
     runner = StepRunner(engine, feeds, balancer, config.steps, config.log_every)
     ema = None if config.ema is None else config.ema.build(engine)
-    return Trainer(config, model, runner, [g["rate_scale"] for g in optimizer.param_groups], ema)
+    rate_scales = [group["rate_scale"] for group in optimizer.param_groups]
+    return Trainer(config, model, runner, rate_scales, ema, ImageCosts(model))

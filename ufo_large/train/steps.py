@@ -16,6 +16,7 @@ from ufo_large.distributed.task_gradients import Measurement, TaskGradients
 from ufo_large.processes.heartbeat import beat
 from ufo_large.routing import Route
 from ufo_large.train.not_finite import NotFinite, TriedAgain
+from ufo_large.train.task_clock import TaskClock
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +49,7 @@ class StepRunner:
         self.route: Route = engine.module.trunk.route
         self.gradients = TaskGradients(engine.gradients, len(feeds))
         self.not_finite = NotFinite()
+        self.clock = TaskClock(torch.device(engine.device))
 
     def run(self, step: int, learning_rates: list[float]) -> dict[str, float]:
         """Take optimizer step `step` (0-based) and return what there is to log, equal on all ranks.
@@ -57,11 +59,13 @@ class StepRunner:
         """
         self.gradients.begin_step()
         self.not_finite.begin_step()
+        self.clock.begin_step()
         losses: dict[str, Tensor] = {}
         self.counts = self.mix.next(step)
         for task, count in self.counts.items():
             if count:
-                losses |= self._run_task(step, task, count)
+                with self.clock.of(task):
+                    losses |= self._run_task(step, task, count)
         beat(f"step {step}: comparing the tasks' gradients")
         names, values = list(losses), torch.stack([v.double() for v in losses.values()])
         measured = self.gradients.measure(values, self._wants_pairs(step))

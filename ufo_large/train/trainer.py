@@ -5,8 +5,6 @@ import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import torch
-
 from ufo_large.distributed.ema import ShardedEma
 from ufo_large.models.multitask import MultitaskModel
 from ufo_large.processes.heartbeat import HEARTBEAT, beat
@@ -14,6 +12,7 @@ from ufo_large.runs.config import RunConfig
 from ufo_large.train.collective_waits import CollectiveWaits
 from ufo_large.train.deadline import Deadline
 from ufo_large.train.interruption import TIME_LIMIT, Interruption
+from ufo_large.train.speed import ImageCosts, Speed
 from ufo_large.train.steps import StepRunner
 
 
@@ -33,6 +32,7 @@ class Trainer:
         runner: StepRunner,
         rate_scales: list[float],
         ema: ShardedEma | None = None,
+        costs: ImageCosts | None = None,
     ):
         self.config = config
         self.model = model
@@ -44,6 +44,7 @@ class Trainer:
         """Set by a hook, on all ranks, where no later step would make anything better."""
         self.interruption = Interruption()
         self.collective_waits = CollectiveWaits()
+        self.speed = Speed(runner, self.collective_waits, costs)
 
     @property
     def is_interrupted(self) -> bool:
@@ -92,46 +93,16 @@ class Trainer:
         config, feeds = self.config, self.runner.feeds
         self.model.trunk.route.progress = step / config.steps
         rate = config.optimizer.learning_rate * config.schedule.factor(step, config.steps)
-        before = self._loaded()
-        start = time.perf_counter()
-        with self.collective_waits.counting():
+        with self.speed.timing():
             values = self.runner.run(step, [rate * scale for scale in self.rate_scales])
-        if self.ema is not None:
-            self.ema.update(step + 1)
-        seconds = time.perf_counter() - start
-        waited, images = self._loaded_since(before)
-        speeds = {task: count * self.runner.world_size / seconds for task, count in images.items()}
+            if self.ema is not None:
+                self.ema.update(step + 1)
         return values | {
             "train/lr": rate,
-            "train/step_seconds": seconds,
-            "train/images_per_second": sum(images.values()) * self.runner.world_size / seconds,
-            **(
-                {f"train/images_per_second/{t}": speed for t, speed in speeds.items()}
-                if len(feeds) > 1
-                else {}
-            ),
-            "train/data_wait_share": waited / seconds,
-            **self._peak_memory(),
+            **self.speed.values,
             **{f"train/epoch/{task}": f.loader.epoch for task, f in feeds.items()},
             **{f"train/bad_samples/{task}": float(f.loader.bad_samples) for task, f in feeds.items()},
         }
-
-    def _loaded(self) -> tuple[float, dict[str, int]]:
-        """Return the seconds waited for data and the images it brought to each task, so far, on this rank."""
-        loaders = {task: feed.loader for task, feed in self.runner.feeds.items()}
-        waited = sum(loader.wait_s for loader in loaders.values())
-        return waited, {task: loader.images for task, loader in loaders.items()}
-
-    def _loaded_since(self, before: tuple[float, dict[str, int]]) -> tuple[float, dict[str, int]]:
-        waited, images = self._loaded()
-        return waited - before[0], {task: count - before[1][task] for task, count in images.items()}
-
-    def _peak_memory(self) -> dict[str, float]:
-        """Return the most that tensors took of this rank's GPU so far; nothing without a GPU."""
-        device = torch.device(self.runner.engine.device)
-        if device.type != "cuda":
-            return {}
-        return {"train/peak_memory_gib": torch.cuda.max_memory_allocated(device) / 2**30}
 
     def state_dict(self) -> dict[str, Any]:
         return {
