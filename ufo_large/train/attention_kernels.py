@@ -87,8 +87,10 @@ def step_seconds(
 def seconds_on_gpu(call: Call, kernel: SDPBackend, dtype: torch.dtype) -> float | None:
     """Return the mean time of one forward and backward pass, None where the kernel refuses."""
     options = {"dtype": dtype, "device": "cuda"}
+    own = torch.Generator("cuda").manual_seed(0)  # the run's own draws stay as they are
     query, key, value = (
-        torch.randn(shape, **options, requires_grad=True) for shape in (call.query, call.key, call.key)
+        torch.randn(shape, **options, generator=own, requires_grad=True)
+        for shape in (call.query, call.key, call.key)
     )
     mask = None if call.mask is None else torch.zeros(call.mask, **options)
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
