@@ -33,7 +33,7 @@ def planned(
     gpu = gpu_of(device)
     if gpu is None:
         if auto:
-            raise ValueError("--auto plans for the memory of GPUs, and there is none; drop it")
+            raise comm.AgreedError("--auto plans for the memory of GPUs, and there is none; drop it")
         return config
     if not (auto or config.check_memory) or (ds is None and comm.world_size() > 1):  # refused elsewhere
         return config
