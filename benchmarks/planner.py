@@ -202,7 +202,7 @@ def render(rows: list[Row], shares: list[tuple[str, float, float]]) -> str:
 NOTES = (
     "The step of three tasks took 4.06 s, where its operations at their rates explain less than half; that",
     "page does not know where the rest goes. It was not fitted: other plans of dense heads may be as wrong.",
-    "The published points are other programs, with fused kernels, and do not state their micro-batch.",
+    "The published points are another program with fused kernels; 64 images are what its configuration has.",
     "No run on several GPUs was measured: shares of links, latencies in `planning/cluster.py` are assumed.",
 )
 
