@@ -122,6 +122,8 @@ def fill_shards(model: nn.Module) -> None:
     """Give this rank's part of the parameters small values; those of rank 0 never come."""
     for parameter in model.parameters():
         getattr(parameter, "ds_tensor", parameter).data.normal_(std=0.02)
+        if getattr(parameter, "ds_secondary_tensor", None) is not None:  # hpZ's copy within the machine
+            parameter.ds_secondary_tensor.normal_(std=0.02)
 
 
 def without_targets(batch: TaskBatch) -> TaskBatch:
