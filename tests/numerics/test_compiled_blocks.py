@@ -67,6 +67,14 @@ def test_task_switches_compile_nothing_after_the_first_turn_and_no_graph_breaks(
     assert not counters["graph_break"]
 
 
+def test_experts_that_share_out_tokens_run_as_they_are():
+    """Each batch gives them another number of tokens, and would be another graph."""
+    trunk = build(True, router="token_topk")
+    for task in (*TASKS, *TASKS):
+        step(trunk, task)
+    assert counters["stats"]["unique_graphs"] == 2 * len(TASKS), "plain blocks, a routed one's attention"
+
+
 def test_evaluation_is_not_compiled_and_equals_the_eager_one_bit_for_bit():
     compiled, eager = build(True).eval(), build(False).eval()
     images, sizes = torch.full((2, 3, 24, 24), 77, dtype=torch.uint8), torch.full((2, 2), 24)

@@ -191,7 +191,8 @@ class Trunk(nn.Module):
             self._freeze_first(config.frozen_blocks)
         for block in self.vit.blocks:
             checkpoint_block(block, config.checkpointing, config.compile)
-        compile_units(self.units(), config.compile, KEPT if config.checkpointing == "selective" else None)
+        kept = KEPT if config.checkpointing == "selective" else None
+        compile_units(self._units_of_fixed_sizes(), config.compile, kept)
         join_queries(self.vit)
         self.vit.__class__ = _with_trunk_forward(type(self.vit), config.is_antialiased)
         self._pixels: dict[torch.device, tuple[Tensor, Tensor]] = {}
@@ -250,6 +251,11 @@ class Trunk(nn.Module):
         A whole block, or in a routed block its attention and MLP, or each of their copies.
         """
         return [unit for block in self.vit.blocks for unit in units_of(block)]
+
+    def _units_of_fixed_sizes(self) -> list[nn.Module]:
+        """Return the units that a task gives the same number of tokens at each call: one graph will do."""
+        split = {unit for bank in self.banks().values() if bank.splits_tokens for unit in bank.units()}
+        return [unit for unit in self.units() if unit not in split]
 
     def banks(self) -> dict[str, ExpertBank]:
         """Return the expert banks by their place in the ViT, as `blocks.3.mlp`."""

@@ -97,8 +97,10 @@ class ExpertBank(nn.Module, ABC):
     The module it replaces and what is like it live in `shared` and in `experts`, by name. They start equal to
     it, or add nothing to it, so that the trunk's output at step 0 is the pretrained one. Experts carry the
     role `expert` of their task, set here when they are made. `place`: the module's path in the ViT, as
-    `blocks.3.mlp`.
+    `blocks.3.mlp`. `splits_tokens`: whether an expert gets another number of tokens at each call.
     """
+
+    splits_tokens = False
 
     def __init__(self, place: str, route: Route):
         super().__init__()

@@ -64,6 +64,8 @@ class TokenTopKBank(ExpertBank):
     Every expert runs on every rank, with no token if need be: under ZeRO-3 all ranks gather its parameters.
     """
 
+    splits_tokens = True
+
     def __init__(
         self,
         place: str,
