@@ -9,7 +9,7 @@ _aten = torch.ops.aten
 
 
 class EvenRouting(TorchDispatchMode):
-    """Answers how many of the choices, which are sorted first, fell on each of `num_experts`: equal shares."""
+    """Answers how many of the choices, which are sorted before, fell on each expert: equal shares."""
 
     def __init__(self, num_experts: int):
         super().__init__()
