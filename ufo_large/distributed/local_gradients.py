@@ -42,7 +42,8 @@ class LocalGradients:
         for task, members in by_task.items():
             parts = self._flats[task].split([p.numel() for p in members])
             self._views |= {p: part.view(p.shape) for p, part in zip(members, parts, strict=True)}
-        self._private = {task: [self._views[p] for p in ps] for task, ps in by_task.items() if task}
+        self._by_task = by_task
+        self._written: set[nn.Parameter] = set()  # since the step, or of shared ones the task, began
         if own is None:
             own = {p: (0, p.numel()) for p in by_task[None]}
         parts = [(self._views[p].flatten(), *own.get(p, (0, 0))) for p in by_task[None]]
@@ -51,46 +52,59 @@ class LocalGradients:
         self.shared_numel = sum(self._sizes)
 
     def begin_step(self) -> None:
-        for flat in self._flats.values():
-            flat.zero_()
+        self._written.clear()
         for p in self.parameters:
             p.grad = None
 
     def begin_task(self, task: str) -> None:
         self._task = task
-        self._flats[None].zero_()
+        self._written.difference_update(self._by_task[None])
 
     def after_backward(self) -> None:
+        first, later = [], []
         for p in self.parameters:
             gradient = p.grad if p.grad is not None else getattr(p, "grad_accum", None)
             if gradient is None:
                 continue
-            self._views[p].add_(gradient)
+            (later if p in self._written else first).append((self._views[p], gradient))
+            self._written.add(p)
             p.grad = None
             if hasattr(p, "grad_accum"):
                 p.grad_accum = None
+        for write, pairs in ((torch._foreach_copy_, first), (torch._foreach_add_, later)):
+            if pairs:
+                write(*map(list, zip(*pairs, strict=True)))
 
     def read_shared(self, out_S: Tensor) -> None:
-        comm.all_reduce_mean(self._flats[None])
-        if self._task in self._private:
-            comm.all_reduce_mean(self._flats[self._task])
+        for task in (None, self._task):  # in one order on all ranks
+            if task in self._by_task:
+                self._complete(self._by_task[task])
+                comm.all_reduce_mean(self._flats[task])
         if self._own:
             torch._foreach_copy_(list(out_S.split(self._sizes)), self._own)
 
+    def _complete(self, parameters: list[nn.Parameter]) -> None:
+        """Let zero be the gradient of what got none."""
+        empty = [self._views[p] for p in parameters if p not in self._written]
+        if empty:
+            torch._foreach_zero_(empty)
+        self._written.update(parameters)
+
     def private_square_norm(self, task: str) -> Tensor:
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for view in self._private.get(task, []):
-            total += view.double().square().sum()
+        views = [self._views[p] for p in self._by_task.get(task, [])]
+        if not views:
+            return torch.zeros((), dtype=torch.float64, device=self.device)
         # every rank holds the same whole gradient; the caller sums over ranks
-        return total / comm.world_size()
+        return torch.stack(torch._foreach_norm(views)).double().square().sum() / comm.world_size()
 
     def write_shared(self, combined_S: Tensor) -> None:
         if self._own:
             torch._foreach_copy_(self._own, list(combined_S.split(self._sizes)))
 
     def scale_private(self, task: str, factor: float) -> None:
-        if task in self._private:
+        if task in self._by_task:
             self._flats[task].mul_(factor)
 
     def finish(self) -> None:
+        self._complete(self.parameters)
         self._hand_over([self._views[p] for p in self.parameters])
