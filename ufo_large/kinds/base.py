@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ufo_large.kinds.cards import Card, PredictionExample
@@ -91,6 +92,8 @@ class Kind(ABC):
     first; empty: there is none. `any_scale`: what is predicted does not depend on how large it is shown.
     `in_submission`: the contest's submission has a form for it. `form`: that form, for messages. `in_coco`:
     COCO's results have one.
+    `contest`: name and number of classes of the contest's task, or of the usual one; None: nothing is usual.
+    `counts_objects`: an image holds any number of labelled objects.
     `compares_classes`: a task of one class has nothing to tell apart, so that such data is misread. `empty`:
     what is wrong where the truth of a whole split leaves nothing to count, and the remedy.
     """
@@ -107,6 +110,8 @@ class Kind(ABC):
     any_scale: ClassVar[bool] = True
     in_submission: ClassVar[bool] = False
     in_coco: ClassVar[bool] = False
+    contest: ClassVar[tuple[str, int] | None] = None
+    counts_objects: ClassVar[bool] = False
     compares_classes: ClassVar[bool] = False
     form: ClassVar[str] = ""
     empty: ClassVar[str] = "nothing in the ground truth can be counted; check it"
@@ -185,6 +190,15 @@ class Kind(ABC):
         Boxes and masks as torchvision's tv_tensors, so that its v2 transforms move them with the picture.
         Raises BadSample where bytes cannot be read.
         """
+
+    def random_targets(
+        self, info: TaskInfo, images: int, size: tuple[int, int], generator: torch.Generator, objects: int
+    ) -> Any:
+        """Return targets of so many random images of (height, width), as `collate` does; None: not known.
+
+        `objects`: in each image, where the kind counts them. For plans and tests, which have no data.
+        """
+        return None
 
     @abstractmethod
     def collate(

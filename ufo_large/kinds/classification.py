@@ -34,6 +34,7 @@ class Classification(Kind):
     class_metrics = {"top1": "Top-1 accuracy"}
     fusions = ("mean",)
     in_submission = True
+    contest = ("cls", 196)
     compares_classes = True
     form = '{"<image>": <class id>}'
 
@@ -51,6 +52,11 @@ class Classification(Kind):
 
     def load(self, raw: RawSample, window: Window) -> dict[str, Tensor]:
         return {"labels": torch.from_numpy(raw.labels[:1].copy())}
+
+    def random_targets(
+        self, info: TaskInfo, images: int, size: tuple[int, int], generator: torch.Generator, objects: int
+    ) -> ClassTargets:
+        return ClassTargets(labels_B=torch.randint(info.num_classes, (images,), generator=generator))
 
     def collate(self, targets: Sequence[Mapping[str, Tensor]], sizes: Any, canvas: Any) -> ClassTargets:
         return ClassTargets(labels_B=torch.cat([t["labels"] for t in targets]))

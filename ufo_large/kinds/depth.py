@@ -92,6 +92,7 @@ class Depth(Kind):
     """
 
     name = "depth"
+    contest = ("dep", 0)
     headline = Headline(name="delta1", title="delta < 1.25", label="pixels within a factor of 1.25")
     columns = {"units_per_metre": Column(dtype=np.float32)}
     input_size = (504, 1022)
@@ -160,6 +161,11 @@ class Depth(Kind):
     def load(self, raw: RawSample, window: Window) -> dict[str, Tensor]:
         values = window_of_map(raw, window, decode_depth, "depth map")
         return {"depth": tv_tensors.Mask(values.float() / float(raw.columns["units_per_metre"][0]))}
+
+    def random_targets(
+        self, info: TaskInfo, images: int, size: tuple[int, int], generator: torch.Generator, objects: int
+    ) -> DepthTargets:
+        return DepthTargets(depth_BHW=5 * torch.rand(images, *size, generator=generator))
 
     def collate(
         self, targets: Sequence[Mapping[str, Tensor]], sizes: Any, canvas: tuple[int, int]

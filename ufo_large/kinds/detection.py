@@ -67,6 +67,8 @@ class Detection(Kind):
     whole_tile = True
     fusions = ("nms", "wbf")
     in_submission = True
+    contest = ("dec", 45)
+    counts_objects = True
     in_coco = True
     form = '{"image_id": ..., "category_id": ..., "bbox": [x, y, width, height], "score": ...}'
     empty = "the ground truth holds no box but crowds, so there is no mAP; check its JSON"
@@ -144,6 +146,17 @@ class Detection(Kind):
         labels = torch.from_numpy(raw.labels[wanted].copy())
         boxes, labels = keep_visible(torch.from_numpy(boxes).float(), labels, window.out)
         return {"boxes": boxes, "labels": labels}
+
+    def random_targets(
+        self, info: TaskInfo, images: int, size: tuple[int, int], generator: torch.Generator, objects: int
+    ) -> BoxTargets:
+        extent_2 = torch.tensor([size[1], size[0]])
+        corner_N2 = torch.rand(images * objects, 2, generator=generator) * extent_2 / 2
+        return BoxTargets(
+            boxes_xyxy_N4=torch.cat([corner_N2, corner_N2 + extent_2 / 4], dim=1),
+            labels_N=torch.randint(info.num_classes, (images * objects,), generator=generator),
+            image_index_N=torch.arange(images).repeat_interleave(objects),
+        )
 
     def collate(self, targets: Sequence[Mapping[str, Tensor]], sizes: Any, canvas: Any) -> BoxTargets:
         counts = torch.tensor([len(t["labels"]) for t in targets])

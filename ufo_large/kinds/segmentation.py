@@ -71,6 +71,7 @@ class Segmentation(Kind):
     has_tiles = True
     fusions = ("mean",)
     in_submission = True
+    contest = ("seg", 19)
     in_coco = True
     compares_classes = True
     form = '{"<stem>.png": {"<class id>": [[[x, y], ...], ...]}}'
@@ -166,6 +167,12 @@ class Segmentation(Kind):
 
     def load(self, raw: RawSample, window: Window) -> dict[str, Tensor]:
         return {"mask": window_of_map(raw, window, decode_labels, "mask")}
+
+    def random_targets(
+        self, info: TaskInfo, images: int, size: tuple[int, int], generator: torch.Generator, objects: int
+    ) -> MaskTargets:
+        masks_BHW = torch.randint(info.num_classes, (images, *size), generator=generator)
+        return MaskTargets(masks_BHW=masks_BHW.to(torch.uint8))
 
     def collate(
         self, targets: Sequence[Mapping[str, Tensor]], sizes: Any, canvas: tuple[int, int]

@@ -7,12 +7,11 @@ from pathlib import Path
 
 from ufo_large.data.opener import is_remote
 from ufo_large.data.shards import ShardSet
+from ufo_large.kinds import KINDS, kind_of
 from ufo_large.planning.micro_batch import Load
 from ufo_large.runs.config import RunConfig
 from ufo_large.structures import TaskInfo
 
-CONTEST = {"classification": ("cls", 196), "detection": ("dec", 45), "segmentation": ("seg", 19)}
-"""Name and number of classes of the contest's tasks, by kind."""
 BOXES = 4
 """Signs in a picture, where no data says how many."""
 
@@ -38,7 +37,7 @@ def sizes_of(config: RunConfig, data: str | None) -> Sizes:
     tasks = tuple(t for t in shards.tasks if shards.has_split(t.name, "train"))
     if not tasks:
         raise ValueError(f"{shards.name}: no train split of any task; make the shards from a train root too")
-    readers = {t.name: shards.split(t.name, "train") for t in tasks if t.kind == "detection"}
+    readers = {t.name: shards.split(t.name, "train") for t in tasks if kind_of(t).counts_objects}
     boxes = {name: max(1, math.ceil(len(r.labels) / len(r))) for name, r in readers.items()}
     return Sizes(tasks, boxes, f"classes and boxes of {shards.name}")
 
@@ -46,9 +45,10 @@ def sizes_of(config: RunConfig, data: str | None) -> Sizes:
 def _contest_tasks(config: RunConfig) -> tuple[TaskInfo, ...]:
     tasks = []
     for key in config.tasks:
-        if key not in (*CONTEST, "depth"):
+        usual = KINDS[key].contest if key in KINDS else None
+        if usual is None:
             raise ValueError(f"the recipe trains {key!r}, which no sizes are known of: give its --data")
-        name, count = CONTEST.get(key, ("dep", 0))
+        name, count = usual
         names = tuple(f"class {i}" for i in range(count))
         tasks.append(TaskInfo(name=name, kind=key, class_names=names, class_ids=tuple(range(count))))
     return tuple(tasks)
