@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -282,13 +283,16 @@ def write_run(data, place, num_tasks=3):
 
 
 def run_script(*arguments):
-    """Call eval/run_all.py in this process; return what it printed and its exit code."""
+    """Call eval/run_all.py in this process; return what it printed and its exit code.
+
+    In one thread, as on a machine of one core: some processors round small products by the number of threads.
+    """
     spec = importlib.util.spec_from_file_location("run_all_script", ROOT / "eval/run_all.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     sys.argv = ["run_all.py", *map(str, arguments)]
-    torch.set_num_threads(1)
-    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+    said = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
+    with mock.patch.object(os, "sched_getaffinity", return_value={0}), said[0] as out, said[1] as err:
         try:
             script.main()
         except SystemExit as stop:
