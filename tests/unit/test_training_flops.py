@@ -30,8 +30,9 @@ def test_equals_the_value_worked_by_hand():
     assert flops(tiny_model("shared")) == 3 * (DEPTH * BLOCK + HEAD) + 2 * STEM
 
 
-def test_checkpointing_does_not_count():
-    assert flops(tiny_model("shared", checkpointing="full")) == flops(tiny_model("shared"))
+@pytest.mark.parametrize("setting", [{"checkpointing": "full"}, {"compile": True}])
+def test_checkpointing_and_compilation_do_not_count(setting):
+    assert flops(tiny_model("shared", **setting)) == flops(tiny_model("shared"))
 
 
 def test_equals_torchs_counter_on_timms_own_model():

@@ -412,7 +412,7 @@ def _place(optimizer: Any, group: int, parameter: nn.Parameter, length: int) -> 
 def _keep_signatures(module: nn.Module) -> None:
     """Keep the signatures of the functions that ZeRO-3 put around each module in its first pass.
 
-    torch looks for one at every call, thousands of times in a step: 44 microseconds each, with it 17.
+    torch looks for one at every call, thousands of times in a step, and would work it out each time.
     """
     for part in module.modules():
         for name in ("pre_bwd_fn", "post_bwd_fn"):

@@ -63,14 +63,16 @@ def compile_units(units: Iterable[nn.Module], wanted: bool | None, kept: Iterabl
 def _with_compiled_forward(
     unit_class: type[nn.Module], wanted: bool | None, kept: tuple[Any, ...] | None, backend: str
 ) -> type[nn.Module]:
-    compiled = torch.compile(_body(unit_class.forward, kept), dynamic=False, backend=backend)
+    @functools.cache
+    def compiled() -> Callable[..., Any]:  # made when first needed: else nothing of torch's is set
+        torch._dynamo.config.recompile_limit = max(MAX_GRAPHS, torch._dynamo.config.recompile_limit)
+        return torch.compile(_body(unit_class.forward, kept), dynamic=False, backend=backend)
 
     def forward(self, x: Tensor, *args, **kwargs):
         if not is_compiled(wanted, x):
             return unit_class.forward(self, x, *args, **kwargs)
-        torch._dynamo.config.recompile_limit = max(MAX_GRAPHS, torch._dynamo.config.recompile_limit)
         try:
-            return compiled(self, x, *args, **kwargs)
+            return compiled()(self, x, *args, **kwargs)
         except torch._dynamo.exc.TorchDynamoException as error:
             raise RuntimeError(
                 f"{unit_class.__name__} cannot be compiled here ({error}); --set model.trunk.compile=false "

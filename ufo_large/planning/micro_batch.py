@@ -68,7 +68,7 @@ class FakeModel:
     def __init__(
         self, config: MultitaskModel.Config, tasks: tuple[TaskInfo, ...], dtype: torch.dtype = torch.bfloat16
     ):
-        plain = replace(config, trunk=replace(config.trunk, checkpointing="none"))
+        plain = replace(config, trunk=replace(config.trunk, checkpointing="none", compile=False))
         with torch.device("meta"), _default_dtype(dtype):
             model = plain.build(tasks)
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)

@@ -9,10 +9,10 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from ufo_large.planning.gpus import Gpu
+from ufo_large.planning.gpus import GPUS, Gpu
 from ufo_large.planning.recording import Work
 
-H200_PEAK = 989e12
+H200_PEAK = GPUS["h200"].flops
 MATRIX_SHARE = 645e12 / H200_PEAK
 """Products of ViT-g's and ViT-G's sizes: 637 to 650 TFLOP/s."""
 ATTENTION_SHARES = ((257, 136e12 / H200_PEAK), (1025, 271e12 / H200_PEAK), (5330, 364e12 / H200_PEAK))

@@ -17,7 +17,7 @@ from ufo_large.planning.states import FLOAT32, Counts, Sharding
 UNIT_GAP = 0.8e-3
 """Fitted on ZeRO-3's rows: the GPU waits so long at each unit in each pass; DeepSpeed's linear is in it."""
 LAUNCH_ON_HOST, UNIT_ON_HOST = 50e-6, 1.3e-3
-"""Seconds of the host per kernel, per unit and pass: ViT-g at toy width took 65 and 169 ms per step."""
+"""Seconds of the host per kernel, and per unit and pass; assumed, no benchmark here measures them."""
 HIDDEN_OFFLOAD = 0.65
 """Fitted on the rows with inputs in host memory: the share of copies that runs beside the computation."""
 REDUCING, STEPPING = 30, 58

@@ -27,7 +27,7 @@ class TrainingFlops:
     """Counts for a model of these tasks; each task and size once."""
 
     def __init__(self, config: MultitaskModel.Config, tasks: Sequence[TaskInfo]):
-        config = replace(config, trunk=replace(config.trunk, checkpointing="none"))
+        config = replace(config, trunk=replace(config.trunk, checkpointing="none", compile=False))
         with torch.device("meta"):
             self._model = config.build(tuple(tasks)).train()
         self._banks = self._model.trunk.banks()
