@@ -72,10 +72,11 @@ class Sum:
         self.store = store
         self.after_backward = store.after_backward
         self._orders = getattr(store, "_orders", None)
+        self._sum_S = torch.zeros(store.shared_numel, device=store.device)
 
     def begin_step(self) -> None:
         self.store.begin_step()
-        self.store.begin_task("all")
+        self.store.begin_task("all", self._sum_S)
 
     def begin_task(self, task: str) -> None:
         if self._orders is not None:  # plain summing too fetches each task's parameters in its own order

@@ -47,14 +47,15 @@ class Row:
 
 
 def rows() -> list[Row]:
-    """Return all rows: of each schedule every rank of 8, else a sample of ranks."""
+    """Return all rows: every rank of 8 for each schedule and of 64 for one, else a sample of ranks."""
     small = list(toy_schedules())
-    found = [Row(small[0], "zero3_bf16", 8, tuple(range(8)))]
+    found = [Row(small[0], "zero3_bf16", world, tuple(range(world))) for world in (8, 64)]
     found += [Row(NARROW, ds, 8, (0,)) for ds in CONFIGS[::-1]] + [Row(NARROW, "zero3_bf16_hpz", 64, (0,))]
     found += [Row(name, "zero3_bf16", 8, tuple(range(8))) for name in small[1:]]
     found += [Row(small[0], ds, 8, SAMPLES[8]) for ds in CONFIGS if ds != "zero3_bf16"]
+    found += [Row(small[0], "zero3_bf16", 1024, SAMPLES[1024])]
     for world in (64, 1024):
-        found += [Row(name, "zero3_bf16", world, SAMPLES[world]) for name in small[:2]]
+        found += [Row(small[1], "zero3_bf16", world, SAMPLES[world])]
         found += [Row(small[0], "zero3_bf16_hpz", world, SAMPLES[world])]
     return found
 

@@ -2,6 +2,7 @@
 
     python benchmarks/collectives.py --write      # all rows and the result file: half an hour
     python benchmarks/collectives.py --rows toy   # all schedules on a model of width 48: minutes
+    python benchmarks/collectives.py --rows toy --write    # and put these rows into the result file
 
 Ranks run one after another, each as the only real one of a fake process group (see one_rank.py), with images
 and random numbers of its own. Ranks whose collectives differ in kind, dtype, size, group or order would wait
@@ -48,6 +49,7 @@ each, three tasks in turn, at 1/16 of the width and with buckets and limits of 1
 result as at full width: zero3_full_size_cpu_202611.md has, for 3.1 B parameters under `zero3_bf16`, 15
 gathers, 54 reduce-scatters and 1.00.
 """
+CONCLUSIONS = "\n\n## What it shows"
 HEAD = (
     "| schedule | `ds_configs/` | ranks | traced | same | "
     + " | ".join(f"{kind}s" for kind in KINDS)
@@ -66,14 +68,17 @@ def main() -> None:
     args = parser.parse_args()
     zero.import_early()
     path = workload.RESULTS / f"collectives_cpu_{time.strftime('%Y%m')}.md"
-    start, found, lines = time.perf_counter(), {}, []
+    start, found, lines = time.perf_counter(), {}, {}
+    text = path.read_text() if path.exists() else ""
     for row in rows():
         if any(word in row.name for word in args.rows):
             found[row.name] = summary([in_a_child(row, rank) for rank in row.ranks])
-            lines.append(line(row, found[row.name]))
-            print(lines[-1], file=sys.stderr, flush=True)
+            lines[row.name] = line(row, found[row.name])
+            print(lines[row.name], file=sys.stderr, flush=True)
             if args.write:
-                path.write_text(render(lines, time.perf_counter() - start) + "\n")
+                path.write_text(
+                    render(kept_rows(text) | lines, time.perf_counter() - start) + conclusions(text)
+                )
     print(render(lines, time.perf_counter() - start))
     if args.json:
         print(json.dumps(found))
@@ -125,18 +130,33 @@ def line(row: Row, found: Mapping[str, Any]) -> str:
     return "| " + " | ".join(map(str, [row.schedule, row.ds, row.world, ranks, same, *calls, *shares])) + " |"
 
 
-def render(lines: list[str], seconds: float) -> str:
-    """Return the result file."""
+def kept_rows(text: str) -> dict[str, str]:
+    """Return the rows of a result file, by name, that the script still has."""
+    there = [written for written in text.splitlines() if written.startswith("| ")]
+    starts = {row.name: f"| {row.schedule} | {row.ds} | {row.world} |" for row in rows()}
+    found = {name: [written for written in there if written.startswith(s)] for name, s in starts.items()}
+    return {name: lines[0] for name, lines in found.items() if lines}
+
+
+def conclusions(text: str) -> str:
+    """Return what a person wrote below the table of a result file."""
+    _, heading, written = text.partition(CONCLUSIONS)
+    return heading + written or "\n"
+
+
+def render(lines: Mapping[str, str], seconds: float) -> str:
+    """Return the result file up to its table, the rows in the order of the script."""
     environment = describe_environment()
     hardware, versions, commit = (environment[k] for k in ("hardware", "versions", "commit"))
     used = ", ".join(f"{name} {versions[name]}" for name in ("torch", "deepspeed", "timm"))
     made = (
-        f"`python {shlex.join(sys.argv)}` on {hardware['processor']}, {hardware['cores']} cores, "
-        f"{hardware['memory_gib']} GiB, no GPU; {used}; commit {commit_text(commit)}; "
-        f"{seconds / 60:.0f} minutes."
+        f"Last rows by `python {shlex.join(sys.argv)}` on {hardware['processor']}, "
+        f"{hardware['cores']} cores, {hardware['memory_gib']} GiB, no GPU; {used}; "
+        f"commit {commit_text(commit)}; {seconds / 60:.0f} minutes."
     )
     title = "# Collectives of a step, rank by rank, without the ranks"
-    return "\n".join([title, "", made, HOW_TO_READ, *HEAD, *lines])
+    ordered = [lines[row.name] for row in rows() if row.name in lines]
+    return "\n".join([title, "", made, HOW_TO_READ, *HEAD, *ordered])
 
 
 if __name__ == "__main__":

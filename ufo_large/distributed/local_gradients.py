@@ -1,8 +1,8 @@
 """Gradients that live whole on every rank: one process, and ZeRO stages 1 and 2 before they reduce.
 
-Micro-batches accumulate in float32 whatever the dtype of the parameters. The ranks average a task's
-shared gradient, then each keeps only the part of it that its optimizer moves, for measuring and combining:
-so no gradient is ever gathered.
+Micro-batches accumulate in float32 whatever the dtype of the parameters. A single process lets a task's
+shared gradient accumulate where it is measured. Several ranks average it, then each keeps only the part that
+its optimizer moves: so no gradient is ever gathered.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,29 +35,34 @@ class LocalGradients:
         by_task: dict[str | None, list[nn.Parameter]] = {None: []}
         for p in self.parameters:
             by_task.setdefault(None if role_of(p).kind == "shared" else role_of(p).task, []).append(p)
-        self._flats = {
-            t: torch.zeros(sum(p.numel() for p in ps), device=self.device) for t, ps in by_task.items()
-        }
+        self._by_task = by_task
+        self._flats: dict[str | None, Tensor] = {}
         self._views: dict[nn.Parameter, Tensor] = {}
         for task, members in by_task.items():
-            parts = self._flats[task].split([p.numel() for p in members])
-            self._views |= {p: part.view(p.shape) for p, part in zip(members, parts, strict=True)}
-        self._by_task = by_task
+            self._place(task, torch.zeros(sum(p.numel() for p in members), device=self.device))
         self._written: set[nn.Parameter] = set()  # since the step, or of shared ones the task, began
-        if own is None:
-            own = {p: (0, p.numel()) for p in by_task[None]}
-        parts = [(self._views[p].flatten(), *own.get(p, (0, 0))) for p in by_task[None]]
+        self._has_all = own is None
+        parts = [(self._views[p].flatten(), *(own or {}).get(p, (0, 0))) for p in by_task[None]]
         self._own = [view[start : start + count] for view, start, count in parts if count]
         self._sizes = [part.numel() for part in self._own]
-        self.shared_numel = sum(self._sizes)
+        self.shared_numel = self._flats[None].numel() if self._has_all else sum(self._sizes)
+
+    def _place(self, task: str | None, flat: Tensor) -> None:
+        """Let the gradients of a task's own parameters, or of the shared ones, lie in `flat`."""
+        members = self._by_task[task]
+        parts = flat.split([p.numel() for p in members])
+        self._flats[task] = flat
+        self._views |= {p: part.view(p.shape) for p, part in zip(members, parts, strict=True)}
 
     def begin_step(self) -> None:
         self._written.clear()
         for p in self.parameters:
             p.grad = None
 
-    def begin_task(self, task: str) -> None:
+    def begin_task(self, task: str, out_S: Tensor) -> None:
         self._task = task
+        if self._has_all:
+            self._place(None, out_S)
         self._written.difference_update(self._by_task[None])
 
     def after_backward(self) -> None:
@@ -98,7 +103,9 @@ class LocalGradients:
         return torch.stack(torch._foreach_norm(views)).double().square().sum() / comm.world_size()
 
     def write_shared(self, combined_S: Tensor) -> None:
-        if self._own:
+        if self._has_all:
+            self._place(None, combined_S)
+        elif self._own:
             torch._foreach_copy_(self._own, list(combined_S.split(self._sizes)))
 
     def scale_private(self, task: str, factor: float) -> None:

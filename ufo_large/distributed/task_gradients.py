@@ -33,8 +33,11 @@ class GradientStore(Protocol):
     def begin_step(self) -> None:
         """Forget all gradients, so that nothing a step does not use can move by an old one."""
 
-    def begin_task(self, task: str) -> None:
-        """Make the next backward passes accumulate this task's shared gradient from zero."""
+    def begin_task(self, task: str, out_S: Tensor) -> None:
+        """Make the next backward passes accumulate this task's shared gradient from zero.
+
+        `out_S`: what `read_shared` will be given; a store may accumulate in it.
+        """
 
     def after_backward(self) -> None:
         """Take in what one micro-batch's backward pass left."""
@@ -94,13 +97,17 @@ class TaskGradients:
         if task in self._tasks:
             raise ValueError(f"task {task!r} ran twice in one step; give it more micro-batches instead")
         self._tasks.append(task)
-        self.store.begin_task(task)
+        self.store.begin_task(task, self._row())
 
     def after_backward(self) -> None:
         self.store.after_backward()
 
     def end_task(self) -> None:
-        self.store.read_shared(self._rows[len(self._tasks) - 1, : self.store.shared_numel])
+        self.store.read_shared(self._row())
+
+    def _row(self) -> Tensor:
+        """Return where this rank's shard of the current task's gradient is kept."""
+        return self._rows[len(self._tasks) - 1, : self.store.shared_numel]
 
     def measure(self, extra: Tensor, pairs: bool = True) -> Measurement:
         """Measure the step; without `pairs` only norms. One all-reduce carries everything.

@@ -187,7 +187,7 @@ class Zero3Gradients:
         self._buffer.zero_()
         self._shared_is_zero = True
 
-    def begin_task(self, task: str) -> None:
+    def begin_task(self, task: str, out_S: Tensor) -> None:
         self._orders.use(task)
         if self._shared and not self._shared_is_zero:
             torch._foreach_zero_(self._shared)
