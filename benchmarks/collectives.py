@@ -30,7 +30,6 @@ import workload
 from collective_rows import GPUS_PER_NODE, Row, rows
 from zero3_full_size import KINDS, RETURN_MEMORY
 
-from ufo_large.distributed import zero
 from ufo_large.tracking.environment import commit_text, describe_environment
 
 STEPS = 3
@@ -66,7 +65,6 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    zero.import_early()
     path = workload.RESULTS / f"collectives_cpu_{time.strftime('%Y%m')}.md"
     start, found, lines = time.perf_counter(), {}, {}
     text = path.read_text() if path.exists() else ""

@@ -5,7 +5,5 @@ import os
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from ufo_large.distributed import zero
+from ufo_large.distributed import zero  # noqa: F401
 from ufo_large.train import run  # noqa: F401
-
-zero.import_early()
