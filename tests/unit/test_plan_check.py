@@ -86,10 +86,10 @@ def test_the_page_has_it_where_something_was_planned(tmp_path):
     assert "Plan and measurement" not in write_report(tmp_path).read_text()
     save_plan(tmp_path, PLAN, finished=0)
     page = write_report(tmp_path).read_text()
-    assert "8 x NVIDIA H100, checkpointing full" in page and "as if they did not" in page
+    assert "8 x NVIDIA H100, checkpointing full" in page and "planned as not compiled" in page
     save_plan(tmp_path, PLAN | {"step_seconds": None, "time": None, "compiles": False}, finished=0)
     page = write_report(tmp_path).read_text()
-    assert "no time was planned" in page and "Shares of a step" not in page and "as if" not in page
+    assert "no time was planned" in page and "Shares of a step" not in page and "not compiled" not in page
     save_plan(tmp_path, None, finished=0)  # it goes on where nothing is planned
     assert read_plan_check(tmp_path, []) is None
 

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ufo_large.config import apply_overrides
 from ufo_large.distributed import ds_config
-from ufo_large.models import MultitaskModel, Trunk
+from ufo_large.models import MultitaskModel, Trunk, compiling
 from ufo_large.models.checkpointing import CHECKPOINTING
 from ufo_large.models.lora import LoraConfig
 from ufo_large.planning.allocator import CachingAllocator
@@ -24,6 +24,7 @@ from ufo_large.planning.micro_batch import FakeModel, Load
 from ufo_large.planning.plan import Choice, Planner
 from ufo_large.planning.search import MODES, alternatives, fastest, nearest, shardings
 from ufo_large.planning.states import Counts, Sharding, states_of
+from ufo_large.planning.training_flops import TrainingFlops
 from ufo_large.recipes import load_recipe
 from ufo_large.routing import ROUTERS
 from ufo_large.tasks import HEADS
@@ -86,6 +87,16 @@ def test_operations_are_those_that_torch_counts():
     assert counted["matrix"] + counted["convolution"] == counter.get_total_flops()
     tokens, width, images, blocks = 17, 48, 2, 4
     assert counted["attention"] == 14 * images * blocks * tokens**2 * width  # 2 products forward, 5 back
+
+
+def test_what_a_gpu_would_compile_is_planned_and_counted_without(monkeypatch):
+    monkeypatch.setattr(torch, "compile", None)
+    monkeypatch.setattr(compiling, "_with_compiled_forward", None)
+    config = tiny_model("shared", depth=2, compile=True)
+    compiled = FakeModel(config, TINY_TASKS).record("cls", Load(2, (32, 32)), "selective")
+    assert TrainingFlops(config, TINY_TASKS).per_image("cls", (32, 32)) > 0
+    plain = FakeModel(tiny_model("shared", depth=2), TINY_TASKS).record("cls", Load(2, (32, 32)), "selective")
+    assert compiled.work == plain.work
 
 
 @pytest.mark.slow

@@ -117,7 +117,7 @@ class Planner:
 
     @property
     def compiles(self) -> bool:
-        """Whether a GPU would run the blocks compiled; they are planned as if it did not."""
+        """Whether a GPU runs the blocks compiled; they are planned as not compiled."""
         return self.config.model.trunk.compile is not False
 
     @property

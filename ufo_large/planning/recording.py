@@ -121,6 +121,8 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = operation(*args, **(kwargs or {}))
+        if operation.namespace == "prim":  # asks for a device
+            return result
         outputs = [t for t in tree_leaves(result) if isinstance(t, Tensor)]
         for output in outputs:
             self._note(output.untyped_storage())

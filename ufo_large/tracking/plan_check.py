@@ -20,8 +20,8 @@ MAX_PARTS = 100
 MAX_WORD = 80
 GIB = 2**30
 COMPILED = (
-    "Blocks that run compiled are planned as if they did not: memory and time are expected to be less, by "
-    "how much has not been measured."
+    "Blocks are planned as not compiled: compiled ones keep as much for the backward pass and should take "
+    "less time, by how much has not been measured."
 )
 
 
