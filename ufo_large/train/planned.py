@@ -22,6 +22,10 @@ from ufo_large.runs.config import RunConfig
 from ufo_large.runs.folder import RunFolder
 
 OFF = "--set check_memory=false starts all the same"
+GOES_ON = (
+    "; the run that goes on keeps the checkpointing and micro-batches with which it began: give it more "
+    "GPUs, or larger ones"
+)
 OF_TIME = ("step_seconds", "time", "hours", "gpu_hours", "energy_kwh")
 """What is not told of a GPU whose rates are not known."""
 
@@ -55,15 +59,22 @@ def planned(
         return Planned(config)
     if not (auto or config.check_memory) or (ds is None and comm.world_size() > 1):  # refused elsewhere
         return Planned(config)
-    if auto and saved is not None:
-        config, auto = with_choices_of(config, saved), False
+    goes_on = auto and saved is not None
+    if goes_on:
+        config = with_choices_of(config, saved)
         if not config.check_memory:
             return Planned(config)
     local_ranks = comm.all_gather_objects(comm.local_rank())
     cluster = Cluster(gpu, len(local_ranks), machines(local_ranks))
     with HEARTBEAT.slowly():
         beat("planning")
-        found = comm.agreed(lambda: _plan(config, data, ds, cluster, auto) if comm.is_main() else None)
+        found = comm.agreed(
+            lambda: (
+                _plan(_planner(config, data, ds, cluster), auto and not goes_on, goes_on)
+                if comm.is_main()
+                else None
+            )
+        )
         chosen, plan = comm.all_gather_objects(found)[0]
     if chosen and comm.is_main():
         print(f"--auto: {' '.join(chosen)}")
@@ -106,34 +117,32 @@ def gpu_of(device: torch.device) -> Gpu | None:
     return gpu_of_card(name, memory) or replace(GPUS["h200"], name=name, memory=memory, card="")
 
 
-def _plan(
-    config: RunConfig, data: str, ds: Mapping[str, Any] | None, cluster: Cluster, auto: bool
-) -> tuple[list[str], dict[str, Any]]:
+def _planner(config: RunConfig, data: str, ds: Mapping[str, Any] | None, cluster: Cluster) -> Planner:
+    """Return what plans the run; its engine, and so its sharding, is the one that was asked for."""
+    return Planner(config, sizes_of(config, data), cluster, read_ds=lambda _: ds, shardings=())
+
+
+def _plan(planner: Planner, choose: bool, goes_on: bool) -> tuple[list[str], dict[str, Any]]:
     """Return what to set instead of the recipe's, nothing where it fits as it is, and the plan."""
-    planner = Planner(
-        config,
-        sizes_of(config, data),
-        cluster,
-        read_ds=lambda _: ds,
-        shardings=(),  # the engine is the one that was asked for
-    )
-    plan = fastest(planner) if auto else planner.plan(planner.asked)
+    plan = fastest(planner) if choose else planner.plan(planner.asked)
     if not plan.fits:
-        raise ValueError(_refusal(planner, plan))
+        raise ValueError(f"{_needs(planner, plan)}{GOES_ON if goes_on else _advice(planner)}; {OFF}")
     body = planner.described(plan)
-    if not cluster.gpu.card:
+    if not planner.cluster.gpu.card:
         body |= dict.fromkeys(OF_TIME)
     return plan.assignments, body
 
 
-def _refusal(planner: Planner, plan: Plan) -> str:
+def _needs(planner: Planner, plan: Plan) -> str:
     gpu = planner.cluster.gpu
-    told = (
+    return (
         f"a step needs about {plan.memory.needed / GIB:.1f} GiB of a rank's GPU, and {gpu.name} has "
         f"{gpu.memory / GIB:.1f}"
     )
+
+
+def _advice(planner: Planner) -> str:
     try:
-        words = " ".join(nearest(planner).settings)
+        return f"; this fits: {' '.join(nearest(planner).settings)}; or let --auto choose"
     except ValueError as error:
-        return f"{told}. {error}; {OFF}"
-    return f"{told}; this fits: {words}; or let --auto choose; {OFF}"
+        return f". {error}"
