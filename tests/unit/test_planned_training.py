@@ -17,7 +17,7 @@ from ufo_large.runs.folder import RunFolder
 from ufo_large.tracking import read_metrics
 from ufo_large.tracking.plan_check import read_plan_check, save_plan
 from ufo_large.train import planned as planned_module
-from ufo_large.train.planned import Planned, going_on, planned
+from ufo_large.train.planned import Planned, going_on, machines, planned
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU, NOWHERE = torch.device("cpu"), "no/such/shards"
@@ -112,6 +112,11 @@ def test_the_plan_lies_in_the_run_and_stands_in_its_report(card, needed, tmp_pat
     assert rows["live at most"].measured == 2.5
     assert rows["live at most"].planned == plan["memory"]["live"] / GIB
     assert rows["a step"].planned == plan["step_seconds"]
+
+
+@pytest.mark.parametrize(("local_ranks", "count"), [([0, 1, 0, 1], 2), ([3], 1), ([0, 1, 0], 1)])
+def test_machines_are_counted_by_their_first_ranks(local_ranks, count):
+    assert machines(local_ranks) == count
 
 
 def test_of_a_gpu_that_is_not_known_no_time_is_told(card, needed):

@@ -18,7 +18,7 @@ from ufo_large.models.checkpointing import CHECKPOINTING
 from ufo_large.models.lora import LoraConfig
 from ufo_large.planning.allocator import CachingAllocator
 from ufo_large.planning.cluster import Cluster
-from ufo_large.planning.gpus import GIB, GPUS, gpu_named
+from ufo_large.planning.gpus import GIB, GPUS, gpu_named, gpu_of_card
 from ufo_large.planning.loads import sizes_of
 from ufo_large.planning.micro_batch import FakeModel, Load
 from ufo_large.planning.plan import Choice, Planner
@@ -218,6 +218,13 @@ def test_bad_input_names_the_remedy(monkeypatch, words, told):
 def test_a_gpu_of_its_own_figures():
     gpu = gpu_named("mine", 12, 60, 500)
     assert (gpu.memory, gpu.flops, gpu.bandwidth, gpu.power) == (12 * GIB, 60e12, 500e9, None)
+
+
+def test_a_card_is_known_by_cudas_name_and_its_memory():
+    found = gpu_of_card("NVIDIA A100-SXM4-80GB", 79 * GIB)
+    assert found == replace(GPUS["a100-80g"], name="NVIDIA A100-SXM4-80GB", memory=79 * GIB)
+    assert gpu_of_card("NVIDIA A100-SXM4-40GB", 39 * GIB).bandwidth == GPUS["a100-40g"].bandwidth
+    assert gpu_of_card("NVIDIA H100 PCIe", 79 * GIB) is None and gpu_of_card("Tesla V100", GIB) is None
 
 
 @pytest.mark.slow
