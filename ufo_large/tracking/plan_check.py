@@ -41,9 +41,9 @@ class Row:
     def text(self, value: float | None) -> str:
         if value is None or not math.isfinite(value):
             return "–"
-        return (
-            f"{100 * value:.1f}\u00a0%" if self.unit == "%" else f"{value:.{2 if self.unit == 'GiB' else 3}f}"
-        )
+        if self.unit == "%":
+            return f"{100 * value:.1f}\u00a0%"
+        return f"{value:.2f}" if self.unit == "GiB" else f"{value:.3f}"
 
     @property
     def error(self) -> str:
@@ -82,7 +82,8 @@ def read_plan_check(workdir: Path, entries: Sequence[Mapping[str, float]]) -> Pl
     plan = read_json(path, REMEDY, limit=LIMIT)
     if not isinstance(plan, dict) or not isinstance(plan.get("memory"), dict):
         raise Unreadable(path, "not the plan of a run", REMEDY)
-    numbers, log = flatten(plan), _Log(entries, flatten(plan).get("from_step", 0))
+    numbers = flatten(plan)
+    log = _Log(entries, numbers.get("from_step", 0))
     tables = [("Memory of a rank", "GiB", _memory(numbers, log))]
     notes = []
     if "step_seconds" in numbers and numbers["step_seconds"] > 0:
