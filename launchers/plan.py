@@ -109,9 +109,7 @@ def plan_recipe(arguments: argparse.Namespace) -> None:
     else:
         print(f"\n{alternatives_text(others)}")
     if arguments.json:
-        body = {"recipe": config.name, "gpu": gpu.name, "gpus": cluster.gpus, "nodes": cluster.nodes}
-        body |= {"sizes": planner.sizes.source, **plan.to_json()}
-        print(json.dumps(body | {"alternatives": [other.to_json() for other in others]}))
+        print(json.dumps(planner.described(plan) | {"alternatives": [other.to_json() for other in others]}))
 
 
 if __name__ == "__main__":

@@ -14,15 +14,7 @@ from unittest import mock
 
 import torch
 
-PEAKS = {
-    "H100 PCIe": 756e12,
-    "H100 NVL": 835e12,
-    "H200 NVL": 835e12,
-    "H200": 989e12,
-    "H100": 989e12,
-    "A100": 312e12,
-}
-"""Dense bf16 operations a second on paper; a plain name is the SXM card's."""
+from ufo_large.planning.peaks import peak_of  # needs no other package
 
 
 def device() -> torch.device:
@@ -33,9 +25,8 @@ def name() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
-def peak(card: str | None = None) -> float | None:
-    card = name() if card is None else card
-    return next((rate for known, rate in PEAKS.items() if known in card), None)
+def peak() -> float | None:
+    return peak_of(name())
 
 
 def synchronise() -> None:

@@ -151,11 +151,3 @@ def test_a_case_that_hangs_is_ended_and_keeps_its_rows(scripts, monkeypatch, tmp
         {"case": "hang", "skipped": "the time ran out here"},
         {"case": "next", "skipped": "no time was left"},
     ]
-
-
-def test_peaks_are_those_of_the_card(scripts):
-    """NVIDIA's data sheets, dense bf16: H100 SXM and H200 989, H100 PCIe 756, H100 NVL 835 TFLOP/s."""
-    clock = scripts("clock")
-    cards = {"NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H200": 989e12, "NVIDIA H100 PCIe": 756e12}
-    assert {card: clock.peak(card) for card in cards} == cards
-    assert clock.peak("NVIDIA H100 NVL") == 835e12 and clock.peak("cpu") is None

@@ -1,11 +1,14 @@
 """Compiled blocks compute what they compute otherwise, and are compiled once per input size."""
 
+import functools
+
 import pytest
 import torch
 from torch import nn
 from torch._dynamo.utils import counters
 
 from ufo_large.models import compiling
+from ufo_large.planning.recording import Key, Recorder
 from ufo_large.testing.models import tiny_trunk
 
 TASKS = ("a", "b")
@@ -123,4 +126,48 @@ def test_generated_kernels_compute_the_same_on_a_gpu(monkeypatch, mode):
         torch.testing.assert_close(loss, expected_loss, rtol=1e-4, atol=1e-5)
         for name, gradient in expected.items():
             torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-4, msg=name)
+    assert counters["stats"]["unique_graphs"] > 0
+
+
+def through_blocks(trunk: nn.Module) -> torch.Tensor:
+    trunk.route.begin("a", True)
+    x_BLD = torch.ones(2, 257, 48, dtype=torch.bfloat16, requires_grad=True)
+    return functools.reduce(lambda y_BLD, block: block(y_BLD), trunk.vit.blocks, x_BLD)
+
+
+def planned_bytes(trunk: nn.Module) -> int:
+    """What the planner writes down as alive behind the forward pass."""
+    recorder = Recorder([*trunk.parameters(), *trunk.buffers()])
+    with recorder:
+        y_BLD = through_blocks(trunk)
+    sizes: dict[Key, int] = {}
+    for event in [event for segment in recorder.segments for event in segment.events]:
+        sizes[event.key] = event.size
+    return sum(sizes.values()) - y_BLD.untyped_storage().nbytes()
+
+
+def kept_bytes(trunk: nn.Module) -> int:
+    """What autograd keeps for the backward pass, parameters apart."""
+    own = {p.untyped_storage()._cdata for p in trunk.parameters()}
+    kept: dict[int, torch.Tensor] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        through_blocks(trunk)
+    return sum(t.untyped_storage().nbytes() for address, t in kept.items() if address not in own)
+
+
+@pytest.mark.parametrize(("mode", "off"), [("none", 0.0), ("selective", 0.05)])
+def test_compiled_blocks_keep_what_is_planned(monkeypatch, mode, off):
+    """By the partitioner that inductor has too; plans are of blocks that are not compiled.
+
+    Measured: the same, and 0.4 % more to 3 % less under selective checkpointing.
+    """
+    monkeypatch.setattr(compiling, "BACKEND", "aot_eager_decomp_partition")
+    options = {"depth": 2, "checkpointing": mode, "drop_path": 0.1}
+    eager, compiled = (build(wanted, "task", **options).to(torch.bfloat16) for wanted in (False, True))
+    assert kept_bytes(compiled) == pytest.approx(planned_bytes(eager), rel=off)
     assert counters["stats"]["unique_graphs"] > 0

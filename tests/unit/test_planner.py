@@ -13,17 +13,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ufo_large.config import apply_overrides
 from ufo_large.distributed import ds_config
-from ufo_large.models import MultitaskModel, Trunk
+from ufo_large.models import MultitaskModel, Trunk, compiling
 from ufo_large.models.checkpointing import CHECKPOINTING
 from ufo_large.models.lora import LoraConfig
 from ufo_large.planning.allocator import CachingAllocator
 from ufo_large.planning.cluster import Cluster
-from ufo_large.planning.gpus import GIB, GPUS, gpu_named
+from ufo_large.planning.gpus import GIB, GPUS, gpu_named, gpu_of_card
 from ufo_large.planning.loads import sizes_of
 from ufo_large.planning.micro_batch import FakeModel, Load
 from ufo_large.planning.plan import Choice, Planner
 from ufo_large.planning.search import MODES, alternatives, fastest, nearest, shardings
 from ufo_large.planning.states import Counts, Sharding, states_of
+from ufo_large.planning.training_flops import TrainingFlops
 from ufo_large.recipes import load_recipe
 from ufo_large.routing import ROUTERS
 from ufo_large.tasks import HEADS
@@ -86,6 +87,16 @@ def test_operations_are_those_that_torch_counts():
     assert counted["matrix"] + counted["convolution"] == counter.get_total_flops()
     tokens, width, images, blocks = 17, 48, 2, 4
     assert counted["attention"] == 14 * images * blocks * tokens**2 * width  # 2 products forward, 5 back
+
+
+def test_what_a_gpu_would_compile_is_planned_and_counted_without(monkeypatch):
+    monkeypatch.setattr(torch, "compile", None)
+    monkeypatch.setattr(compiling, "_with_compiled_forward", None)
+    config = tiny_model("shared", depth=2, compile=True)
+    compiled = FakeModel(config, TINY_TASKS).record("cls", Load(2, (32, 32)), "selective")
+    assert TrainingFlops(config, TINY_TASKS).per_image("cls", (32, 32)) > 0
+    plain = FakeModel(tiny_model("shared", depth=2), TINY_TASKS).record("cls", Load(2, (32, 32)), "selective")
+    assert compiled.work == plain.work
 
 
 @pytest.mark.slow
@@ -207,6 +218,13 @@ def test_bad_input_names_the_remedy(monkeypatch, words, told):
 def test_a_gpu_of_its_own_figures():
     gpu = gpu_named("mine", 12, 60, 500)
     assert (gpu.memory, gpu.flops, gpu.bandwidth, gpu.power) == (12 * GIB, 60e12, 500e9, None)
+
+
+def test_a_card_is_known_by_cudas_name_and_its_memory():
+    found = gpu_of_card("NVIDIA A100-SXM4-80GB", 79 * GIB)
+    assert found == replace(GPUS["a100-80g"], name="NVIDIA A100-SXM4-80GB", memory=79 * GIB)
+    assert gpu_of_card("NVIDIA A100-SXM4-40GB", 39 * GIB).bandwidth == GPUS["a100-40g"].bandwidth
+    assert gpu_of_card("NVIDIA H100 PCIe", 79 * GIB) is None and gpu_of_card("Tesla V100", GIB) is None
 
 
 @pytest.mark.slow

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from ufo_large.planning.peaks import peak_of
 from ufo_large.testing.models import TINY_TASKS, tiny_model
 from ufo_large.tracking.console import speed_text
-from ufo_large.tracking.peak import peak_of
 from ufo_large.train.collective_waits import CollectiveWaits
 from ufo_large.train.speed import WARM_UP, ImageCosts, Speed
 from ufo_large.train.task_clock import TaskClock
@@ -50,6 +50,7 @@ def test_images_and_tokens_are_those_of_the_step_on_all_ranks(loaders):
     tokens = 2 * (16 * SMALL_TOKENS + 2 * WIDE_TOKENS)
     assert values["train/tokens_per_second"] * seconds == pytest.approx(tokens)
     assert values["train/tokens_per_second/a"] * seconds == pytest.approx(tokens)
+    assert 0.05 < values["train/task_seconds/a"] < seconds and "train/task_seconds/b" not in values
 
 
 def test_shares_of_waiting_leave_the_rest_to_the_host(loaders):
@@ -122,6 +123,7 @@ def test_a_model_that_does_not_count_is_said_once(monkeypatch):
     [
         ("NVIDIA H100 80GB HBM3", 989.4),
         ("NVIDIA H100 PCIe", 756.5),
+        ("NVIDIA H200 NVL", 835.5),
         ("NVIDIA A100-PCIE-40GB", 311.9),
         ("NVIDIA A10G", 70.0),
         ("NVIDIA L40S", 362.1),
@@ -143,8 +145,13 @@ def test_the_console_has_tokens_and_mfu_or_operations():
     assert speed_text(rates | {"train/mfu": 0.4126}) == "12.3 k tokens/s  MFU 41.3 %"
 
 
-@pytest.mark.parametrize(("device", "told"), [("cpu", {}), ("cuda:1", {"train/peak_memory_gib": 1.5})])
+PEAKS = {"train/peak_memory_gib": 1.5, "train/peak_reserved_gib": 2.0}
+
+
+@pytest.mark.parametrize(("device", "told"), [("cpu", {}), ("cuda:1", PEAKS)])
 def test_peak_memory_is_that_of_the_ranks_own_gpu(monkeypatch, device, told):
     peaks = {torch.device("cuda", 0): 0, torch.device("cuda", 1): 3 << 29}
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", peaks.__getitem__)
+    reserved = {device: size and 4 << 29 for device, size in peaks.items()}
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", reserved.__getitem__)
     assert speed_on(device)._peak_memory() == told

@@ -4,9 +4,10 @@ Rates are dense bf16 with float32 sums (not the doubled figure for sparse matric
 second in one direction. `memory` is what torch reports as `total_memory`, a little less than on the label.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ufo_large.config import did_you_mean
+from ufo_large.planning.peaks import card_of, peak_of
 
 GIB = 2**30
 PCIE_4, PCIE_5 = 32e9, 64e9
@@ -18,7 +19,8 @@ class Gpu:
     """One GPU in its usual machine. `power`: watts at full load, None where it is not known.
 
     `memory` in bytes, `flops` per second; in bytes per second `bandwidth` of its memory, `link` to the other
-    GPUs of its machine, `network` to other machines (its share of the machine's cards), `host_link`.
+    GPUs of its machine, `network` to other machines (its share of the machine's cards), `host_link`. `card`:
+    what CUDA calls it, in a word of `planning.peaks`; "" where that is not known.
     """
 
     name: str
@@ -30,10 +32,18 @@ class Gpu:
     host_link: float
     power: float | None
     source: str
+    card: str = ""
 
 
-A100 = {"flops": 312e12, "link": 300e9, "network": 25e9, "host_link": PCIE_4, "power": 400.0}
-HOPPER = {"flops": 989e12, "link": 450e9, "network": 50e9, "host_link": PCIE_5, "power": 700.0}
+A100 = {
+    "card": "A100",
+    "flops": peak_of("A100"),
+    "link": 300e9,
+    "network": 25e9,
+    "host_link": PCIE_4,
+    "power": 400.0,
+}
+HOPPER = {"flops": peak_of("H100"), "link": 450e9, "network": 50e9, "host_link": PCIE_5, "power": 700.0}
 _KNOWN = (
     Gpu(
         name="a100-40g",
@@ -51,6 +61,7 @@ _KNOWN = (
     ),
     Gpu(
         name="h100",
+        card="H100",
         memory=79.2 * GIB,
         bandwidth=3.35e12,
         source="NVIDIA H100 data sheet (SXM5); DGX H100: 8 x 400 Gb/s",
@@ -58,6 +69,7 @@ _KNOWN = (
     ),
     Gpu(
         name="h200",
+        card="H200",
         memory=139.8 * GIB,
         bandwidth=4.8e12,
         source="NVIDIA H200 data sheet (SXM); DGX H200: 8 x 400 Gb/s",
@@ -66,7 +78,8 @@ _KNOWN = (
     Gpu(
         name="l40s",
         memory=44.4 * GIB,
-        flops=362e12,
+        card="L40S",
+        flops=peak_of("L40S"),
         bandwidth=0.864e12,
         link=PCIE_4,
         network=12.5e9,
@@ -77,7 +90,8 @@ _KNOWN = (
     Gpu(
         name="rtx4090",
         memory=23.6 * GIB,
-        flops=165e12,
+        card="RTX 4090",
+        flops=peak_of("RTX 4090"),
         bandwidth=1.008e12,
         link=PCIE_4,
         network=12.5e9,
@@ -87,6 +101,15 @@ _KNOWN = (
     ),
 )
 GPUS = {gpu.name: gpu for gpu in _KNOWN}
+
+
+def gpu_of_card(name: str, memory: float) -> Gpu | None:
+    """Return the figures of a GPU by CUDA's name for it, with its own `memory`; None for an unknown one."""
+    alike = [gpu for gpu in _KNOWN if gpu.card == card_of(name)]
+    if not alike:
+        return None
+    nearest = min(alike, key=lambda gpu: abs(gpu.memory - memory))
+    return replace(nearest, name=name, memory=memory)
 
 
 def gpu_named(

@@ -76,7 +76,7 @@ class Plan:
             "parameters": self.parameters,
             "memory": {**asdict(self.memory), "needed": self.memory.needed},
             "step_seconds": self.time.seconds,
-            "time": asdict(self.time),
+            "time": self.time.to_json(),
             "hours": self.hours,
             "gpu_hours": self.hours * self.gpus,
             "energy_kwh": self.energy,
@@ -114,6 +114,11 @@ class Planner:
     def asked_dtype(self) -> str:
         """`bf16` or `fp32`, as the recipe's DeepSpeed JSON has it."""
         return "bf16" if Sharding.of(self.read_ds(self.asked.ds), 1).element == 2 else "fp32"
+
+    @property
+    def compiles(self) -> bool:
+        """Whether a GPU runs the blocks compiled; they are planned as not compiled."""
+        return self.config.model.trunk.compile is not False
 
     @property
     def may_offload(self) -> bool:
@@ -160,6 +165,12 @@ class Planner:
             price=None if self.price is None else gpu_hours * self.price,
             sharding=sharding.name,
         )
+
+    def described(self, plan: Plan) -> dict[str, Any]:
+        """Return a plan as JSON values, with what it is of."""
+        cluster, config = self.cluster, self.config
+        told = {"recipe": config.name, "gpu": cluster.gpu.name, "gpus": cluster.gpus, "nodes": cluster.nodes}
+        return {**told, "sizes": self.sizes.source, "compiles": self.compiles, **plan.to_json()}
 
     def _model(self, sharding: Sharding) -> FakeModel:
         dtype = torch.bfloat16 if sharding.element == 2 else torch.float32

@@ -19,6 +19,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 _aten = torch.ops.aten
 _CPU_ATTENTION = _aten._scaled_dot_product_flash_attention_for_cpu
 _CPU_ATTENTION_BACKWARD = _aten._scaled_dot_product_flash_attention_for_cpu_backward
+_DEVICE_OF = torch.ops.prim.device.default
 _INTO = ("mm", "addmm", "bmm", "baddbmm", "_scaled_mm")
 
 
@@ -120,6 +121,8 @@ class Recorder(TorchDispatchMode):
         self._note(storage, is_back=True)
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if operation == _DEVICE_OF:  # asked at every turn, and answered slowly further down
+            return args[0].fake_device
         result = operation(*args, **(kwargs or {}))
         outputs = [t for t in tree_leaves(result) if isinstance(t, Tensor)]
         for output in outputs:

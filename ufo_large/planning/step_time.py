@@ -7,7 +7,8 @@ is not counted.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from ufo_large.planning.cluster import LINK_SHARE, Cluster
 from ufo_large.planning.micro_batch import Load, MicroBatch
@@ -62,6 +63,14 @@ class StepTime:
     @property
     def seconds(self) -> float:
         return sum(task.seconds for task in self.tasks.values()) + self.optimizer
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        parts = {name: {"computing": t.computing, "seconds": t.seconds} for name, t in self.tasks.items()}
+        return {
+            "tasks": {name: asdict(task) | parts[name] for name, task in self.tasks.items()},
+            "optimizer": self.optimizer,
+        }
 
 
 def step_time(

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from ufo_large.planning.memory import GIB
 from ufo_large.planning.plan import Plan, Planner
+from ufo_large.tracking.plan_check import COMPILED
 
 HOW = {
     "traced": "",
@@ -29,6 +30,7 @@ def plan_text(planner: Planner, plan: Plan, budget: float | None = None) -> str:
             *memory_table(plan),
             "",
             *time_table(plan),
+            *([COMPILED] if planner.compiles else []),
             "",
             *cost_lines(plan, budget),
         ]

@@ -6,7 +6,7 @@ The machine of the challenge's own baseline (ViT-B/16, 8 A100 of 40 GB), whose f
 Every input, head and tile is that of `contest_vit_g`, so that the two compare trunks. Registers keep the maps
 of dense tasks free of outliers (arXiv:2309.16588).
 
-Planned as there, not measured: 10 GiB per rank of 8 (6 live), 0.7 s per step on H200, 3.8 hours; the host
+Planned as there, not measured: 10 GiB per rank of 8 (6 live), 0.6 s per step on H200, 3.2 hours; the host
 is what it waits for. The checkpointing is `none`, since there is room.
 
     python launchers/plan.py --recipe contest_vit_b --gpus 8 --gpu h200

@@ -37,22 +37,26 @@ def mask_losses(
 
     Masks are divided by their number in the batch. Waits once for the device.
     """
-    predictions = range(-1, class_logits_BNQK.shape[1] - 1)  # the last one first, as transformers does
+    # all at once: each single index would have a gradient as large as all predictions
+    *others, last = zip(class_logits_BNQK.unbind(1), mask_logits_BNQhw.unbind(1), strict=True)
+    predictions = [last, *others]  # as transformers does
     points = [_Points.drawn(class_logits_BNQK, targets, config) for _ in predictions]
     costs = [
-        _cost(class_logits_BNQK[:, n], mask_logits_BNQhw[:, n], targets, drawn.of_image_BP2, config)
-        for n, drawn in zip(predictions, points, strict=True)
+        _cost(logits_BQK, logits_BQhw, targets, drawn.of_image_BP2, config)
+        for (logits_BQK, logits_BQhw), drawn in zip(predictions, points, strict=True)
     ]
     matched = assigned(torch.stack(costs, dim=1), targets.image_M)
     losses = {"class": 0, "mask": 0, "dice": 0}
-    for n, drawn, target_M, query_M in zip(predictions, points, *matched, strict=True):
+    for (logits_BQK, logits_BQhw), drawn, target_M, query_M in zip(
+        predictions, points, *matched, strict=True
+    ):
         place_M = targets.image_M[target_M], query_M
-        found_M1hw = mask_logits_BNQhw[:, n][place_M][:, None]
+        found_M1hw = logits_BQhw[place_M][:, None]
         true_M1HW = targets.masks_MHW[target_M][:, None]
         mask, dice = _at_points(found_M1hw, true_M1HW, drawn, max(1, len(targets.labels_M)), config)
         labels_M = targets.labels_M[target_M]
         losses["class"] += config.class_weight * _class_loss(
-            class_logits_BNQK[:, n], place_M, labels_M, config.no_object_weight
+            logits_BQK, place_M, labels_M, config.no_object_weight
         )
         losses["mask"] += config.mask_weight * mask
         losses["dice"] += config.dice_weight * dice

@@ -82,6 +82,7 @@ def step_values(step: int, steps: int, tasks, random: np.random.Generator, block
             f"train/images_per_second/{task}": 64 / len(tasks),
             f"train/tokens_per_second/{task}": 64 * 257 / len(tasks),
             f"train/mfu/{task}": 0.3 + 0.05 * i,
+            f"train/task_seconds/{task}": 0.1 + 0.05 * i,
             f"train/tflops/{task}": 297 + 50 * i,
             f"routing/{task}/entropy": 0.69 * (1 - done),
         }

@@ -163,6 +163,7 @@ def _training(keys: Sequence[str]) -> tuple[Panel, ...]:
         "train/lr": ("Learning rate", {"scale": "linear"}),
         "train/grad_norm": ("Gradient norm before clipping", {}),
         "train/peak_memory_gib": ("Peak GPU memory of the first rank, GiB", {"scale": "linear"}),
+        "train/peak_reserved_gib": ("Peak GPU memory reserved by torch, GiB", {"scale": "linear"}),
     }
     panels = [_panel(title, [k], _last_part, **o) for k, (title, o) in known.items() if k in keys]
     shares = [k for k in SHARES if k in keys]
@@ -170,6 +171,7 @@ def _training(keys: Sequence[str]) -> tuple[Panel, ...]:
         options = {"percent": True, "scale": "linear", "limits": (0.0, 1.0)}
         panels.append(_panel("Where the step's time goes", shares, SHARES.get, **options))
     per_task = {
+        "task_seconds": "Seconds of each task in a step",
         "mfu": "MFU of each task",
         "tflops": "TFLOP/s of a rank in each task",
         "tokens_per_second": "Tokens per second of each task",

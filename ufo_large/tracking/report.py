@@ -26,6 +26,7 @@ from ufo_large.tracking.jsonl import FILE_NAME as METRICS_LOG
 from ufo_large.tracking.jsonl import read_metrics, training_seconds
 from ufo_large.tracking.panels import Panel, sections
 from ufo_large.tracking.paths import read_paths
+from ufo_large.tracking.plan_check import read_plan_check
 from ufo_large.tracking.results import FILE_NAME as METRICS_FILE
 from ufo_large.tracking.results import read_results
 
@@ -49,9 +50,10 @@ def write_report(
 ) -> Path:
     """Write `<workdir>/report.html` from what lies in the workdir, and return its path.
 
-    Read are metrics.jsonl, metrics.json, config.json, environment.json and examples/; what is missing is left
-    out and the page says how to get it. `examples`, if given, are drawn and saved there first. `results`: the
-    folder of metrics.json, examples/ and the page, where it is not the workdir.
+    Read are metrics.jsonl, metrics.json, config.json, environment.json, plan.json and examples/; what is
+    missing is left out and the page says how to get it (but of plan.json, which runs on GPUs alone have).
+    `examples`, if given, are drawn and saved there first. `results`: the folder of metrics.json, examples/
+    and the page, where it is not the workdir.
     """
     workdir = Path(workdir)
     results = results or workdir
@@ -88,6 +90,7 @@ def render(workdir: Path, results: Path) -> str:
         examples=_examples(results),
         sections=_sections(curves),
         paths=read_paths(entries),
+        plan=read_plan_check(workdir, entries),
         missing=_missing(workdir, OF_TRAINING) + _missing(results, OF_EVALUATION),
         config=_config_rows(workdir / CONFIG_FILE),
         runs=read_environments(workdir),

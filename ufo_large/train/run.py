@@ -32,6 +32,7 @@ from ufo_large.runs.folder import RunFolder
 from ufo_large.structures import TaskInfo
 from ufo_large.tracking import save_environment
 from ufo_large.tracking.banner import print_end, print_start
+from ufo_large.tracking.plan_check import save_plan
 from ufo_large.train import attention_kernels
 from ufo_large.train.best import Best
 from ufo_large.train.building import build_engine, build_model, give_initial_weights
@@ -42,7 +43,7 @@ from ufo_large.train.hooks import CheckpointHook, EvaluationHook, LogHook
 from ufo_large.train.limits import Limits
 from ufo_large.train.lock import training_alone
 from ufo_large.train.not_finite import NotFinite
-from ufo_large.train.planned import planned
+from ufo_large.train.planned import Planned, going_on, planned
 from ufo_large.train.pretrained import settled, settled_as, weights_file
 from ufo_large.train.rank_times import RankTimesHook
 from ufo_large.train.resuming import choose_checkpoint, require_same, whole_checkpoint
@@ -65,20 +66,22 @@ def train(
 
     `ds`: the checked DeepSpeed JSON, or None for one process without DeepSpeed. `resume`: `none`, `auto` (the
     newest whole checkpoint, or a fresh start where there is none) or a checkpoint folder. `auto`: the plan
-    chooses checkpointing and micro-batches. Raises ValueError, before training, for whatever does not fit
-    together or into the GPU, and where another run trains in `workdir`.
+    chooses checkpointing and micro-batches; a run that goes on keeps its own. Raises ValueError, before
+    training, for whatever does not fit together or into the GPU, and where another run trains in `workdir`.
     """
     device = zero.init_distributed()
     with contextlib.ExitStack() as held:
         comm.agreed(lambda: held.enter_context(training_alone(workdir)) if comm.is_main() else None)
         held.enter_context(Watchdog(limits.hang_timeout_s, workdir / "hangs"))
         held.enter_context(told_by_all_ranks(workdir))
-        config = planned(config, data, ds, device, auto)
-        return _train(config, data, RunFolder(workdir), ds, resume, device, Deadline(limits.ends_at))
+        folder = RunFolder(workdir)
+        saved = comm.agreed(lambda: going_on(folder, resume)) if auto else None
+        asked = planned(config, data, ds, device, auto, saved)
+        return _train(asked, data, folder, ds, resume, device, Deadline(limits.ends_at))
 
 
 def _train(
-    config: RunConfig,
+    asked: Planned,
     data: str,
     folder: RunFolder,
     ds: dict[str, Any] | None,
@@ -86,7 +89,7 @@ def _train(
     device: torch.device,
     deadline: Deadline,
 ) -> Trainer | None:
-    workdir = folder.root
+    config, workdir = asked.config, folder.root
     shards, tasks, readers, checkpoint = comm.agreed(lambda: prepare(config, data, folder, ds, resume))
     require_same(checkpoint)
     if checkpoint is None and resume == "auto" and comm.is_main():
@@ -117,6 +120,7 @@ def _train(
         warn_of_unused_names(config, tasks)
         folder.write(config, tasks, shards.fingerprint, data, ds)
         save_environment(workdir)
+        save_plan(workdir, asked.plan, trainer.finished)
         if checkpoint is not None:
             for left in set_aside_later(checkpoint):
                 print(f"the run goes on from {checkpoint.name}; the later checkpoint is now {left}")

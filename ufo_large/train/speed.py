@@ -11,8 +11,8 @@ import torch
 from ufo_large.data.batching import Tokens
 from ufo_large.distributed import comm
 from ufo_large.models.multitask import MultitaskModel
+from ufo_large.planning.peaks import peak_of
 from ufo_large.planning.training_flops import TrainingFlops
-from ufo_large.tracking.peak import peak_flops
 from ufo_large.train.collective_waits import CollectiveWaits
 from ufo_large.train.steps import StepRunner
 
@@ -55,6 +55,13 @@ class ImageCosts:
         return sum(count * self._flops.per_image(task, canvas) for canvas, count in images.items() if count)
 
 
+def peak_flops(device: torch.device) -> float | None:
+    """Return the operations per second of a GPU in bfloat16; None for a processor and an unknown GPU."""
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return None
+    return peak_of(torch.cuda.get_device_name(device))
+
+
 class Speed:
     """Times a run's steps: rates over all ranks, and operations and waiting of this rank."""
 
@@ -78,6 +85,7 @@ class Speed:
         since = {task: now - seen[task] for task, now in self._seen().items()}
         self.values = {
             "train/step_seconds": seconds,
+            **{f"train/task_seconds/{task}": s for task, s in self.runner.clock.seconds().items()},
             **self._amounts(since, seconds),
             **self._operations(since, seconds),
             **self._shares((self._waited() - waited) / seconds),
@@ -130,10 +138,13 @@ class Speed:
         }
 
     def _peak_memory(self) -> dict[str, float]:
-        """Return the most that tensors took of this rank's GPU so far; nothing without a GPU."""
+        """Return the most that tensors took of this rank's GPU so far, and that torch reserved for them."""
         if self._device.type != "cuda":
             return {}
-        return {"train/peak_memory_gib": torch.cuda.max_memory_allocated(self._device) / 2**30}
+        return {
+            "train/peak_memory_gib": torch.cuda.max_memory_allocated(self._device) / 2**30,
+            "train/peak_reserved_gib": torch.cuda.max_memory_reserved(self._device) / 2**30,
+        }
 
 
 def with_total(name: str, by_task: Mapping[str, float]) -> dict[str, float]:
