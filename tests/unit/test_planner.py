@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from ufo_large.config import apply_overrides
 from ufo_large.distributed import ds_config
+from ufo_large.distributed.engine import PlainEngine
+from ufo_large.distributed.task_gradients import CHUNK, TaskGradients
 from ufo_large.models import MultitaskModel, Trunk, compiling
 from ufo_large.models.checkpointing import CHECKPOINTING
 from ufo_large.models.lora import LoraConfig
@@ -27,6 +30,7 @@ from ufo_large.planning.states import Counts, Sharding, states_of
 from ufo_large.planning.training_flops import TrainingFlops
 from ufo_large.recipes import load_recipe
 from ufo_large.routing import ROUTERS
+from ufo_large.runs.optimizer import OptimizerConfig
 from ufo_large.tasks import HEADS
 from ufo_large.testing.models import TINY_TASKS, tiny_batch, tiny_model, tiny_model_with, tiny_trunk
 
@@ -128,6 +132,21 @@ def test_states_are_those_measured_at_full_size():
     held = states_of(counts, Sharding.of(read_ds("zero3_bf16"), 8), averaged=False).on_gpu
     for name, gib in measured.items():
         assert held[name] / GIB == pytest.approx(gib, abs=0.011), name
+
+
+def test_gradients_of_plain_torch_are_those_that_a_step_holds():
+    model = tiny_model("task", depth=2).build(TINY_TASKS)
+    engine = PlainEngine(model, OptimizerConfig(learning_rate=1e-4).build(model), torch.device("cpu"))
+    gradients = TaskGradients(engine.gradients, len(TINY_TASKS))
+    for info in TINY_TASKS:
+        gradients.begin_task(info.name)
+    kept = tree_leaves([list(vars(holder).values()) for holder in (gradients, engine.gradients)])
+    storages = {x.untyped_storage() for x in kept if isinstance(x, torch.Tensor) and not x.requires_grad}
+    sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
+    held = states_of(Counts.of(model), Sharding.of(None, 1), averaged=False).on_gpu
+    planned = held["gradients"] + held["gradients of each task"]
+    padding = 4 * len(TINY_TASKS) * CHUNK
+    assert planned <= sum(sizes.values()) <= planned + padding
 
 
 def test_what_is_offloaded_is_not_on_the_gpu():

@@ -2,7 +2,8 @@
 
 DeepSpeed 0.19.8 and what this project keeps beside it (`distributed.task_gradients`, `local_gradients`,
 `ema`). Under stage 3 all of it is cut over the ranks. In stages 1 and 2 weights are whole, and so are the
-float32 sums of gradients, because task gradients are measured before they are cut; plain torch cuts nothing.
+float32 sums of gradients, because task gradients are measured before they are cut. Plain torch cuts nothing,
+and a shared gradient is summed in its task's copy.
 """
 
 from collections.abc import Mapping, Sequence
@@ -116,7 +117,8 @@ def states_of(counts: Counts, sharding: Sharding, averaged: bool, tasks: int | N
         optimizer = {"float32 weights": FLOAT32 * share, **optimizer}
     if averaged:
         optimizer["average of weights"] = FLOAT32 * share
-    gradients = {"gradients": FLOAT32 * (counts.trained if whole else share)}
+    summed = counts.trained if sharding.stage else counts.trained - counts.shared
+    gradients = {"gradients": FLOAT32 * (summed if whole else share)}
     rows_bytes = {"gradients of each task": FLOAT32 * rows * counts.shared / sharding.world}
     buckets = {"gradient bucket": float(sharding.element * sharding.bucket)} if not whole else {}
     on_host: dict[str, float] = {}
