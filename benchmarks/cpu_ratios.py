@@ -4,13 +4,12 @@
     python benchmarks/cpu_ratios.py --write    # and keep what was measured as the values to hold to
 
 Each ratio is product / rival: below 1 the product is faster. Product and rival take turns in one process
-group, every other round in the other order; the ratio is the median over the rounds. A ratio is behind where
-its lowest round is above the committed one's highest.
+group, every other round in the other order; the ratio is of the fastest round of each, since other programs
+only add time. A ratio is behind where its lowest round is above the committed one's highest.
 """
 
 import argparse
 import json
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -30,7 +29,7 @@ ALONE, TOGETHER = cpu_pairs.ALONE, cpu_pairs.TOGETHER
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """A pair's result: seconds of both, and their ratio's median, lowest and highest over the rounds."""
+    """A pair's result: seconds of the fastest rounds, their ratio, and the rounds' lowest and highest one."""
 
     case: str
     product: float
@@ -94,10 +93,11 @@ def paired(product: Callable[[], Any], rival: Callable[[], Any], rounds: int) ->
             work()
             seconds[work].append(time.perf_counter() - start)
     ratios = [ours / theirs for ours, theirs in zip(seconds[product], seconds[rival], strict=True)]
+    ours, theirs = min(seconds[product]), min(seconds[rival])
     return {
-        "product": statistics.median(seconds[product]),
-        "rival": statistics.median(seconds[rival]),
-        "ratio": statistics.median(ratios),
+        "product": ours,
+        "rival": theirs,
+        "ratio": ours / theirs,
         "low": min(ratios),
         "high": max(ratios),
     }
