@@ -10,6 +10,7 @@ from one_rank import Schedule
 
 from ufo_large.runs.optimizer import OptimizerConfig
 from ufo_large.testing.models import TINY_TASKS, tiny_model, tiny_model_with
+from ufo_large.testing.tasks import SMALL_DECODERS
 
 GPUS_PER_NODE = 8
 NARROW = "ViT-g, narrow"
@@ -53,10 +54,8 @@ def rows() -> list[Row]:
     found += [Row(NARROW, ds, 8, (0,)) for ds in CONFIGS[::-1]] + [Row(NARROW, "zero3_bf16_hpz", 64, (0,))]
     found += [Row(name, "zero3_bf16", 8, tuple(range(8))) for name in small[1:]]
     found += [Row(small[0], ds, 8, SAMPLES[8]) for ds in CONFIGS if ds != "zero3_bf16"]
-    found += [Row(small[0], "zero3_bf16", 1024, SAMPLES[1024])]
-    for world in (64, 1024):
-        found += [Row(small[1], "zero3_bf16", world, SAMPLES[world])]
-        found += [Row(small[0], "zero3_bf16_hpz", world, SAMPLES[world])]
+    found += [Row(small[1], "zero3_bf16", 64, SAMPLES[64]), Row(small[0], "zero3_bf16", 1024, SAMPLES[1024])]
+    found += [Row(small[0], "zero3_bf16_hpz", world, SAMPLES[world]) for world in (64, 1024)]
     return found
 
 
@@ -78,6 +77,7 @@ def toy(router: str, heads: Iterable[str], stages: Iterable[Any], **trunk: Any) 
     model = tiny_model(router, depth=2, checkpointing="full", drop_path=0.1, **trunk)
     for info, head in zip(TINY_TASKS, heads, strict=True):
         own = tiny_model_with(info.kind, head).heads[info.kind]
+        own = replace(own, **SMALL_DECODERS.get(head, {}), **({"blocks": 1} if head == "eomt" else {}))
         model = replace(model, heads={**model.heads, info.kind: own})
     by_task = dict(zip((info.name for info in TINY_TASKS), stages, strict=True))
     optimizer = OptimizerConfig(learning_rate=1e-4, layer_decay=0.9)
