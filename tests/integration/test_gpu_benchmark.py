@@ -119,11 +119,10 @@ def scripts(monkeypatch):
         sys.modules.pop(name, None)
 
 
-def test_every_block_is_compiled_at_every_size_or_the_row_fails(scripts, monkeypatch):
+@torch._dynamo.config.patch(recompile_limit=1, fail_on_recompile_limit_hit=False)
+def test_every_block_is_compiled_at_every_size_or_the_row_fails(scripts):
     """Past torch's limit of recompilations modules run uncompiled in silence: here that is an error."""
     trunk = scripts("trunk")
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
-    monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", False)  # undone afterwards
     args = argparse.Namespace(model="timm", compile=True, toy=True)
     step = trunk.build(args)
     step(torch.zeros(1, 3, 28, 28, dtype=torch.uint8))
