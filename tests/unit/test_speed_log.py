@@ -10,7 +10,8 @@ import torch
 from ufo_large.planning.peaks import peak_of
 from ufo_large.testing.models import TINY_TASKS, tiny_model
 from ufo_large.tracking.console import speed_text
-from ufo_large.train.collective_waits import CollectiveWaits
+from ufo_large.train import collective_waits
+from ufo_large.train.collective_waits import CollectiveWaits, _Look
 from ufo_large.train.speed import WARM_UP, ImageCosts, Speed
 from ufo_large.train.task_clock import TaskClock
 
@@ -59,10 +60,33 @@ def test_shares_of_waiting_leave_the_rest_to_the_host(loaders):
     data = values["train/data_wait_share"]
     assert data * values["train/step_seconds"] == pytest.approx(0.02)
     assert (values["train/network_wait_share"], values["train/host_share"]) == (0, 1 - data)
-    speed.waits._recent.extend([True] * 9 + [False])  # looks of several steps: more than this one has left
+    looks = [(True, False)] * 9 + [(False, False)]  # of several steps: more than this one has left
+    speed.waits._recent.extend(_Look(*look) for look in looks)
     values = step_of(speed, **loaders)
     assert values["train/network_wait_share"] == 1 - values["train/data_wait_share"]
     assert values["train/host_share"] == 0
+
+
+def test_on_a_gpu_an_empty_stream_waits_for_the_host_or_with_it_for_data(monkeypatch, loaders):
+    found = iter([True, False, False, True])
+    stream = SimpleNamespace(query=lambda: next(found, True))
+    monkeypatch.setattr(torch.cuda, "current_stream", {torch.device("cuda", 1): stream}.__getitem__)
+    monkeypatch.setattr(collective_waits, "LOOK_EVERY_S", 0.001)
+    with CollectiveWaits(torch.device("cuda", 1)) as waits:
+        time.sleep(0.02)
+        assert next(found) and waits.idle_share() == 0  # nobody looks between steps
+        with waits.counting():
+            while len(waits._recent) < 3:
+                time.sleep(0.001)
+    first = [look.idle for look in waits._recent][:3]
+    assert first == [False, False, True]
+    speed = speed_on("cuda:1", **loaders)
+    speed.waits._recent.extend(_Look(False, idle) for idle in first)
+    assert speed._shares(0.25) == {
+        "train/data_wait_share": 0.25,
+        "train/host_wait_share": pytest.approx(1 / 3 - 0.25),
+    }
+    assert speed._shares(0.5)["train/host_wait_share"] == 0
 
 
 def test_operations_follow_the_warm_up_and_need_a_known_peak_for_mfu(loaders):

@@ -12,6 +12,7 @@ MAX_LINES = 10
 SHARES = {
     "train/data_wait_share": "waiting for data",
     "train/network_wait_share": "waiting for the network",
+    "train/host_wait_share": "waiting for the host",
     "train/host_share": "the rest",
 }
 PATH = "path/"

@@ -175,7 +175,7 @@ def _shares(numbers: Mapping[str, float], log: _Log) -> tuple[Row, ...]:
         spent["exposed"] += count * own.get("exposed", 0.0)
     return (
         Row("GPU, with ZeRO-3's hooks and copies", "%", spent["computing"]),
-        Row("host, where it takes longer", "%", spent["host"]),
+        Row("host, where it takes longer", "%", spent["host"], log.mean("train/host_wait_share")),
         Row("exposed communication", "%", spent["exposed"], log.mean("train/network_wait_share")),
         Row("optimizer, balancing, average", "%", numbers.get("time/optimizer", 0.0) / step),
         Row("waiting for data", "%", None, log.mean("train/data_wait_share")),

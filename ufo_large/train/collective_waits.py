@@ -1,13 +1,17 @@
 """How much of its steps a rank waits for the others: a thread looks, many times a second, at what it does.
 
 That costs no collective and changes nothing that is computed. On GPUs collectives run behind the program's
-back: there a rank is seen to wait in none, or in those alone that the program itself waits for.
+back: there a rank is seen to wait in none, or in those alone that the program itself waits for. But there it
+is seen whether the GPU has anything to do: an empty stream waits for the host, which may wait for data.
 """
 
 import contextlib
 import threading
 from collections import deque
 from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
 
 from ufo_large.train.hang_report import collective
 
@@ -16,12 +20,21 @@ RECENT = 100
 """Looks, of five seconds of steps."""
 
 
-class CollectiveWaits:
-    """Looks at the main thread inside `with`, and there while `counting`."""
+class _Look(NamedTuple):
+    """Whether the rank was in a collective, and whether its GPU had nothing to do."""
 
-    def __init__(self) -> None:
+    collective: bool
+    idle: bool
+
+
+class CollectiveWaits:
+    """Looks at the main thread, and at the stream of a GPU, inside `with`, and there while `counting`."""
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        is_gpu = device is not None and device.type == "cuda"
+        self._stream = torch.cuda.current_stream(device) if is_gpu else None
         self._looks = self._waits = 0
-        self._recent: deque[bool] = deque(maxlen=RECENT)
+        self._recent: deque[_Look] = deque(maxlen=RECENT)
         self._is_counting = False
         self._is_over = threading.Event()
 
@@ -51,13 +64,19 @@ class CollectiveWaits:
 
     def recent_share(self) -> float:
         """Return the share of the last looks, in the last seconds of steps, that found it so."""
-        recent = list(self._recent)
-        return sum(recent) / max(len(recent), 1)
+        return self._share_of([look.collective for look in list(self._recent)])
+
+    def idle_share(self) -> float:
+        """Return the share of the last looks that found the GPU without work; 0 on a processor."""
+        return self._share_of([look.idle for look in list(self._recent)])
+
+    def _share_of(self, found: list[bool]) -> float:
+        return sum(found) / max(len(found), 1)
 
     def _look(self) -> None:
         while not self._is_over.wait(LOOK_EVERY_S):
             if self._is_counting:
-                is_waiting = collective() is not None
-                self._waits += is_waiting
+                look = _Look(collective() is not None, self._stream is not None and self._stream.query())
+                self._waits += look.collective
                 self._looks += 1
-                self._recent.append(is_waiting)
+                self._recent.append(look)

@@ -126,11 +126,12 @@ class Speed:
     def _shares(self, data: float) -> dict[str, float]:
         """Return which shares of the step passed in waiting for data and network, and what is left.
 
-        On GPUs collectives run behind the program's back, so there only the first is known.
+        On GPUs collectives run behind the program's back. There the second is the share in which the GPU
+        waited for the host, without the waiting for data.
         """
         found = {"train/data_wait_share": data}
         if self._device.type != "cpu":
-            return found
+            return found | {"train/host_wait_share": max(0.0, self.waits.idle_share() - data)}
         network = min(self.waits.recent_share(), max(0.0, 1 - data))
         return found | {
             "train/network_wait_share": network,

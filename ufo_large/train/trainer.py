@@ -5,6 +5,8 @@ import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import torch
+
 from ufo_large.distributed.ema import ShardedEma
 from ufo_large.models.multitask import MultitaskModel
 from ufo_large.processes.heartbeat import HEARTBEAT, beat
@@ -43,7 +45,7 @@ class Trainer:
         self.is_stopped = False
         """Set by a hook, on all ranks, where no later step would make anything better."""
         self.interruption = Interruption()
-        self.collective_waits = CollectiveWaits()
+        self.collective_waits = CollectiveWaits(torch.device(runner.engine.device))
         self.speed = Speed(runner, self.collective_waits, costs)
 
     @property
