@@ -44,7 +44,7 @@ def train(predict_between: bool) -> dict:
         with Gathers() as counted:
             engine.gradients.begin_step()
             for task in TASKS:
-                engine.gradients.begin_task(task)
+                engine.gradients.begin_task(task, torch.empty(engine.gradients.shared_numel))
                 engine.backward(engine(images, sizes, task).map_BDHW.sin().mean())
             engine.gradients.finish()
             engine.step([0.1])
