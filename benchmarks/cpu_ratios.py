@@ -52,19 +52,19 @@ def main() -> None:
     if unknown := sorted(set(args.cases) - {*ALONE, *TOGETHER}):
         parser.error(f"--cases {unknown[0]!r}: no such case; there are {'; '.join([*ALONE, *TOGETHER])}")
     committed = json.loads(FILE.read_text())["ratios"] if FILE.exists() else {}
+    about = {"commit": commit_text(describe_environment()["commit"]), "rounds": args.rounds}
+    about["threads"] = torch.get_num_threads()
     found, behind = {}, []
     for row in measured(args.cases, args.rounds, args.toy):
-        found[row.case] = asdict(row)
+        found[row.case] = asdict(row) | about
         before = committed.get(row.case)
         print(line(row, before), flush=True)
         if before is not None and row.low > before["high"]:
             behind.append(row.case)
-    about = {"commit": commit_text(describe_environment()["commit"]), "threads": torch.get_num_threads()}
     if args.write:
-        kept = {**committed, **found}
-        FILE.write_text(json.dumps({**about, "rounds": args.rounds, "ratios": kept}, indent=1) + "\n")
+        FILE.write_text(json.dumps({"ratios": {**committed, **found}}, indent=1) + "\n")
     if args.json:
-        print(json.dumps({**about, "ratios": found, "behind": behind}))
+        print(json.dumps({"ratios": found, "behind": behind}))
     if behind and not args.write:
         sys.exit(f"slower than committed, by more than the rounds differ: {'; '.join(behind)}")
 

@@ -54,7 +54,7 @@ deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 # DeepSpeed's first engine imports an optimizer that no run here takes, and that by its decorator torch's
-# compiler: a fifth of all that a process imports. So it is imported here, undecorated.
+# compiler, which takes long. So it is imported here, undecorated.
 with mock.patch.object(deepspeed.runtime.compiler, "compile", lambda: lambda function: function):
     importlib.import_module("deepspeed.runtime.zero.muon.muon_optimizer")
 

@@ -52,7 +52,7 @@ class TrainingFlops:
 class _Products(TorchDispatchMode):
     """Adds up what torch's own table has for each operation inside.
 
-    torch's FlopCounterMode takes every other operation apart first, which takes several times as long.
+    torch's FlopCounterMode takes every other operation apart first, which takes longer.
     """
 
     def __init__(self):

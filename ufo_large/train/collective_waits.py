@@ -64,14 +64,11 @@ class CollectiveWaits:
 
     def recent_share(self) -> float:
         """Return the share of the last looks, in the last seconds of steps, that found it so."""
-        return self._share_of([look.collective for look in list(self._recent)])
+        return _share([look.collective for look in list(self._recent)])
 
     def idle_share(self) -> float:
         """Return the share of the last looks that found the GPU without work; 0 on a processor."""
-        return self._share_of([look.idle for look in list(self._recent)])
-
-    def _share_of(self, found: list[bool]) -> float:
-        return sum(found) / max(len(found), 1)
+        return _share([look.idle for look in list(self._recent)])
 
     def _look(self) -> None:
         while not self._is_over.wait(LOOK_EVERY_S):
@@ -80,3 +77,8 @@ class CollectiveWaits:
                 self._waits += look.collective
                 self._looks += 1
                 self._recent.append(look)
+
+
+def _share(found: list[bool]) -> float:
+    """Return the share of True; 0 of nothing."""
+    return sum(found) / max(len(found), 1)
