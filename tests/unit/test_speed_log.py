@@ -86,6 +86,8 @@ def test_on_a_gpu_an_empty_stream_waits_for_the_host_or_with_it_for_data(monkeyp
         "train/data_wait_share": 0.25,
         "train/host_wait_share": pytest.approx(1 / 3 - 0.25),
     }
+    speed._network.share = 0.125
+    assert speed._shares(0.25)["train/network_wait_share"] == 0.125
     assert speed._shares(0.5)["train/host_wait_share"] == 0
 
 

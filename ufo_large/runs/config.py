@@ -61,6 +61,8 @@ class RunConfig:
     `val/<task>/<metric>`; 0 turns that off.
     `take_what_fits`: where `pretrained` is a run's weights, tasks and classes may be others than that run's.
     `check_memory`: refuse, before the first step on a GPU, a run that by calculation does not fit there.
+    `trace_every`: on several GPUs, trace every so many steps one of the first rank, for the share of it in
+    which the GPU waits for the network; 0 traces none, as where another profiler looks.
     `keep_best`: `weights/` are those of the validation with the best score, not the last. `patience` (which
     implies it): stop after so many validations without a better score; 0 never does.
     A checkpoint is saved every `save_every` steps and after the last. The newest `keep_checkpoints` stay;
@@ -86,6 +88,7 @@ class RunConfig:
     ema: ShardedEma.Config | None = None
     tracking: Tracker.Config = field(default_factory=Tracker.Config)
     log_every: int = 1
+    trace_every: int = 1000
     evaluate_every: int = 0
     evaluate_split: str = "val"
     on_not_finite: Literal["stop", "skip", "reload"] = "stop"
@@ -107,7 +110,7 @@ class RunConfig:
             raise ValueError(
                 f"max_skipped_steps={self.max_skipped_steps}: at least 1; on_not_finite=stop skips none"
             )
-        for name in ("patience", "evaluate_every", "keep_every"):
+        for name in ("patience", "evaluate_every", "keep_every", "trace_every"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must be 0 (off) or positive")
         if self.keep_every % self.save_every:

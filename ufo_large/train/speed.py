@@ -4,7 +4,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 
@@ -14,6 +14,7 @@ from ufo_large.models.multitask import MultitaskModel
 from ufo_large.planning.peaks import peak_of
 from ufo_large.planning.training_flops import TrainingFlops
 from ufo_large.train.collective_waits import CollectiveWaits
+from ufo_large.train.network_trace import NetworkTrace
 from ufo_large.train.steps import StepRunner
 
 WARM_UP = 10
@@ -65,10 +66,18 @@ def peak_flops(device: torch.device) -> float | None:
 class Speed:
     """Times a run's steps: rates over all ranks, and operations and waiting of this rank."""
 
-    def __init__(self, runner: StepRunner, waits: CollectiveWaits, costs: ImageCosts | None = None):
+    def __init__(
+        self,
+        runner: StepRunner,
+        waits: CollectiveWaits,
+        costs: ImageCosts | None = None,
+        trace_every: int = 0,
+    ):
         self.runner, self.waits, self.costs = runner, waits, costs
         self._device = torch.device(runner.engine.device)
         self._peak = peak_flops(self._device)
+        is_traced = self._device.type == "cuda" and runner.world_size > 1 and comm.is_main()
+        self._network = NetworkTrace(trace_every if is_traced else 0)
         self._steps = 0
         self.values: dict[str, float] = {}
         """Of the last step."""
@@ -76,12 +85,13 @@ class Speed:
     @contextmanager
     def timing(self) -> Iterator[None]:
         """Time the step inside; its figures are in `values` then."""
-        waited, seen = self._waited(), self._seen()
-        start = time.perf_counter()
-        with self.waits.counting():
-            yield
-        seconds = time.perf_counter() - start
         self._steps += 1
+        with self._network.tracing() if self._network.is_due(self._steps) else nullcontext():
+            waited, seen = self._waited(), self._seen()
+            start = time.perf_counter()
+            with self.waits.counting():
+                yield
+            seconds = time.perf_counter() - start
         since = {task: now - seen[task] for task, now in self._seen().items()}
         self.values = {
             "train/step_seconds": seconds,
@@ -126,11 +136,13 @@ class Speed:
     def _shares(self, data: float) -> dict[str, float]:
         """Return which shares of the step passed in waiting for data and network, and what is left.
 
-        On GPUs collectives run behind the program's back. There the second is the share in which the GPU
-        waited for the host, without the waiting for data.
+        On GPUs collectives run behind the program's back: there the network's share is that of the last
+        traced step, and the host's that in which the GPU waited for it, without the waiting for data.
         """
         found = {"train/data_wait_share": data}
         if self._device.type != "cpu":
+            if self._network.share is not None:
+                found["train/network_wait_share"] = self._network.share
             return found | {"train/host_wait_share": max(0.0, self.waits.idle_share() - data)}
         network = min(self.waits.recent_share(), max(0.0, 1 - data))
         return found | {

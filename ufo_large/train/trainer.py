@@ -46,7 +46,7 @@ class Trainer:
         """Set by a hook, on all ranks, where no later step would make anything better."""
         self.interruption = Interruption()
         self.collective_waits = CollectiveWaits(torch.device(runner.engine.device))
-        self.speed = Speed(runner, self.collective_waits, costs)
+        self.speed = Speed(runner, self.collective_waits, costs, config.trace_every)
 
     @property
     def is_interrupted(self) -> bool:
