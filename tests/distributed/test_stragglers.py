@@ -45,7 +45,11 @@ def train_sleepily(stage: int, sleeper: int | None) -> list[str]:
     feeds = {t: Feed(loader=Stream(t, k), stages=((0, 1),)) for k, t in enumerate(TASKS)}
     runner = StepRunner(engine, feeds, METHODS["tbgn"].Config().build(TASKS, 0), total_steps=STEPS)
     settings = SimpleNamespace(
-        steps=STEPS, evaluate_every=0, schedule=Schedule(), optimizer=SimpleNamespace(learning_rate=0.1)
+        steps=STEPS,
+        evaluate_every=0,
+        trace_every=0,
+        schedule=Schedule(),
+        optimizer=SimpleNamespace(learning_rate=0.1),
     )
     trainer = Trainer(settings, model, runner, [1.0])
     said = io.StringIO()
