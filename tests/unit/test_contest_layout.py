@@ -441,6 +441,9 @@ def test_rounding_of_a_pixel_is_clipped_in_silence(world, tmp_path):
 def test_folder_of_no_layout(tmp_path):
     with pytest.raises(ValueError, match="no such folder; check --data"):
         read(tmp_path / "nowhere")
+    (tmp_path / "note.txt").touch()
+    with pytest.raises(ValueError, match=r"note\.txt: a file; give the folder of a dataset"):
+        read(tmp_path / "note.txt")
     with pytest.raises(ValueError, match="no layout that is known. Known: the contest"):
         read(tmp_path)
 

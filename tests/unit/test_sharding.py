@@ -257,6 +257,8 @@ def test_errors_of_read_dataset(world, tmp_path):
         read_dataset(tmp_path)
     dataset = make_shards([world], tmp_path / "out", ShardingOptions())
     file = tmp_path / "out/dataset.json"
+    with pytest.raises(ValueError, match=r"dataset\.json: a file; give the folder that"):
+        read_dataset(file)
     assert parse_dataset(file.read_text(), str(tmp_path / "out")) == dataset
     with pytest.raises(ValueError, match="no task 'det'; it has cls, dec, seg"):
         dataset.split("det", "train")

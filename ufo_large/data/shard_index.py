@@ -161,6 +161,8 @@ def read_dataset(path: str | Path, check_files: bool = True) -> DatasetIndex:
     in another format, or lacks a shard.
     """
     root = Path(path)
+    if root.is_file():
+        raise ValueError(f"{root}: a file; give the folder that data_sharding/make_shards.py wrote")
     if not root.is_dir():
         raise ValueError(
             f"{root}: no such folder; write shards with data_sharding/make_shards.py --out {root}"

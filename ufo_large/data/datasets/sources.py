@@ -152,6 +152,8 @@ def read_sources(
     others: list[SourceTask] = []
     for entry in data:
         name, path = _split_entry(str(entry))
+        if path.is_file():
+            raise ValueError(f"{path}: a file; give the folder of a dataset")
         if not path.is_dir():
             raise ValueError(f"{path}: no such folder; check --data")
         if is_fixed_folder(path):
