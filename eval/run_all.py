@@ -20,7 +20,7 @@ import os
 import sys
 from pathlib import Path
 
-from ufo_large.config import add_plugin_option, load_plugins
+from ufo_large.config import add_plugin_option, add_view_options, chosen_view_options, load_plugins
 from ufo_large.data.errors import DataError
 
 
@@ -42,27 +42,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="official (as the contest's scorer) or standard; default: official for data with the "
         "contest's 19 classes of streets, standard for any other",
     )
-    parser.add_argument("--flip", action="store_true", help="with --workdir: predict mirrored images as well")
-    parser.add_argument(
-        "--scales",
-        type=float,
-        nargs="+",
-        default=[1.0],
-        metavar="S",
-        help="with --workdir: predict inputs of each of these sizes, such as 0.75 1 1.25",
-    )
-    parser.add_argument(
-        "--fusion",
-        metavar="nms|wbf",
-        help="with --flip or --scales: join boxes by suppression (default) or weighted box fusion",
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="tasks.b=value",
-        help="with --workdir: change a task's feed",
-    )
+    add_view_options(parser, when="with --workdir: ")
     parser.add_argument(
         "--checkpoint", metavar="last|DIR", help="with --workdir: a checkpoint's weights, not the final ones"
     )
@@ -75,8 +55,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add_plugin_option(parser)
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
-    options = ("set", "checkpoint", "flip", "scales", "fusion", "bfloat16")
-    given = [f"--{name}" for name in options if getattr(args, name) != parser.get_default(name)]
+    given = chosen_view_options(parser, args)
+    given += [f"--{name}" for name in ("checkpoint", "bfloat16") if getattr(args, name)]
     if args.submission and given:
         parser.error(f"{', '.join(given)}: of a model; a submission is scored as it is")
     return args

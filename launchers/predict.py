@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ufo_large.config import add_plugin_option
+from ufo_large.config import add_plugin_option, add_view_options, chosen_view_options
 
 
 def main() -> None:
@@ -26,8 +26,11 @@ def main() -> None:
     parser.add_argument("--size", metavar="H,W", help="show all tasks one size; shared blocks run once")
     parser.add_argument("--checkpoint", metavar="last|DIR", help="a run's checkpoint, not its final weights")
     parser.add_argument("--device", help="default: the first GPU, else the processor")
+    add_view_options(parser)
     add_plugin_option(parser)
     arguments = parser.parse_args()
+    if arguments.size and (given := chosen_view_options(parser, arguments)):
+        parser.error(f"--size shows every picture once, whole; leave out {', '.join(given)}")
     try:
         sys.exit(predict(arguments))
     except ValueError as error:
@@ -41,6 +44,7 @@ def main() -> None:
 def predict(arguments: argparse.Namespace) -> int:
     """Predict and say what was done; the exit code."""
     from ufo_large import UFO
+    from ufo_large.data.views import Views
     from ufo_large.serving.one_size import parse_size
     from ufo_large.serving.predict_paths import predict_paths
 
@@ -49,6 +53,8 @@ def predict(arguments: argparse.Namespace) -> int:
     model = UFO.from_pretrained(
         source, checkpoint=arguments.checkpoint, device=arguments.device, plugins=arguments.plugin
     )
+    views = Views(flip=arguments.flip, scales=tuple(arguments.scales), fusion=arguments.fusion)
+    model = model.seeing(views, arguments.set)
     tasks = arguments.tasks.split(",") if arguments.tasks else None
     size = parse_size(arguments.size) if arguments.size else None
     done = predict_paths(model, arguments.paths, out, tasks, size)

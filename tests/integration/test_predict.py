@@ -18,6 +18,7 @@ from pycocotools.coco import COCO
 from ufo_large import UFO
 from ufo_large.config import apply_overrides
 from ufo_large.data.shards import ShardSet
+from ufo_large.data.views import Views
 from ufo_large.evaluation.evaluator import Evaluator
 from ufo_large.kinds.protocols import get_protocol
 from ufo_large.recipes import load_recipe
@@ -95,6 +96,8 @@ def test_a_path_gives_the_bits_of_the_evaluation(tiny_shards, run, views, tmp_pa
         task["loader"]["views"] |= views
     (tmp_path / "run/config.json").write_text(json.dumps(body))
     model, saved = UFO.from_pretrained(tmp_path / "run"), RunFolder(tmp_path / "run").read()
+    if views:  # once more asked for, of a run without
+        asked = UFO.from_pretrained(run).seeing(Views(flip=True, scales=(0.5, 1.0)))
     evaluator = Evaluator(
         shards=ShardSet.open(tiny_shards),
         loaders=saved.test_feeds(),
@@ -103,10 +106,14 @@ def test_a_path_gives_the_bits_of_the_evaluation(tiny_shards, run, views, tmp_pa
     )
     for info in evaluator.tasks:
         expected = sorted(evaluator.predictions(model.model, info), key=lambda p: p.sample.order)
-        results = model.predict(test_pictures(tiny_shards, info.name), tasks=[info.name])
+        paths = test_pictures(tiny_shards, info.name)
+        results = model.predict(paths, tasks=[info.name])
         assert len(results) == len(expected) > 3
         for result, prediction in zip(results, expected, strict=True):
             assert_same(result[info.name], prediction)
+        if views:
+            for result, prediction in zip(asked.predict(paths, tasks=[info.name]), expected, strict=True):
+                assert_same(result[info.name], prediction)
 
 
 def test_all_tasks_together_say_what_each_says_alone(tiny_shards, model):
@@ -353,7 +360,7 @@ def test_a_folder_is_predicted_and_the_same_command_goes_on(run, model, mixed, p
     assert not list(out.rglob("*.part*"))
 
     code, printed = predict("--workdir", run, mixed, "--out", out, "--tasks", "cls")
-    assert code == 2 and "other weights or tasks" in printed
+    assert code == 2 and "other weights, tasks or settings" in printed
 
 
 def test_wrong_calls_say_what_to_do(run, mixed, predict, tmp_path):
@@ -365,6 +372,12 @@ def test_wrong_calls_say_what_to_do(run, mixed, predict, tmp_path):
     assert code == 2 and "holds other files" in printed
     code, printed = predict("--workdir", run, mixed, "--checkpoint", "step-9", "--out", tmp_path / "out")
     assert code == 2 and re.search(r"checkpoint step-9: not in .*last, step-00000002", printed)
+    code, printed = predict("--workdir", run, mixed, "--out", tmp_path / "out", "--size", "64,64", "--flip")
+    assert code == 2 and "--size shows every picture once, whole; leave out --flip" in printed
+    code, printed = predict("--workdir", run, mixed, "--out", tmp_path / "out", "--fusion", "wbf")
+    assert code == 2 and "it joins the views of --flip and --scales" in printed
+    code, printed = predict("--workdir", run, mixed, "--out", tmp_path / "out", "--set", "steps=9")
+    assert code == 2 and "a finished run takes only tasks.<task>.loader" in printed
     assert not (tmp_path / "out").exists()
 
 

@@ -11,6 +11,7 @@ from ufo_large.config.overrides import apply_overrides
 from ufo_large.config.plugins import add_plugin_option, import_named, load_plugins, loaded_plugins, register
 from ufo_large.config.problems import Problems
 from ufo_large.config.serialize import from_dict, to_dict
+from ufo_large.config.view_options import add_view_options, chosen_view_options
 from ufo_large.config.whole import note_full_disk, telling_full_disk, write_text_whole, write_whole
 from ufo_large.config.writable import give_usual_rights, require_writable
 
@@ -20,6 +21,8 @@ __all__ = [
     "Unreadable",
     "parse_json",
     "add_plugin_option",
+    "add_view_options",
+    "chosen_view_options",
     "register",
     "loaded_plugins",
     "load_plugins",

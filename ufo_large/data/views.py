@@ -79,6 +79,10 @@ class Views:
         return [kind.fused(of_image, self.fusion) for of_image in zip(*found, strict=True)]
 
 
+PLAIN = Views()
+"""Each image once, as it is."""
+
+
 def _scaled(side: int, scale: float, patch: int) -> int:
     return side if scale == 1 else max(patch, round(side * scale / patch) * patch)
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ufo_large.config import Problems, require_writable, write_json
 from ufo_large.data.shard_index import SPLITS
 from ufo_large.data.shards import ShardSet
-from ufo_large.data.views import Views
+from ufo_large.data.views import PLAIN, Views
 from ufo_large.distributed import comm, zero
 from ufo_large.evaluation.baselines import trivial_baselines
 from ufo_large.evaluation.changed_feeds import for_all_tasks, name_of
@@ -29,7 +29,6 @@ from ufo_large.tracking import write_report
 SUBMISSION_FILE = "submission.json"
 UNSCORED_FILE = "submission_unscored.json"
 METRICS_FILE = "metrics.json"
-PLAIN = Views()
 SPREAD_IMAGES = 8
 WORTH_A_LOOK = 6
 

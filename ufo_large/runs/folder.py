@@ -150,13 +150,16 @@ class SavedRun:
     fingerprint: str
     data: str
 
-    def test_feeds(self, assignments: Sequence[str] = ()) -> dict[str, LoaderConfig]:
-        """Return how each task is fed at test time, with `tasks.<task>.loader.<field>=value` applied."""
+    def fed(self, assignments: Sequence[str]) -> "SavedRun":
+        """Return the run with `tasks.<task>.loader.<field>=value` applied, for test time."""
         for assignment in assignments:
             if not re.match(r"tasks\.[^.=]+(\.loader\.|=)", assignment):
                 raise ValueError(
                     f"--set {assignment}: a finished run takes only tasks.<task>.loader.<field>=value, and "
                     "tasks.<task>=<kind> for a feed of its own"
                 )
-        config = apply_overrides(self.config, assignments)
-        return {key: task.loader for key, task in config.tasks.items()}
+        return dataclasses.replace(self, config=apply_overrides(self.config, assignments))
+
+    def test_feeds(self, assignments: Sequence[str] = ()) -> dict[str, LoaderConfig]:
+        """Return how each task is fed at test time, with assignments as `fed` takes them."""
+        return {key: task.loader for key, task in self.fed(assignments).config.tasks.items()}

@@ -33,7 +33,9 @@ class OutputFolder:
         self.root = root
         if (root / ABOUT).exists():
             if read_json(root / ABOUT, OTHER) != about:
-                raise ValueError(f"{root}: holds predictions of other weights or tasks ({ABOUT}); {OTHER}")
+                raise ValueError(
+                    f"{root}: holds predictions of other weights, tasks or settings ({ABOUT}); {OTHER}"
+                )
         elif root.exists() and any(root.iterdir()):
             raise ValueError(f"{root}: holds other files; {OTHER}")
         root.mkdir(parents=True, exist_ok=True)

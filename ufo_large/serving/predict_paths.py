@@ -46,6 +46,7 @@ def predict_paths(
         raise ValueError(f"--out {out} lies in {model.folder}, which is only read; give another --out")
     chosen = model.choose(tasks)
     about = {**model.identity, "tasks": list(chosen)} | ({} if size is None else {"size": list(size)})
+    about |= {"settings": list(model.settings)} if model.settings else {}
     predict = partial(model.stream, tasks=tasks, size=size)
     folder = OutputFolder(out, about, [name for name, info in chosen.items() if kind_of(info).in_coco])
     videos = [one for one in sources if is_video(one.path)]

@@ -9,12 +9,15 @@ result.show()
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import overload
 
 import torch
 
 from ufo_large.config import did_you_mean, load_plugins, require_writable
+from ufo_large.data.views import PLAIN, Views
+from ufo_large.evaluation.changed_feeds import for_all_tasks
 from ufo_large.models.multitask import MultitaskModel
 from ufo_large.runs.folder import SavedRun
 from ufo_large.serving.feeding import Feed, predicted
@@ -29,8 +32,10 @@ from ufo_large.structures import TaskInfo
 class UFO:
     """A trained model that predicts pictures. `tasks`: what it was trained for, with class names and ids."""
 
-    def __init__(self, opened: Opened):
+    def __init__(self, opened: Opened, settings: Sequence[str] = ()):
         self._opened = opened
+        self.settings = tuple(settings)
+        """What differs from how the run shows pictures."""
 
     @classmethod
     def from_pretrained(
@@ -53,6 +58,20 @@ class UFO:
         opened = open_model(find_folder(source, revision), torch.device(chosen), checkpoint)
         opened.model.eval()
         return cls(opened)
+
+    def seeing(self, views: Views = PLAIN, settings: Sequence[str] = ()) -> "UFO":
+        """Return the same model shown pictures in another way than its run says.
+
+        `views`: of each picture, for every task that can have them. `settings`: after that, changes of single
+        tasks' feeds, as "tasks.detection.loader.tiles.columns=3". ValueError where no task can have one.
+        """
+        given = [*for_all_tasks(self.saved, views), *settings]
+        saved = self.saved.fed(given)
+        for info in self.tasks.values():
+            loader = saved.config.task(info).loader
+            loader.views.for_task(info)
+            loader.tiles.for_task(info)
+        return UFO(replace(self._opened, saved=saved), (*self.settings, *given))
 
     @property
     def model(self) -> MultitaskModel:
