@@ -44,6 +44,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--balancers", nargs="*", default=BALANCERS, metavar="NAME", help=f"({' '.join(BALANCERS)})"
     )
+    parser.add_argument(
+        "--pairs", nargs="*", default=(), metavar="ROUTER+BALANCER", help="rows of both, such as task+tbgn"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="a.b=value", help="for all rows")
     parser.add_argument("--only", nargs="+", default=[], metavar="ROW", help='such as "plain sum" best')
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time (1)")
@@ -78,6 +81,7 @@ def main() -> None:
             lists = {
                 "routers": args.routers,
                 "balancers": args.balancers,
+                "pairs": args.pairs,
                 "settings": args.set,
                 "only": args.only,
             }

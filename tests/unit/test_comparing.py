@@ -38,8 +38,8 @@ FACTORS = {
     "balancer-tbgn": 1.1,
     "balancer-pcgrad": 1.2,
     "constants-cls3-dec1-seg1": 1.3,
-    "best-residual-pcgrad": 1.4,
-    "best-residual-constants-cls3-dec1-seg1": 1.5,
+    "both-residual-pcgrad": 1.4,
+    "both-residual-constants-cls3-dec1-seg1": 1.5,
 }
 SMALL = ("--recipe", "demo", *(word for setting in SMALL_MODEL for word in ("--set", setting)))
 
@@ -145,7 +145,7 @@ def test_all_runs_once_and_the_table_by_hand(calls, tiny_shards, tmp_path, monke
         "router: residual": 0,
         "balancer: tbgn": 10,
         "balancer: pcgrad": 20,
-        "best: residual + pcgrad": 40,
+        "both: residual + pcgrad": 40,
     }
     assert all(row["seeds"] == [0, 1] for row in rows.values())
     lead = 0.2 * sum(v for own in ALONE.values() for v in own.values()) / 3
@@ -163,6 +163,7 @@ def test_all_runs_once_and_the_table_by_hand(calls, tiny_shards, tmp_path, monke
 def test_what_each_row_says_to_the_trainer(calls, tiny_shards, tmp_path, monkeypatch, capsys):
     """The demo's own router is `task`, its balancer `tbgn`: those keep the recipe's settings."""
     own = ("--routers", "task", "residual:fraction=0.5:blocks=1", "--balancers", "tbgn", "pcgrad")
+    own = (*own, "--pairs", "task+pcgrad")
     compare(monkeypatch, capsys, "--data", tiny_shards, "--out", tmp_path, "--seeds", 1, *own)
     common = ["seed=0", *SMALL_MODEL]
     residual = [
@@ -175,7 +176,8 @@ def test_what_each_row_says_to_the_trainer(calls, tiny_shards, tmp_path, monkeyp
     assert settings_of(calls, "router-residual") == [*common, *residual, FIXED]
     assert settings_of(calls, "balancer-tbgn") == [*common, SHARED]
     assert settings_of(calls, "balancer-pcgrad") == [*common, SHARED, "balancer=pcgrad"]
-    assert settings_of(calls, "best-residual") == [*common, *residual, "balancer=pcgrad"]
+    assert settings_of(calls, "both-task") == [*common, "balancer=pcgrad"]
+    assert settings_of(calls, "both-residual") == [*common, *residual, "balancer=pcgrad"]
     single = next(c for c in calls if "single-cls" in " ".join(c))
     assert single[single.index("--data") + 1] == str(tmp_path / "shards/cls")
 
@@ -185,7 +187,7 @@ def test_constants_are_tuned_on_val_of_the_first_seed(calls, tiny_shards, tmp_pa
     rows = compare(monkeypatch, capsys, "--data", tiny_shards, "--out", tmp_path, *own)
     tried = {label: len(row["seeds"]) for label, row in rows.items() if label.startswith("constants")}
     assert len(tried) == 7 and tried.pop("constants cls3 dec1 seg1") == 2 and set(tried.values()) == {1}
-    assert rows["best: residual + constants cls3 dec1 seg1"]["delta_m"]["value"] == pytest.approx(0.5)
+    assert rows["both: residual + constants cls3 dec1 seg1"]["delta_m"]["value"] == pytest.approx(0.5)
     assert settings_of(calls, "constants-cls3-dec1-seg1")[-3:] == [
         "balancer.by_task.cls=3",
         "balancer.by_task.dec=1",
@@ -268,7 +270,7 @@ def test_one_failure_stops_no_other_run_and_is_told(calls, tiny_shards, tmp_path
             "pcgrad",
         )
     assert "single: seg" in (tmp_path / "comparison.md").read_text()
-    assert "best-residual-pcgrad/seed0" in trained(calls)
+    assert "both-residual-pcgrad/seed0" in trained(calls)
 
 
 @pytest.mark.parametrize(
@@ -288,6 +290,9 @@ def test_one_failure_stops_no_other_run_and_is_told(calls, tiny_shards, tmp_path
             r"patience=2 ends rows after different numbers",
         ),
         (("--seeds", "0"), r"--seeds 0: give 1 or more"),
+        (("--pairs", "task"), r"--pairs task: write ROUTER\+BALANCER"),
+        (("--pairs", "shared+tbgn"), r"other than shared and fixed"),
+        (("--pairs", "task+pcgard"), r"--pairs pcgard: no 'pcgard'.*Did you mean 'pcgrad'"),
         (("--set", "ds=none", "--ranks", "2"), r"--ranks 2: ds=none trains in one process"),
         (("--cores", "4096"), r"--jobs 1 with --cores 4096 take 4096 cores"),
         (("--set", "pretrained=nowhere.safetensors"), r"nowhere.safetensors"),

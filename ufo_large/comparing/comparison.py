@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ufo_large.comparing.hours import hours_left, measured_times, recorded_times
 from ufo_large.comparing.options import CONSTANTS
 from ufo_large.comparing.places import Place
-from ufo_large.comparing.plan import BEST, SUM, Plan, Run
+from ufo_large.comparing.plan import BEST, BOTH, SUM, Plan, Run
 from ufo_large.comparing.recording import record_of, sizes_of
 from ufo_large.comparing.records import Record, Records
 from ufo_large.comparing.trainings import Workshop, work
@@ -82,14 +82,13 @@ class Comparison:
 
     def _count_later(self) -> int:
         """Return how many joint runs such rows will take that are not there."""
-        there = [record.label for record in self.records.rows]
-        wanted = {
-            CONSTANTS: 2 * len(self.plan.tasks) + self.plan.options.seeds,
-            BEST: self.plan.options.seeds,
-        }
+        known = {row[0].label for row in self.rows}
+        there = [record.label for record in self.records.rows if record.label not in known]
+        seeds = self.plan.options.seeds
+        wanted = {CONSTANTS: (CONSTANTS, 2 * len(self.plan.tasks) + seeds), BEST: (BOTH, seeds)}
         return sum(
-            max(0, count - sum(label.startswith(name) for label in there))
-            for name, count in wanted.items()
+            max(0, count - sum(label.startswith(start) for label in there))
+            for name, (start, count) in wanted.items()
             if name in self.only
         )
 

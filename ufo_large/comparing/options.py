@@ -53,6 +53,7 @@ class Component:
 class Options:
     """`settings`: `a.b=value` for all rows. `routers`, `balancers`: as `Component.parse` reads them.
 
+    `pairs`: a router and a balancer together, as `task+tbgn`.
     `seeds`: how many, from 0. `jobs`: trainings at a time, each of `ranks` processes (None: one per GPU, else
     one) on its own `cores` (None: all). `only`: labels of the rows to train; empty means all.
     """
@@ -67,6 +68,7 @@ class Options:
     only: tuple[str, ...] = ()
     routers: tuple[str, ...] = ()
     balancers: tuple[str, ...] = ()
+    pairs: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
 
     def __post_init__(self):
@@ -94,6 +96,18 @@ class Options:
         known = (*METHODS, CONSTANTS)
         found = [Component.parse(text, known, "--balancers") for text in dict.fromkeys(self.balancers)]
         return [c for c in found if c != Component("fixed")]
+
+    @property
+    def chosen_pairs(self) -> list[tuple[Component, Component]]:
+        """Return the pairs to train; ValueError for one that is a row of its own already."""
+        found = []
+        for text in dict.fromkeys(self.pairs):
+            router, plus, balancer = text.partition("+")
+            if not plus or router == "shared" or balancer == "fixed":
+                raise ValueError(f"--pairs {text}: write ROUTER+BALANCER, other than shared and fixed")
+            parts = ((router, ROUTERS), (balancer, METHODS))
+            found.append(tuple(Component.parse(part, known, "--pairs") for part, known in parts))
+        return found
 
     @property
     def common(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from ufo_large.runs.config import RunConfig
 from ufo_large.structures import TaskInfo
 from ufo_large.train.run import trained_tasks
 
-SUM, BEST, SINGLE = "plain sum", "best", "single: "
+SUM, BEST, SINGLE, BOTH = "plain sum", "best", "single: ", "both: "
 SHARED, FIXED = f"{ROUTER}=shared", f"{BALANCER}=fixed"
 TUNED_BY = 3.0
 
@@ -66,7 +66,8 @@ class Plan:
         rows.append(self.joint(SUM, SHARED, FIXED))
         rows += [self.joint(f"router: {c}", *self._router(c), FIXED) for c in self.routers]
         measured = [c for c in self.balancers if c.name != CONSTANTS]
-        return rows + [self.joint(f"balancer: {c}", SHARED, *self._balancer(c)) for c in measured]
+        rows += [self.joint(f"balancer: {c}", SHARED, *self._balancer(c)) for c in measured]
+        return rows + [self.pair(*pair) for pair in self.options.chosen_pairs]
 
     def single(self, info: TaskInfo) -> list[Run]:
         view = one_task_view(Path(self.options.data), info.name, self.options.out / "shards")
@@ -76,12 +77,15 @@ class Plan:
     def joint(self, label: str, *overrides: str) -> list[Run]:
         return [self._run(label, seed, overrides) for seed in self.seeds]
 
+    def pair(self, router: Component, balancer: Component) -> list[Run]:
+        return self.joint(f"{BOTH}{router} + {balancer}", *self._router(router), *self._balancer(balancer))
+
     def best(self, router: Run, balancer: Run) -> list[Run]:
         """Return the row that has the router of one run and the balancer of another."""
         routed = [o for o in self._own(router) if o != FIXED]
         balanced = [o for o in self._own(balancer) if o != SHARED]
         name = f"{router.label.removeprefix('router: ')} + {balancer.label.removeprefix('balancer: ')}"
-        return self.joint(f"{BEST}: {name}", *routed, *balanced)
+        return self.joint(f"{BOTH}{name}", *routed, *balanced)
 
     def constants(self, weights: Mapping[str, float]) -> list[Run]:
         words = tuple(f"{BALANCER}.by_task.{task}={weight:.3g}" for task, weight in weights.items())

@@ -13,7 +13,7 @@ COLORS = {
     "sum": "#7a828e",
     "router": "#2458d3",
     "balancer": "#14895a",
-    "best": "#b3378f",
+    "both": "#b3378f",
 }
 STYLE = (
     ".c-name,.c-title{font-size:12px;fill:#24292f}.c-title{font-weight:600}.c-tick{font-size:10.5px;fill:#667085}"
