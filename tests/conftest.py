@@ -1,40 +1,22 @@
 """Fixtures that several tests share: a small synthetic world, packed once a session."""
 
+import functools
 import multiprocessing
 import os
-import subprocess
-import sys
 from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
 
-from ufo_large.processes.ports import free_port
+from ufo_large.testing.scripts import run_script
 
-ROOT = Path(__file__).resolve().parent.parent
+# Before torch is there: workers that share the cores and each start a thread per core wait for one another.
+workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+os.environ.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // workers)))
 
 # A process has one fork server. Start it before anything else does, with everything that test ranks import.
 multiprocessing.get_context("forkserver").set_forkserver_preload(["ufo_large.testing.preload"])
 forkserver.ensure_running()
-
-
-def run_script(*arguments: str, **options) -> subprocess.CompletedProcess:
-    """Run one of the project's scripts as a user would."""
-    environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, **options)
-
-
-def run_deepspeed(*arguments: str, **options) -> subprocess.CompletedProcess:
-    """Run one of the project's scripts on two ranks, as a user would."""
-    bin_folder = Path(sys.executable).parent
-    environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
-    environment["PATH"] = f"{bin_folder}:{environment['PATH']}"
-    command = [bin_folder / "deepspeed", "--num_gpus", "2", "--master_port", free_port(), *arguments]
-    options = {"timeout": 400, **options}
-    return subprocess.run(
-        list(map(str, command)), cwd=ROOT, env=environment, capture_output=True, text=True, **options
-    )
 
 
 @pytest.fixture(scope="session")
@@ -43,8 +25,9 @@ def script():
 
 
 @pytest.fixture(scope="session")
-def deepspeed():
-    return run_deepspeed
+def two_ranks():
+    """Run a script on two ranks; what DeepSpeed's own launcher adds is tested in test_end_to_end.py."""
+    return functools.partial(run_script, ranks=2)
 
 
 @pytest.fixture(scope="session")

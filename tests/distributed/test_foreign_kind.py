@@ -41,7 +41,7 @@ def data(tmp_path_factory) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def run(data, tmp_path_factory, deepspeed, script) -> Path:
+def run(data, tmp_path_factory, two_ranks, script) -> Path:
     """Shards and a trained run, made with the user's own commands."""
     folder = tmp_path_factory.mktemp("foreign")
     made = script(
@@ -49,7 +49,7 @@ def run(data, tmp_path_factory, deepspeed, script) -> Path:
     )
     assert made.returncode == 0, made.stderr
     assert "brightness: brightness, 0 classes; images: train 12, test 7" in made.stdout
-    trained = deepspeed(
+    trained = two_ranks(
         *("launchers/train.py", "--plugin", PLUGIN, "--recipe", RECIPE),
         *("--data", folder / "shards", "--workdir", folder / "run"),
     )
@@ -97,10 +97,10 @@ def test_it_trains_beside_detection_and_is_validated(run):
     assert saved["config"]["model"]["heads"]["brightness"] == {"number": {"scale": 1.0}}
 
 
-def test_it_resumes_exactly(run, tmp_path, deepspeed):
+def test_it_resumes_exactly(run, tmp_path, two_ranks):
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
-    done = deepspeed(
+    done = two_ranks(
         *("launchers/train.py", "--plugin", PLUGIN, "--recipe", RECIPE, "--data", run.parent / "shards"),
         *("--workdir", copy, "--resume", copy / "checkpoints" / "step-00000002"),
     )
@@ -111,9 +111,9 @@ def test_it_resumes_exactly(run, tmp_path, deepspeed):
 
 
 @pytest.fixture(scope="module")
-def scored(run, deepspeed, script) -> list[dict]:
+def scored(run, two_ranks, script) -> list[dict]:
     found = []
-    for start in (script, deepspeed):
+    for start in (script, two_ranks):
         done = start("eval/run_all.py", "--plugin", PLUGIN, "--workdir", run, "--data", run.parent / "shards",
                      "--protocol", "standard")  # fmt: skip
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]

@@ -3,7 +3,10 @@
 import json
 import shutil
 
-TRAIN = ("launchers/train.py", "--recipe", "demo", "--ds", "none", "--set", "tracking.wandb=disabled")
+from ufo_large.testing.settings import NO_WANDB, SMALL_MODEL
+
+SETTINGS = [word for setting in (*SMALL_MODEL, NO_WANDB) for word in ("--set", setting)]
+TRAIN = ("launchers/train.py", "--recipe", "demo", "--ds", "none", *SETTINGS)
 
 
 def test_broken_samples_are_counted_up_to_the_limit(script, tiny_shards, tmp_path):

@@ -134,7 +134,7 @@ def test_a_second_run_in_a_folder_is_refused_while_the_first_trains(tiny_shards,
     assert json.loads((run / "config.json").read_text())["config"]["seed"] == 0
 
 
-def test_a_run_that_diverges_ends_with_one_line(tiny_shards, tmp_path):
+def test_a_run_that_diverges_ends_with_one_line(tiny_shards, tmp_path, two_ranks):
     changes = (
         *SMALL,
         "steps=9",
@@ -143,7 +143,7 @@ def test_a_run_that_diverges_ends_with_one_line(tiny_shards, tmp_path):
         "optimizer.clip_norm=0",
     )
     overrides = [x for change in changes for x in ("--set", change)]
-    done = deepspeed(
+    done = two_ranks(
         "launchers/train.py", "--recipe", "demo", "--data", tiny_shards, "--workdir", tmp_path, *overrides
     )
     assert done.returncode == 1

@@ -106,9 +106,10 @@ def test_a_folder_keeps_the_data_it_was_begun_with(finished, tmp_path):
         ),
     ],
 )
-def test_bad_input_stops_before_training(arguments, message, data, tmp_path):
-    settings = [s for s in TINY if s.partition("=")[0] not in str(arguments)]
-    done = finetune("--data", data, "--workdir", tmp_path / "run", *arguments, settings=settings)
+def test_bad_input_stops_before_training(arguments, message, data, tmp_path, script):
+    sets = [w for s in TINY if s.partition("=")[0] not in str(arguments) for w in ("--set", s)]
+    command = ("launchers/finetune.py", "--data", data, "--workdir", tmp_path / "run", "--gpus", "0", *sets)
+    done = script(*command, *arguments)
     assert done.returncode == 1
     assert message in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "run/config.json").exists()

@@ -34,7 +34,7 @@ def with_test_root(train: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, script, deepspeed) -> Path:
+def run(tmp_path_factory, script, two_ranks) -> Path:
     folder = tmp_path_factory.mktemp("two")
     signs = with_test_root(write_tiny_data(folder / "signs/train_data"))
     lamps = with_test_root(write_tiny_data(folder / "lamps/train_data", count=8, seed=5))
@@ -52,7 +52,7 @@ def run(tmp_path_factory, script, deepspeed) -> Path:
     )
     assert made.returncode == 0, made.stderr
     overrides = [x for change in SMALL for x in ("--set", change)]
-    trained = deepspeed("launchers/train.py", "--recipe", "demo", "--data", folder / "shards",
+    trained = two_ranks("launchers/train.py", "--recipe", "demo", "--data", folder / "shards",
                         "--workdir", folder / "run", *overrides)  # fmt: skip
     assert trained.returncode == 0, trained.stdout[-3000:] + trained.stderr[-3000:]
     scored = script("eval/run_all.py", "--workdir", folder / "run", "--data", folder / "shards",

@@ -3,7 +3,7 @@
 import os
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"
 
 from ufo_large.distributed import zero  # noqa: F401
 from ufo_large.train import run  # noqa: F401
