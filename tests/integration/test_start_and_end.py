@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from ufo_large.balancing import METHODS
+from ufo_large.comparing.replaying import signals_of
 from ufo_large.testing.settings import IN_THE_PROCESS, NO_WANDB, SMALL_MODEL
+from ufo_large.tracking import read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
@@ -44,6 +47,16 @@ def test_the_start_is_true(trained):
     assert "task 'cls': a micro-batch takes 70 images" in said
     assert "expected: " in said
     assert f"--resume auto: no whole checkpoint in {run / 'checkpoints'}; the run starts from step 0" in said
+
+
+def test_a_replay_of_its_own_balancer_finds_the_weights_that_it_used(trained):
+    log = read_metrics(trained[0] / "metrics.jsonl")
+    steps = signals_of(log)
+    balancer = METHODS["tbgn"].Config().build(steps[0].tasks, seed=0)
+    assert len(steps) == 5
+    for row, signals in zip(log, steps, strict=True):
+        for task, weight in zip(signals.tasks, balancer(signals).tolist(), strict=True):
+            assert weight == pytest.approx(row[f"balance/{task}/weight"], rel=1e-9)
 
 
 def test_what_it_says_to_type_next_works(trained, script, tmp_path):
