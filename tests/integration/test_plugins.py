@@ -1,9 +1,7 @@
 """Components from outside: a module, a file, an installed package; and what is said of a bad one."""
 
+import functools
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -73,13 +71,7 @@ def test_an_installed_package_is_there_by_itself(tmp_path, tiny_shards, script):
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-methods\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[ufo_large.plugins]\nmethods = my_methods\n")
-    environment = {**os.environ, "PYTHONPATH": f"{package}:{os.environ.get('PYTHONPATH', '')}"}
-    environment |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
-
-    def call(*arguments):
-        command = [sys.executable, *map(str, arguments)]
-        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-
+    call = functools.partial(script, packages=package)
     run = tmp_path / "run"
     options = ("--ds", "none", "--data", tiny_shards, "--workdir", run)
     done = call("launchers/train.py", "--recipe", package / "mine.py", *options)

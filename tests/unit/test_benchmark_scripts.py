@@ -3,9 +3,7 @@
 import contextlib
 import importlib
 import json
-import os
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,24 +15,18 @@ ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 
 
-def loader(data: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, "benchmarks/loader.py", "--data", str(data)]
-    environment = {**os.environ, "DS_ACCELERATOR": "cpu"}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-
-
-def test_the_loaders_benchmark_refuses_a_folder_that_is_not_there():
-    done = loader(Path("/nope"))
+def test_the_loaders_benchmark_refuses_a_folder_that_is_not_there(script):
+    done = script("benchmarks/loader.py", "--data", "/nope")
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "--data /nope: no .jpg files in cls/train; give a train root" in done.stderr
 
 
-def test_the_loaders_benchmark_refuses_photographs_that_are_too_small(tmp_path):
+def test_the_loaders_benchmark_refuses_photographs_that_are_too_small(tmp_path, script):
     (tmp_path / "cls/train").mkdir(parents=True)
     (tmp_path / "cls/train/a.jpg").write_bytes(b"")
     (tmp_path / "dec").mkdir()
     (tmp_path / "dec/train.json").write_text(json.dumps({"images": [{"width": 379, "height": 280}]}))
-    assert "has no picture of 380x280 or more" in loader(tmp_path).stderr
+    assert "has no picture of 380x280 or more" in script("benchmarks/loader.py", "--data", tmp_path).stderr
 
 
 def test_a_benchmark_needs_no_git_commit():

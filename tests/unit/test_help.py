@@ -62,14 +62,8 @@ def test_listing_recipes_imports_none_of_them():
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
-def test_the_trainer_prints_every_field_as_set_takes_it():
-    done = subprocess.run(
-        [sys.executable, "launchers/train.py", "--recipe", "mini", "--fields"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "DS_ACCELERATOR": "cpu"},
-    )
+def test_the_trainer_prints_every_field_as_set_takes_it(script):
+    done = script("launchers/train.py", "--recipe", "mini", "--fields")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.split()
     assert {"optimizer.learning_rate=0.0015", "model.trunk.router=task", "ema.decay=0.99"} <= set(lines)

@@ -18,17 +18,22 @@ from ufo_large.testing.distributed import rank_environment
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run_script(*words: Any, ranks: int = 1, timeout: float = 600.0) -> subprocess.CompletedProcess:
+def run_script(
+    *words: Any, ranks: int = 1, timeout: float = 600.0, packages: Path | None = None
+) -> subprocess.CompletedProcess:
     """Run `words`, a script below the project's root and its options; return its code, output and errors.
 
     Forked from a process that has imported torch and the trainer, which saves each call those seconds. All
-    else is as under `python` (`ranks`: as under a launcher that tells every rank where the others are). A
-    code above 0 is the first rank's that has one. Raises subprocess.TimeoutExpired.
+    else is as under `python` (`ranks`: as under a launcher that tells every rank where the others are;
+    `packages`: a folder where more are installed). A code above 0 is the first rank's that has one. Raises
+    subprocess.TimeoutExpired.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ufo_large.testing.preload"])
     command, port = [str(word) for word in words], free_port()
     environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+    if packages is not None:
+        environment["PYTHONPATH"] = f"{packages}{os.pathsep}{environment.get('PYTHONPATH', '')}"
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
         started = []
@@ -70,7 +75,8 @@ def _become(command: list[str], environment: dict[str, str], out: Path, err: Pat
         os.dup2(opened, number)
         os.close(opened)
     sys.stdout, sys.stderr = (open(n, "w", buffering=1, closefd=False) for n in (1, 2))  # noqa: SIM115
-    sys.argv, sys.path[0:0] = command, [str(Path(command[0]).parent)]
+    added = environment.get("PYTHONPATH", "").split(os.pathsep)
+    sys.argv, sys.path[0:0] = command, [str(Path(command[0]).parent), *filter(None, added)]
     atexit._clear()  # what the forking process has to do at its own end
     try:
         runpy.run_path(command[0], run_name="__main__")
