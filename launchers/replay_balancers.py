@@ -9,7 +9,7 @@ RUN/balancers.md keeps them, RUN/balancers.svg shows them.
 
 The gradients are those of the path that the run took: what a method would have met later on a path of its own
 is not known from it. Compared are directions; with clipping, which most steps of a ViT meet, they are all
-that is left of a step.
+that is left of a step. Of a run with log_every above 1 the logged steps are shown.
 """
 
 import argparse

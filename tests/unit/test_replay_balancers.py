@@ -103,7 +103,7 @@ def test_note_and_picture(tmp_path):
     ("lines", "names", "alike", "told"),
     [
         (None, None, 0.99, "no metrics.jsonl there; give the folder of a run that has trained"),
-        ([{"step": 1, "cls/total": 1.0}], None, 0.99, "metrics.jsonl: no step has a loss, a gradient norm"),
+        ([{"step": 1, "cls/total": 1.0}], None, 0.99, "metrics.jsonl: no step has the losses"),
         ([], ["tbng"], 0.99, "unknown balancing method 'tbng'.*Did you mean 'tbgn'"),
         ([], None, 1.5, "--alike 1.5: a cosine above 0, at most 1"),
     ],

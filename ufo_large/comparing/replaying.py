@@ -45,17 +45,17 @@ class Replayed:
 
 
 def signals_of(log: Sequence[Mapping[str, float]]) -> list[Signals]:
-    """Return what the balancer was told in each step that measured two tasks or more.
+    """Return what the balancer was told in each logged step of two tasks or more.
 
-    `log`: as `read_metrics` returns it. Raises ValueError where no step did.
+    `log`: as `read_metrics` returns it. Raises ValueError where there is none.
     """
     numbers = [{k: v for k, v in row.items() if isinstance(v, int | float)} for row in log]
     tasks = _tasks(numbers)
     found = [found for row in numbers if (found := _signals(row, tasks, len(log))) is not None]
     if not found:
         raise ValueError(
-            "no step has a loss, a gradient norm and a cosine of two tasks or more; give a joint run whose "
-            "balancer measures the gradients (tbgn, pcgrad and most others; fixed in a comparison's runs)"
+            "no step has the losses, gradient norms and cosines of two tasks or more; give a run of several "
+            "tasks that has logged a step"
         )
     return found
 
