@@ -26,6 +26,7 @@ from ufo_large.runs.folder import RunFolder
 from ufo_large.serving.pictures import Named
 from ufo_large.structures.batch import map_arrays
 from ufo_large.testing.distributed import run_ranks
+from ufo_large.testing.scripts import run_python
 from ufo_large.testing.settings import IN_THE_PROCESS, NO_WANDB, SMALL_MODEL
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -429,7 +430,7 @@ def test_a_video_gives_a_line_per_frame_and_a_video(run, model, predict, tmp_pat
     assert code == 0 and "1 were there already" in printed
 
 
-def test_a_model_in_the_hubs_cache_is_opened_without_a_network(model, mixed, tmp_path, monkeypatch, script):
+def test_a_model_in_the_hubs_cache_is_opened_without_a_network(model, mixed, tmp_path, monkeypatch):
     """As the hub's client leaves it: refs/main names the commit, snapshots/<commit> has the files."""
     cached = tmp_path / "hub/models--someone--streets"
     commit = "0" * 39 + "1"
@@ -439,7 +440,7 @@ def test_a_model_in_the_hubs_cache_is_opened_without_a_network(model, mixed, tmp
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     out = tmp_path / "out"
-    done = script(
+    done = run_python(
         "launchers/predict.py",
         "--workdir",
         "someone/streets",
@@ -453,13 +454,13 @@ def test_a_model_in_the_hubs_cache_is_opened_without_a_network(model, mixed, tmp
     found = {line["file_name"]: line["tasks"]["cls"]["class"] for line in lines_of(out / "predictions.jsonl")}
     results = model.predict(mixed / "below", tasks=["cls"])
     assert found == {Path(r.file_name).name: r.to_dict()["tasks"]["cls"]["class"] for r in results}
-    other = script("launchers/predict.py", "--workdir", "someone/else", mixed, "--out", out)
+    other = run_python("launchers/predict.py", "--workdir", "someone/else", mixed, "--out", out)
     assert other.returncode == 2 and "the hub gives no such model" in other.stderr
 
 
-def test_the_package_is_light_until_the_model_is_asked_for(script):
+def test_the_package_is_light_until_the_model_is_asked_for():
     asked = "print('torch' in sys.modules)"
     code = f"import sys, ufo_large; {asked}; ufo_large.UFO; {asked}"
-    assert script("-c", code).stdout.split() == ["False", "True"]
+    assert run_python("-c", code).stdout.split() == ["False", "True"]
     with pytest.raises(ImportError, match="cannot import name 'Nothing'"):
         from ufo_large import Nothing  # noqa: F401

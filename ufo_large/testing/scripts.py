@@ -26,7 +26,8 @@ def run_script(
     Forked from a process that has imported torch and the trainer, which saves each call those seconds. All
     else is as under `python` (`ranks`: as under a launcher that tells every rank where the others are;
     `packages`: a folder where more are installed). A code above 0 is the first rank's that has one. Raises
-    subprocess.TimeoutExpired.
+    subprocess.TimeoutExpired. What libraries read from the environment when they are imported is already
+    read: for that take `run_python`.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ufo_large.testing.preload"])
@@ -48,6 +49,13 @@ def run_script(
         raise subprocess.TimeoutExpired(command, timeout, output, errors)
     code = next((p.exitcode for p in started if p.exitcode), 0)
     return subprocess.CompletedProcess(command, code, output, errors)
+
+
+def run_python(*words: Any) -> subprocess.CompletedProcess:
+    """Run `python words` from the project's root in a process that imports everything itself."""
+    environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *map(str, words)]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
 def _wait(started: Sequence[Any], deadline: float) -> bool:
