@@ -58,6 +58,15 @@ def norms_and_cosines(gram_MM: Tensor) -> tuple[Tensor, Tensor]:
     return norms_M, cosines_MM.fill_diagonal_(1.0)
 
 
+def update_shares(gram_MM: Tensor, weights_M: Tensor) -> Tensor:
+    """Return each task's part of the combined gradient's squared norm, [M]; their sizes sum to 1.
+
+    Of task k: weights[k] * <g_k, sum_j weights[j] g_j>, negative where it points against the combination.
+    """
+    parts_M = weights_M * (gram_MM @ weights_M)
+    return parts_M / parts_M.abs().sum().clamp_min(1e-300)
+
+
 def definite(cosines_MM: Tensor) -> np.ndarray:
     """Return the cosines made positive definite, by adding GRAM_ACCURACY to the diagonal.
 

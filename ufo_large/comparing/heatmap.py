@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from html import escape
 
+import numpy as np
+
 from ufo_large.comparing.replaying import Replayed
 
 CELL, BAR, GAP, LETTER, FOOT = 25, 170, 14, 6.6, 58
@@ -43,7 +45,7 @@ def _names(found: Replayed, left: float, top: float) -> Iterator[str]:
 
 def _squares(found: Replayed, left: float, top: float) -> Iterator[str]:
     yield f'<g transform="translate({left:.1f} {top:.1f})" fill="#2458d3" class="h-number">'
-    for (i, j), cosine in _entries(found):
+    for (i, j), cosine in np.ndenumerate(found.cosines_NN):
         depth = max(0.0, (cosine - FAINTEST) / (1 - FAINTEST)) ** 2
         x, y, size = CELL * j, CELL * i, CELL - 1
         yield f'<rect x="{x}" y="{y}" width="{size}" height="{size}" fill-opacity="{depth:.2f}"/>'
@@ -51,12 +53,6 @@ def _squares(found: Replayed, left: float, top: float) -> Iterator[str]:
         text = "1" if cosine > 0.995 else f"{cosine:.2f}".replace("0.", ".")
         yield f'<text fill="{color}" x="{x + size // 2}" y="{y + size // 2 + 3}">{text}</text>'
     yield "</g>"
-
-
-def _entries(found: Replayed) -> Iterator[tuple[tuple[int, int], float]]:
-    for i, row in enumerate(found.cosines_NN.tolist()):
-        for j, cosine in enumerate(row):
-            yield (i, j), cosine
 
 
 def _groups(found: Replayed, left: float, top: float) -> Iterator[str]:

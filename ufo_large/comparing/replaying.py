@@ -18,7 +18,8 @@ from scipy.cluster.hierarchy import fcluster, leaves_list, linkage
 from scipy.spatial.distance import squareform
 from torch import Tensor
 
-from ufo_large.balancing import METHODS, Balancer, Signals
+from ufo_large.balancing import METHODS, Signals
+from ufo_large.balancing.gram import norms_and_cosines, update_shares
 
 SUM = "fixed"
 """The method of the plain sum: all weights 1."""
@@ -66,7 +67,8 @@ def replay(steps: Sequence[Signals], names: Sequence[str] = tuple(METHODS), alik
     weights, refused = {}, {}
     for name in dict.fromkeys((SUM, *names)):
         try:
-            weights[name] = _weights(METHODS[name].Config().build(tasks, seed=0), steps)
+            balancer = METHODS[name].Config().build(tasks, seed=0)
+            weights[name] = [balancer(signals) for signals in steps]
         except ValueError as error:
             refused[name] = str(error)
     cosines_NN = np.mean([_cosines(s, [w[i] for w in weights.values()]) for i, s in enumerate(steps)], axis=0)
@@ -114,23 +116,16 @@ def _signals(row: Mapping[str, float], tasks: Sequence[str], total_steps: int) -
     )
 
 
-def _weights(balancer: Balancer, steps: Sequence[Signals]) -> list[Tensor]:
-    return [balancer(signals) for signals in steps]
-
-
 def _cosines(signals: Signals, weights: Sequence[Tensor]) -> np.ndarray:
     """Return the cosines [N, N] of the gradients that N methods combine in one step."""
     weights_NM = torch.stack(list(weights))
-    products_NN = weights_NM @ signals.gram_MM @ weights_NM.T
-    lengths_N = products_NN.diagonal().clamp_min(1e-300).sqrt()
-    return (products_NN / (lengths_N * lengths_N[:, None])).numpy()
+    return norms_and_cosines(weights_NM @ signals.gram_MM @ weights_NM.T)[1].numpy()
 
 
 def _pairs(steps: Sequence[Signals]) -> dict[tuple[str, str], tuple[float, float]]:
     found: dict[tuple[str, str], list[float]] = {}
     for signals in steps:
-        norms_M = signals.gram_MM.diagonal().clamp_min(1e-300).sqrt()
-        cosines_MM = (signals.gram_MM / (norms_M * norms_M[:, None])).tolist()
+        cosines_MM = norms_and_cosines(signals.gram_MM)[1].tolist()
         for (i, first), (j, second) in combinations(enumerate(signals.tasks), 2):
             found.setdefault((first, second), []).append(cosines_MM[i][j])
     return {pair: (statistics.fmean(values), statistics.pstdev(values)) for pair, values in found.items()}
@@ -139,7 +134,7 @@ def _pairs(steps: Sequence[Signals]) -> dict[tuple[str, str], tuple[float, float
 def _shares(steps: Sequence[Signals], weights: Sequence[Tensor]) -> dict[str, float]:
     found: dict[str, list[float]] = {}
     for signals, weights_M in zip(steps, weights, strict=True):
-        parts_M = weights_M * (signals.gram_MM @ weights_M)
-        for task, part in zip(signals.tasks, (parts_M / parts_M.abs().sum().clamp_min(1e-300)), strict=True):
-            found.setdefault(task, []).append(float(part))
-    return {task: statistics.fmean(parts) for task, parts in found.items()}
+        shares = update_shares(signals.gram_MM, weights_M).tolist()
+        for task, share in zip(signals.tasks, shares, strict=True):
+            found.setdefault(task, []).append(share)
+    return {task: statistics.fmean(shares) for task, shares in found.items()}

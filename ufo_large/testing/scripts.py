@@ -25,9 +25,10 @@ def run_script(
 
     Forked from a process that has imported torch and the trainer, which saves each call those seconds. All
     else is as under `python` (`ranks`: as under a launcher that tells every rank where the others are;
-    `packages`: a folder where more are installed). A code above 0 is the first rank's that has one. Raises
-    subprocess.TimeoutExpired. What libraries read from the environment when they are imported is already
-    read: for that take `run_python`.
+    `packages`: a folder where more are installed). The code is that of a rank which failed by itself, where
+    one did. Raises subprocess.TimeoutExpired.
+
+    What libraries read from the environment when they are imported is already read: take `run_python` then.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ufo_large.testing.preload"])
@@ -47,7 +48,8 @@ def run_script(
         output, errors = out.read_text(), err.read_text()
     if not in_time:
         raise subprocess.TimeoutExpired(command, timeout, output, errors)
-    code = next((p.exitcode for p in started if p.exitcode), 0)
+    codes = [process.exitcode for process in started]  # below 0: killed, perhaps since another had failed
+    code = max(codes) or min(codes)
     return subprocess.CompletedProcess(command, code, output, errors)
 
 

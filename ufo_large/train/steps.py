@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ufo_large.balancing import Balancer, Signals
+from ufo_large.balancing.gram import update_shares
 from ufo_large.data.loader import TaskLoader
 from ufo_large.data.mixing import Stages, TaskMix
 from ufo_large.distributed import comm
@@ -150,11 +151,7 @@ class StepRunner:
 
 
 def balance_values(tasks: tuple[str, ...], measured: Measurement, weights_M: Tensor) -> dict[str, float]:
-    """Return what the balance charts draw: norms and weights; where pairs were measured also the rest.
-
-    The share of task k is the part of the combined gradient's squared norm that it contributes,
-    weights[k] * <g_k, sum_j weights[j] g_j>, over the sum of the parts' absolute values.
-    """
+    """Return what the balance charts draw: norms and weights; where pairs were measured also the rest."""
     norms_M = measured.squares_M.clamp_min(0).sqrt()
     values = {}
     for k, task in enumerate(tasks):
@@ -169,8 +166,7 @@ def balance_values(tasks: tuple[str, ...], measured: Measurement, weights_M: Ten
 def _pair_values(
     tasks: tuple[str, ...], gram_MM: Tensor, norms_M: Tensor, weights_M: Tensor
 ) -> dict[str, float]:
-    parts_M = weights_M * (gram_MM @ weights_M)
-    shares_M = parts_M / parts_M.abs().sum().clamp_min(1e-300)
+    shares_M = update_shares(gram_MM, weights_M)
     cosines_MM = gram_MM / (norms_M[:, None] * norms_M[None, :]).clamp_min(1e-300)
     values = {f"balance/{task}/share": float(shares_M[k]) for k, task in enumerate(tasks)}
     pairs = [(i, j) for i in range(len(tasks)) for j in range(i + 1, len(tasks))]
