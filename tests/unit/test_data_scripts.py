@@ -60,6 +60,7 @@ def test_errors_are_one_clean_message(script, tmp_path):
         (("make_shards.py", "--data", world, "--out", tmp_path / "x.txt/o"), "Not a directory; choose"),
         (("verify_shards.py", world), "not a finished shard folder"),
         (("make_synthetic.py", "--out", tmp_path), "not empty; choose a new folder"),
+        (("make_synthetic.py", "--out", tmp_path / "new", "--light", "2"), "--light 2.0: give a share"),
         (("make_synthetic.py", "--out", tmp_path / "x.txt/o"), "x.txt is a file.*another --out"),
         (("check_data.py", "--data", world, "--report", tmp_path / "x.txt"), "is a file.*another --report"),
         (("check_data.py", "--data", world, "--fix", tmp_path / "x.txt"), "is a file.*another --fix"),

@@ -27,7 +27,9 @@ from ufo_large.data.scene_objects import (
     draw_sign,
     draw_tree,
 )
+from ufo_large.data.weather import Weather
 
+CLEAR = Weather()
 SUPERSAMPLING = 2
 CENTRES = slice(
     SUPERSAMPLING // 2, None, SUPERSAMPLING
@@ -82,14 +84,16 @@ class _Street:
         return depth_HW.astype(np.float32)
 
 
-def render_street(height: int, width: int, rng: np.random.Generator) -> Scene:
+def render_street(height: int, width: int, rng: np.random.Generator, weather: Weather = CLEAR) -> Scene:
     """Paint one street of height x width pixels."""
     street = _ground(height * SUPERSAMPLING, width * SUPERSAMPLING, rng)
     signs = _populate(street)
-    return _develop(street, signs, height, width)
+    return _develop(street, signs, height, width, weather)
 
 
-def render_close_up(height: int, width: int, label: int, rng: np.random.Generator) -> Scene:
+def render_close_up(
+    height: int, width: int, label: int, rng: np.random.Generator, weather: Weather = CLEAR
+) -> Scene:
     """Paint one car of class `label` large on a piece of street, sometimes half behind a pole or a person."""
     street = _ground(height * SUPERSAMPLING, width * SUPERSAMPLING, rng)
     canvas = street.canvas
@@ -100,7 +104,7 @@ def render_close_up(height: int, width: int, label: int, rng: np.random.Generato
     draw_car(canvas, (x, bottom - tall, x + length, bottom), label, rng)
     if rng.random() < 0.12:
         _occlude(street, x + length * rng.uniform(0.1, 0.9))
-    return _develop(street, [], height, width)
+    return _develop(street, [], height, width, weather)
 
 
 def _occlude(street: _Street, x: float) -> None:
@@ -248,13 +252,15 @@ def _place_sign(street: _Street, y: float, nearness: float, number: int) -> _Sig
     return _Sign(box, label, number, int((canvas.objects_HW == number).sum()))
 
 
-def _develop(street: _Street, signs: list[_Sign], height: int, width: int) -> Scene:
-    """Light the scene, shrink it, add noise, and keep the signs that can be seen."""
+def _develop(street: _Street, signs: list[_Sign], height: int, width: int, weather: Weather) -> Scene:
+    """Light the scene, shrink it, add weather and noise, and keep the signs that nothing hides."""
     canvas, rng = street.canvas, street.rng
     rgb = cv2.resize(canvas.rgb_HW3, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32)
     slope = np.linspace(1 - rng.uniform(0, 0.15), 1 + rng.uniform(0, 0.15), width, dtype=np.float32)
     tint = np.float32(rng.uniform(0.6, 1.15) * rng.uniform(0.94, 1.06, 3))
     rgb *= slope[:: rng.choice((-1, 1)), None] * tint
+    depth_HW = street.depth()
+    rgb = weather.seen(rgb, depth_HW, rng)
     rgb += rng.standard_normal(rgb.shape, np.float32) * rng.uniform(2, 8)
     kept = tuple(
         (tuple(v / SUPERSAMPLING for v in sign.box), sign.label)
@@ -264,6 +270,6 @@ def _develop(street: _Street, signs: list[_Sign], height: int, width: int) -> Sc
     return Scene(
         rgb_HW3=rgb.clip(0, 255).astype(np.uint8),
         classes_HW=np.ascontiguousarray(canvas.classes_HW[CENTRES, CENTRES]),
-        depth_HW=street.depth(),
+        depth_HW=depth_HW,
         signs=kept,
     )

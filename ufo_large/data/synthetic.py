@@ -16,8 +16,9 @@ import numpy as np
 from ufo_large.config import parse_json, read_json
 from ufo_large.data.progress import progress_bar
 from ufo_large.data.scene_objects import CAR_CLASSES, CLASSES, SIGN_NAMES
-from ufo_large.data.scenes import Scene, render_close_up, render_street
+from ufo_large.data.scenes import CLEAR, Scene, render_close_up, render_street
 from ufo_large.data.shard_index import SPLITS
+from ufo_large.data.weather import Weather
 from ufo_large.data.world_sizes import CONTEST_TASKS, WorldSizes
 from ufo_large.media.pictures import encode_jpeg, encode_mask
 
@@ -31,7 +32,9 @@ MAX_METRES = 60.0
 STREAMS = {"cls": ord("c"), "dec": ord("d"), "seg": ord("s"), "depth": ord("m")}
 
 
-def write_world(out: str | Path, seed: int = 0, sizes: WorldSizes | None = None) -> list[Path]:
+def write_world(
+    out: str | Path, seed: int = 0, sizes: WorldSizes | None = None, weather: Weather = CLEAR
+) -> list[Path]:
     """Write OUT/track1_train_data, OUT/track1_test_data and, where asked for, OUT/depth; return them.
 
     Does nothing where the same world already lies. Raises ValueError where the folder holds anything else.
@@ -41,14 +44,14 @@ def write_world(out: str | Path, seed: int = 0, sizes: WorldSizes | None = None)
     if any(sizes.depth):
         roots.append(out / "depth")
     # through JSON, so that a marker read back compares equal
-    marker = json.dumps({"version": VERSION, "seed": seed, "sizes": sizes.marked()})
+    marker = json.dumps({"version": VERSION, "seed": seed, "sizes": sizes.marked(), **weather.marked()})
     wanted = parse_json(marker, MARKER_FILE, "remove it")
     if _is_done(out, wanted):
         return roots
     (out / MARKER_FILE).write_text(json.dumps({**wanted, "done": False}), encoding="utf-8")
     with progress_bar() as bar:
         line = bar.add_task("painting", total=sum(map(sum, asdict(sizes).values())))
-        for _ in _write_all(roots, seed, sizes):
+        for _ in _write_all(roots, seed, sizes, weather):
             bar.advance(line)
     (out / MARKER_FILE).write_text(json.dumps({**wanted, "done": True}), encoding="utf-8")
     return roots
@@ -71,7 +74,7 @@ def _is_done(out: Path, wanted: dict) -> bool:
     return done
 
 
-def _write_all(roots: list[Path], seed: int, sizes: WorldSizes) -> Iterator[None]:
+def _write_all(roots: list[Path], seed: int, sizes: WorldSizes, weather: Weather) -> Iterator[None]:
     """Write task by task and split by split; yields after every image."""
     writers = {"cls": _write_cars, "dec": _write_signs, "seg": _write_streets, "depth": _write_depths}
     for task, writer in writers.items():
@@ -82,7 +85,7 @@ def _write_all(roots: list[Path], seed: int, sizes: WorldSizes) -> Iterator[None
                     for i in range(count)
                 )
                 folder = roots[split == "test"] / task if task in CONTEST_TASKS else roots[-1]
-                yield from writer(folder, split, enumerate(streams))
+                yield from writer(folder, split, enumerate(streams), weather)
     if sizes.dec[1] and sizes.dec[2]:
         categories = (roots[0] / "dec" / "val.json").read_bytes()
         (roots[1] / "dec" / "val.json").write_bytes(categories)
@@ -91,13 +94,13 @@ def _write_all(roots: list[Path], seed: int, sizes: WorldSizes) -> Iterator[None
 Streams = Iterable[tuple[int, np.random.Generator]]
 
 
-def _write_cars(folder: Path, split: str, streams: Streams) -> Iterator[None]:
+def _write_cars(folder: Path, split: str, streams: Streams, weather: Weather) -> Iterator[None]:
     lines = []
     (folder / split).mkdir(parents=True, exist_ok=True)
     for i, rng in streams:
         label = i % len(CAR_CLASSES)
         height = int(rng.integers(88, 121))
-        scene = render_close_up(height, round(height * rng.uniform(0.9, 1.1)), label, rng)
+        scene = render_close_up(height, round(height * rng.uniform(0.9, 1.1)), label, rng, weather)
         name = f"{i + 1:05d}.jpg"
         (folder / split / name).write_bytes(encode_jpeg(scene.rgb_HW3, QUALITY))
         lines.append(f"{name} {label}\n")
@@ -107,16 +110,16 @@ def _write_cars(folder: Path, split: str, streams: Streams) -> Iterator[None]:
     (folder / "classes.txt").write_text(names, encoding="utf-8")
 
 
-def _street(rng: np.random.Generator) -> Scene:
+def _street(rng: np.random.Generator, weather: Weather) -> Scene:
     height = int(rng.integers(128, 161))
-    return render_street(height, round(height * 1.5), rng)
+    return render_street(height, round(height * 1.5), rng, weather)
 
 
-def _write_signs(folder: Path, split: str, streams: Streams) -> Iterator[None]:
+def _write_signs(folder: Path, split: str, streams: Streams, weather: Weather) -> Iterator[None]:
     images, annotations = [], []
     (folder / split).mkdir(parents=True, exist_ok=True)
     for i, rng in streams:
-        scene, name = _street(rng), f"sign{i + 1:05d}.jpg"
+        scene, name = _street(rng, weather), f"sign{i + 1:05d}.jpg"
         (folder / split / name).write_bytes(encode_jpeg(scene.rgb_HW3, QUALITY))
         # ids as users have them: sparse in train and val, line numbers in test
         image_id = i + 1 if split == "test" else 7 * i + 3
@@ -149,29 +152,35 @@ def _annotation(number: int, image_id: int, box, label: int, height: int, width:
     }
 
 
-def _write_streets(folder: Path, split: str, streams: Streams) -> Iterator[None]:
+def _write_streets(folder: Path, split: str, streams: Streams, weather: Weather) -> Iterator[None]:
     yield from _write_pairs(
-        folder, split, streams, "street", "label", lambda scene: encode_mask(scene.classes_HW)
+        folder, split, streams, weather, "street", "label", lambda scene: encode_mask(scene.classes_HW)
     )
     names = "".join(f"{value} {name}\n" for value, name in CLASSES.items())
     (folder / "classes.txt").write_text(names, encoding="utf-8")
 
 
-def _write_depths(folder: Path, split: str, streams: Streams) -> Iterator[None]:
+def _write_depths(folder: Path, split: str, streams: Streams, weather: Weather) -> Iterator[None]:
     yield from _write_pairs(
-        folder, split, streams, "view", "depth", lambda scene: encode_depth(scene.depth_HW)
+        folder, split, streams, weather, "view", "depth", lambda scene: encode_depth(scene.depth_HW)
     )
     (folder / "depth.json").write_text(json.dumps({"units_per_metre": UNITS_PER_METRE}), encoding="utf-8")
 
 
 def _write_pairs(
-    folder: Path, split: str, streams: Streams, stem: str, truth: str, encode: Callable[[Scene], bytes]
+    folder: Path,
+    split: str,
+    streams: Streams,
+    weather: Weather,
+    stem: str,
+    truth: str,
+    encode: Callable[[Scene], bytes],
 ) -> Iterator[None]:
     """Write streets to images/SPLIT and their ground truth, as `encode` makes a PNG of it, to TRUTH/SPLIT."""
     for kind in ("images", truth):
         (folder / kind / split).mkdir(parents=True, exist_ok=True)
     for i, rng in streams:
-        scene, name = _street(rng), f"{stem}{i + 1:05d}"
+        scene, name = _street(rng, weather), f"{stem}{i + 1:05d}"
         (folder / "images" / split / f"{name}.jpg").write_bytes(encode_jpeg(scene.rgb_HW3, QUALITY))
         (folder / truth / split / f"{name}.png").write_bytes(encode(scene))
         yield
