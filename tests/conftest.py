@@ -1,6 +1,7 @@
 """Fixtures that several tests share: a small synthetic world, packed once a session."""
 
 import functools
+import gc
 import multiprocessing
 import os
 from multiprocessing import forkserver
@@ -17,6 +18,10 @@ os.environ.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // workers)))
 # A process has one fork server. Start it before anything else does, with everything that test ranks import.
 multiprocessing.get_context("forkserver").set_forkserver_preload(["ufo_large.testing.preload"])
 forkserver.ensure_running()
+
+
+def pytest_collection_finish():
+    gc.freeze()  # no later collection looks at what the tests import
 
 
 @pytest.fixture(scope="session")

@@ -92,7 +92,7 @@ class FakeModel:
         model = self.model
         trunk = model.trunk
         plan = shortening(trunk, model.heads[task].query_blocks)
-        batch = random_batch(model.tasks[task], load.images, load.size, boxes=load.boxes)
+        batch = random_batch(model.tasks[task], load.images, load.size, boxes=load.boxes, alike=True)
         recorder = Recorder((*model.parameters(), *model.buffers()))
         with contextlib.ExitStack() as stack:
             if short:

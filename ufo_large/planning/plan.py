@@ -1,6 +1,7 @@
 """What a recipe needs on a cluster: memory of a rank, time of a step, and what all steps cost."""
 
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -144,6 +145,7 @@ class Planner:
         counts, loads = Counts.of(model.model), loads_of(config, self.sizes, choice.divided)
         if not loads:
             raise ValueError("every task rests at the end of training; give one micro_batches above 0")
+        self._refuse_what_no_gpu_holds(loads, sharding.element)
         recorded = {task: self._record(choice, model, task, load) for task, load in loads.items()}
         averaged = config.ema is not None
         passes = {t: units_of(model.model, t) * (4 if choice.checkpointing != "none" else 2) for t in loads}
@@ -165,6 +167,17 @@ class Planner:
             price=None if self.price is None else gpu_hours * self.price,
             sharding=sharding.name,
         )
+
+    def _refuse_what_no_gpu_holds(self, loads: Mapping[str, Load], element: int) -> None:
+        memory = self.cluster.gpu.memory
+        for task, load in loads.items():
+            needed = load.images * 3 * math.prod(load.size) * element
+            if needed > memory:
+                height, width = load.size
+                raise ValueError(
+                    f"micro_batch of {task}: {load.images} images of {height}x{width} take "
+                    f"{needed / 2**30:.0f} GiB as pixels alone, a GPU has {memory / 2**30:.0f}; lower it"
+                )
 
     def described(self, plan: Plan) -> dict[str, Any]:
         """Return a plan as JSON values, with what it is of."""

@@ -1,5 +1,6 @@
 """Imported once by the process that forks test ranks, so that each rank starts in a blink."""
 
+import gc
 import os
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -7,3 +8,5 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 from ufo_large.distributed import zero  # noqa: F401
 from ufo_large.train import run  # noqa: F401
+
+gc.freeze()  # what is imported stays; DeepSpeed collects at every start, and so needs not look at it again
