@@ -63,6 +63,7 @@ def _collect(ranks: list[Any], results: Any, deadline: float) -> list[Any]:
 
 def _child(target: tuple[str, str], rank: int, world_size: int, port: int, args: tuple, results: Any) -> None:
     os.environ.update(DS_ACCELERATOR="cpu", OMP_NUM_THREADS="1")
+    multiprocessing.set_start_method(None, force=True)  # what `python` has, not the forking process's
     if world_size > 1:
         os.environ.update(rank_environment(rank, world_size, port))
     import torch

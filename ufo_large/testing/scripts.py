@@ -85,6 +85,7 @@ def _become(command: list[str], environment: dict[str, str], out: Path, err: Pat
         os.dup2(opened, number)
         os.close(opened)
     sys.stdout, sys.stderr = (open(n, "w", buffering=1, closefd=False) for n in (1, 2))  # noqa: SIM115
+    multiprocessing.set_start_method(None, force=True)  # what `python` has, not the forking process's
     added = environment.get("PYTHONPATH", "").split(os.pathsep)
     sys.argv, sys.path[0:0] = command, [str(Path(command[0]).parent), *filter(None, added)]
     atexit._clear()  # what the forking process has to do at its own end
