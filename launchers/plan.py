@@ -80,6 +80,8 @@ def plan_models(arguments: argparse.Namespace) -> None:
 
 
 def plan_recipe(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
     from ufo_large.distributed import ds_config
     from ufo_large.planning.cluster import Cluster
     from ufo_large.planning.gpus import gpu_named
@@ -94,15 +96,17 @@ def plan_recipe(arguments: argparse.Namespace) -> None:
     config = apply_overrides(load_recipe(arguments.recipe), arguments.set or [])
     if arguments.ds:
         config = dataclasses.replace(config, ds=arguments.ds)
-    planner = Planner(
-        config,
-        sizes_of(config, arguments.data),
-        cluster,
-        lambda name: ds_config.read_named(name, DS_CONFIGS),
-        arguments.price,
-    )
-    plan = fastest(planner) if arguments.find else planner.plan(planner.asked)
-    others = [] if arguments.find else alternatives(planner)
+    with Console(stderr=True).status("planning") as line:
+        planner = Planner(
+            config,
+            sizes_of(config, arguments.data),
+            cluster,
+            lambda name: ds_config.read_named(name, DS_CONFIGS),
+            arguments.price,
+            tell=line.update,
+        )
+        plan = fastest(planner) if arguments.find else planner.plan(planner.asked)
+        others = [] if arguments.find else alternatives(planner)
     print(plan_text(planner, plan, arguments.budget))
     if arguments.find:
         print(f"\nThe fastest that fits: {' '.join(plan.settings) or 'the recipe as it is'}")

@@ -89,7 +89,7 @@ class Planner:
     """Plans one recipe on one cluster; what it recorded for one choice serves the others.
 
     `price`: of an hour of one GPU. `shardings`: DeepSpeed JSONs, besides the recipe's own, to choose from;
-    `{}` stands for `bf16` or `fp32`.
+    `{}` stands for `bf16` or `fp32`. `tell` hears what is being recorded, which takes seconds each.
     """
 
     def __init__(
@@ -100,9 +100,10 @@ class Planner:
         read_ds: ReadDs,
         price: float | None = None,
         shardings: tuple[str, ...] = SHARDINGS,
+        tell: Callable[[str], object] = lambda under_way: None,
     ):
         self.config, self.sizes, self.cluster = config, sizes, cluster
-        self.read_ds, self.price, self.shardings = read_ds, price, shardings
+        self.read_ds, self.price, self.shardings, self.tell = read_ds, price, shardings, tell
         self._models: dict[torch.dtype, FakeModel] = {}
         self._recorded: dict[tuple[Checkpointing, int, str, Load], MicroBatch] = {}
 
@@ -195,6 +196,7 @@ class Planner:
         load = replace(load, micro_batches=1)
         key = (choice.checkpointing, id(model), task, load)
         if key not in self._recorded:
+            self.tell(f"planning {load.images} images of {task}, checkpointing {choice.checkpointing}")
             self._recorded[key] = model.record(task, load, choice.checkpointing)
         return self._recorded[key]
 

@@ -8,15 +8,16 @@ machine, the data and the time there is. By hand:
 
     deepspeed --num_gpus 1 launchers/train.py --recipe small --data SHARDS --set pretrained=FILE
 
-From published choices: layer-wise decay 0.75 (BEiT, arXiv:2106.08254), a rate for the new heads 15 times the
-trunk's, and a narrow expert per task beside every second MLP of the later half, which starts as nothing, so
-that the first step computes what the public weights do. The first six blocks stay as they are.
+From published choices: layer-wise decay 0.75 (BEiT, arXiv:2106.08254) and a rate for the new heads 15 times
+the trunk's. The first six blocks stay as they are. No block is routed: from these weights and with so few
+images neither `residual` nor `task` was ahead of one trunk for all
+(benchmarks/results/comparison_small_x86_64_202611.md).
 
 Measured, one seed (0), on 720 photographs of 30 cars, 469 with signs of 4 kinds and 367 streets of 11
 classes, from weights derived from DINOv2-S, protocol standard, on the test split: Top-1 86.1, mAP50 66.6,
-mIoU 50.4. 1100 steps took 140 minutes on one x86 core in bfloat16 while the machine's other core was busy;
-two cores have not been timed. The recipe `mini`, a ViT from scratch, reaches 43.3, 56.6 and 36.5 on the same
-images.
+mIoU 50.4, with `--set model.trunk.router=residual`, as the recipe was then. 1100 steps took 140 minutes on
+one x86 core in bfloat16 while the machine's other core was busy; two cores have not been timed. The recipe
+`mini`, a ViT from scratch, reaches 43.3, 56.6 and 36.5 on the same images.
 
 It is the second setting tried. The first, with 12, 4 and 3 images a step and all images of signs equally
 often, did not finish; its figures after 460 steps, the test split's among them, were seen before this one was
@@ -34,7 +35,6 @@ from ufo_large.data.transforms import TRANSFORMS
 from ufo_large.distributed.ema import ShardedEma
 from ufo_large.models.multitask import MultitaskModel
 from ufo_large.models.trunk import Trunk
-from ufo_large.routing import ROUTERS
 from ufo_large.runs.config import RunConfig, TaskConfig
 from ufo_large.runs.optimizer import OptimizerConfig
 from ufo_large.runs.schedule import Schedule
@@ -52,7 +52,6 @@ def recipe() -> RunConfig:
         name="vit_small_patch14_dinov2",
         drop_path=0.1,
         frozen_blocks=6,
-        router=ROUTERS["residual"].Config(),
     )
     heads = {
         "classification": HEADS["classification"]["linear"].Config(),
