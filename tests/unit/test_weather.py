@@ -7,7 +7,7 @@ import pytest
 
 from ufo_large.data.scenes import render_close_up, render_street
 from ufo_large.data.synthetic import write_world
-from ufo_large.data.weather import FOG_RGB, PHOTONS, Weather, dusk, fog
+from ufo_large.data.weather import CLEAR, FOG_RGB, PHOTONS, Weather, dusk, fog
 from ufo_large.data.world_sizes import WorldSizes
 
 FOUL = Weather(visibility=40, light=0.01)
@@ -37,7 +37,7 @@ def test_dusk_has_the_mean_and_variance_of_photons(light):
 @pytest.mark.parametrize("paint", [render_street, lambda *a: render_close_up(*a[:2], 3, *a[2:])])
 def test_weather_changes_the_light_alone(paint):
     for seed in range(5):
-        clear, foul = (paint(96, 144, np.random.default_rng(seed), weather) for weather in (Weather(), FOUL))
+        clear, foul = (paint(96, 144, np.random.default_rng(seed), weather) for weather in (CLEAR, FOUL))
         assert (clear.rgb_HW3 != foul.rgb_HW3).mean() > 0.5
         np.testing.assert_array_equal(clear.classes_HW, foul.classes_HW)
         np.testing.assert_array_equal(clear.depth_HW, foul.depth_HW)
@@ -54,10 +54,12 @@ def test_every_picture_has_its_own_weather_up_to_the_worst():
     assert 9.5 < min(means) < 15 and 70 < max(means) < 101
 
 
-def test_a_foul_world_is_another_world(tmp_path):
-    write_world(tmp_path, 0, TINY, FOUL)
-    write_world(tmp_path, 0, TINY, FOUL)
-    with pytest.raises(ValueError, match="holds the world .*'visibility': 40.* choose another --out"):
+@pytest.mark.parametrize("weather", [FOUL, Weather(light=0.1)])
+def test_a_foul_world_is_another_world(tmp_path, weather):
+    write_world(tmp_path, 0, TINY, weather)
+    write_world(tmp_path, 0, TINY, weather)
+    told = f"holds the world .*'light': {weather.light}.* choose another --out"
+    with pytest.raises(ValueError, match=told):
         write_world(tmp_path, 0, TINY)
 
 

@@ -27,9 +27,8 @@ from ufo_large.data.scene_objects import (
     draw_sign,
     draw_tree,
 )
-from ufo_large.data.weather import Weather
+from ufo_large.data.weather import CLEAR, Weather
 
-CLEAR = Weather()
 SUPERSAMPLING = 2
 CENTRES = slice(
     SUPERSAMPLING // 2, None, SUPERSAMPLING

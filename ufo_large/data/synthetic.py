@@ -16,9 +16,9 @@ import numpy as np
 from ufo_large.config import parse_json, read_json
 from ufo_large.data.progress import progress_bar
 from ufo_large.data.scene_objects import CAR_CLASSES, CLASSES, SIGN_NAMES
-from ufo_large.data.scenes import CLEAR, Scene, render_close_up, render_street
+from ufo_large.data.scenes import Scene, render_close_up, render_street
 from ufo_large.data.shard_index import SPLITS
-from ufo_large.data.weather import Weather
+from ufo_large.data.weather import CLEAR, Weather
 from ufo_large.data.world_sizes import CONTEST_TASKS, WorldSizes
 from ufo_large.media.pictures import encode_jpeg, encode_mask
 

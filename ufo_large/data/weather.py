@@ -15,6 +15,7 @@ KOSCHMIEDER = math.log(50)
 FOG_RGB = (204.0, 208.0, 214.0)
 PHOTONS = 1000.0  # of a white pixel in full daylight
 FOG_SPREAD = 4.0
+DARKEST = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,7 +23,7 @@ class Weather:
     """The worst that a world's pictures meet; every picture draws its own between this and better.
 
     `visibility`: metres, inf without fog; a picture's own is up to FOG_SPREAD times as far, uniform in the
-    logarithm. `light`: share of daylight in (0, 1]; a picture's own is log-uniform up to 1.
+    logarithm. `light`: share of daylight, DARKEST to 1; a picture's own is log-uniform up to 1.
     """
 
     visibility: float = math.inf
@@ -31,16 +32,17 @@ class Weather:
     def __post_init__(self):
         if not self.visibility > 0:
             raise ValueError(f"--visibility {self.visibility}: give metres above 0")
-        if not 0 < self.light <= 1:
-            raise ValueError(f"--light {self.light}: give a share of daylight above 0 and up to 1")
+        if not DARKEST <= self.light <= 1:
+            raise ValueError(f"--light {self.light}: give a share of daylight from {DARKEST:g} to 1")
 
     @property
     def is_clear(self) -> bool:
-        return self == Weather()
+        return self == CLEAR
 
     def marked(self) -> dict:
-        """Return what a world's marker file says of its weather: nothing where it is clear."""
-        return {} if self.is_clear else {"weather": asdict(self)}
+        """Return what a world's marker file says of its weather: nothing of what is clear."""
+        foul = {name: value for name, value in asdict(self).items() if value != getattr(CLEAR, name)}
+        return {"weather": foul} if foul else {}
 
     def seen(self, rgb_HW3: np.ndarray, depth_HW: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return how a picture (float32, 0 to 255) looks; `depth_HW` in metres, 0 for the sky.
@@ -56,6 +58,9 @@ class Weather:
         if self.light < 1:
             rgb_HW3 = dusk(rgb_HW3, self.light ** own.uniform(), own)
         return rgb_HW3
+
+
+CLEAR = Weather()
 
 
 def fog(rgb_HW3: np.ndarray, depth_HW: np.ndarray, visibility: float) -> np.ndarray:
