@@ -38,6 +38,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--out", type=Path, default=Path("runs/comparison"), metavar="DIR", help="(%(default)s)"
     )
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs per row (3)")
+    parser.add_argument("--first-seed", type=int, default=0, metavar="K", help="seeds K to K+N-1 (0)")
     parser.add_argument(
         "--routers", nargs="*", default=ROUTERS, metavar="NAME", help=f"({' '.join(ROUTERS)})"
     )
@@ -76,7 +77,7 @@ def main() -> None:
     try:
         load_plugins(args.plugin)
         if not args.table:
-            names = ("recipe", "data", "out", "seeds", "ranks", "jobs", "cores")
+            names = ("recipe", "data", "out", "seeds", "first_seed", "ranks", "jobs", "cores")
             chosen = {name: getattr(args, name) for name in names}
             lists = {
                 "routers": args.routers,

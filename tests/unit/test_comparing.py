@@ -182,6 +182,18 @@ def test_what_each_row_says_to_the_trainer(calls, tiny_shards, tmp_path, monkeyp
     assert single[single.index("--data") + 1] == str(tmp_path / "shards/cls")
 
 
+def test_seeds_may_be_trained_elsewhere_and_joined(calls, tiny_shards, tmp_path, monkeypatch, capsys):
+    own = ("--data", tiny_shards, "--routers", "--balancers", "--only", "plain sum", "--seeds", 2)
+    here, there = tmp_path / "here", tmp_path / "there"
+    compare(monkeypatch, capsys, *own, "--out", here)
+    compare(monkeypatch, capsys, *own, "--out", there, "--first-seed", 2)
+    assert trained(calls) == [f"plain-sum/seed{n}" for n in range(4)]
+    with (here / "records.jsonl").open("a") as joined:
+        joined.write((there / "records.jsonl").read_text())
+    rows = compare(monkeypatch, capsys, *own[:-1], 4, "--out", here)
+    assert rows["plain sum"]["seeds"] == [0, 1, 2, 3] and len(trained(calls)) == 4
+
+
 def test_constants_are_tuned_on_val_of_the_first_seed(calls, tiny_shards, tmp_path, monkeypatch, capsys):
     own = ("--routers", "residual", "--balancers", "pcgrad", "constants", "--seeds", 2)
     rows = compare(monkeypatch, capsys, "--data", tiny_shards, "--out", tmp_path, *own)
@@ -290,6 +302,8 @@ def test_one_failure_stops_no_other_run_and_is_told(calls, tiny_shards, tmp_path
             r"patience=2 ends rows after different numbers",
         ),
         (("--seeds", "0"), r"--seeds 0: give 1 or more"),
+        (("--first-seed", "-1"), r"--first-seed -1: give 0 or more"),
+        (("--first-seed", "2", "--balancers", "constants"), r"--first-seed 2: constants are tuned on seed 0"),
         (("--pairs", "task"), r"--pairs task: write ROUTER\+BALANCER"),
         (("--pairs", "shared+tbgn"), r"other than shared and fixed"),
         (("--pairs", "task+pcgard"), r"--pairs pcgard: no 'pcgard'.*Did you mean 'pcgrad'"),

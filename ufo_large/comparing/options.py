@@ -54,14 +54,15 @@ class Options:
     """`settings`: `a.b=value` for all rows. `routers`, `balancers`: as `Component.parse` reads them.
 
     `pairs`: a router and a balancer together, as `task+tbgn`.
-    `seeds`: how many, from 0. `jobs`: trainings at a time, each of `ranks` processes (None: one per GPU, else
-    one) on its own `cores` (None: all). `only`: labels of the rows to train; empty means all.
+    `seeds`: how many, from `first_seed`. `jobs`: trainings at a time, each of `ranks` processes (None: one per
+    GPU, else one) on its own `cores` (None: all). `only`: labels of the rows to train; empty means all.
     """
 
     recipe: str
     data: str
     out: Path
     seeds: int = 3
+    first_seed: int = 0
     jobs: int = 1
     ranks: int | None = None
     cores: int | None = None
@@ -75,6 +76,10 @@ class Options:
         for name in ("seeds", "jobs", "ranks", "cores"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"--{name} {getattr(self, name)}: give 1 or more")
+        if self.first_seed < 0:
+            raise ValueError(f"--first-seed {self.first_seed}: give 0 or more")
+        if self.first_seed and any(text.startswith(CONSTANTS) for text in self.balancers):
+            raise ValueError(f"--first-seed {self.first_seed}: constants are tuned on seed 0; leave one out")
         for setting in self.settings:
             path = setting.partition("=")[0]
             for field, option in OWN.items():

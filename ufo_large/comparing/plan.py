@@ -112,7 +112,7 @@ class Plan:
 
     @property
     def seeds(self) -> range:
-        return range(self.options.seeds)
+        return range(self.options.first_seed, self.options.first_seed + self.options.seeds)
 
     def _own(self, run: Run) -> tuple[str, ...]:
         return run.overrides[len(self.common) :]
