@@ -54,7 +54,7 @@ class Options:
     """`settings`: `a.b=value` for all rows. `routers`, `balancers`: as `Component.parse` reads them.
 
     `pairs`: a router and a balancer together, as `task+tbgn`.
-    `seeds`: how many, from `first_seed`. `jobs`: trainings at a time, each of `ranks` processes (None: one per
+    `seeds`: how many, from `first_seed`. `jobs`: trainings at a time, each of `ranks` processes (None: one a
     GPU, else one) on its own `cores` (None: all). `only`: labels of the rows to train; empty means all.
     """
 
