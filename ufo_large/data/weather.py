@@ -52,11 +52,11 @@ class Weather:
         if self.is_clear:
             return rgb_HW3
         own = rng.spawn(1)[0]
+        clearer, darker = own.uniform(size=2)
         if math.isfinite(self.visibility):
-            visibility = self.visibility * FOG_SPREAD ** own.uniform()
-            rgb_HW3 = fog(rgb_HW3, depth_HW, visibility)
+            rgb_HW3 = fog(rgb_HW3, depth_HW, self.visibility * FOG_SPREAD**clearer)
         if self.light < 1:
-            rgb_HW3 = dusk(rgb_HW3, self.light ** own.uniform(), own)
+            rgb_HW3 = dusk(rgb_HW3, self.light**darker, own)
         return rgb_HW3
 
 
