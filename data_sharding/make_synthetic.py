@@ -5,7 +5,6 @@ import math
 import sys
 
 from ufo_large.config import require_writable
-from ufo_large.data.weather import Weather
 from ufo_large.data.world_sizes import WorldSizes
 
 
@@ -44,6 +43,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     from ufo_large.data.synthetic import write_world
+    from ufo_large.data.weather import Weather
 
     wanted = WorldSizes(**{task: tuple(getattr(args, task)) for task in tasks}).scaled(args.scale)
     weather = Weather(visibility=args.visibility, light=args.light)
