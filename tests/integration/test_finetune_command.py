@@ -76,7 +76,8 @@ def test_a_run_is_the_start_of_the_next(finished, tmp_path):
     done = finetune(*data, "--init", run, "--freeze", settings=settings)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert f"start: trunk and experts from {run}" in done.stdout
-    assert "pets: from the trained task cls; 1 of 2 classes known, new: moss" in done.stdout
+    assert "pets: from the trained task cls; 1 of 2 classes known by number" in done.stdout
+    assert ", new: moss" in done.stdout
     assert "left behind: dec" in done.stdout
     saved = json.loads((tmp_path / "run/config.json").read_text())
     assert saved["config"]["model"]["trunk"]["frozen"] and saved["config"]["take_what_fits"]
