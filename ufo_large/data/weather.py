@@ -35,10 +35,6 @@ class Weather:
         if not DARKEST <= self.light <= 1:
             raise ValueError(f"--light {self.light}: give a share of daylight from {DARKEST:g} to 1")
 
-    @property
-    def is_clear(self) -> bool:
-        return self == CLEAR
-
     def marked(self) -> dict:
         """Return what a world's marker file says of its weather: nothing of what is clear."""
         foul = {name: value for name, value in asdict(self).items() if value != getattr(CLEAR, name)}
@@ -49,8 +45,6 @@ class Weather:
 
         `rng` is left as it is, so that clear and foul weather show the same scene.
         """
-        if self.is_clear:
-            return rgb_HW3
         own = rng.spawn(1)[0]
         clearer, darker = own.uniform(size=2)
         if math.isfinite(self.visibility):
