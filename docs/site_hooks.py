@@ -21,5 +21,6 @@ def on_files(files: Files, config) -> Files:
 
 
 def on_page_markdown(markdown: str, page, config, files) -> str:
-    """Let links out of docs/ lead to the files that were taken in."""
-    return markdown.replace("](../", "](") if "/" not in page.file.src_uri else markdown
+    """Let links between docs/ and the files that were taken in lead where the site has them."""
+    taken = "/" in page.file.src_uri
+    return markdown.replace("](../../docs/", "](../../") if taken else markdown.replace("](../", "](")
