@@ -11,6 +11,9 @@ with the best mean score on val together. Prints tables and writes comparison.md
 Give the same command again after an interruption: finished runs are skipped, others go on. DIR/records.jsonl
 keeps all that the tables need; with a copy of it the work goes on elsewhere, with --only as parts.
 
+--changes asks what the recipe's choices bring: rows of the recipe as it is and with one setting changed each,
+as --changes optimizer.layer_decay=1.0 ema=null. --only changes trains just these.
+
 A router or balancer takes settings: --routers residual residual:fraction=0.5 task:blocks=8,10. `constants`
 among the balancers: fixed weights, the best on val of: each task three times, each a third, those that make
 the plain sum's gradients equally long.
@@ -48,8 +51,17 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--pairs", nargs="*", default=(), metavar="ROUTER+BALANCER", help="rows of both, such as task+tbgn"
     )
+    parser.add_argument(
+        "--changes",
+        nargs="*",
+        default=(),
+        metavar="a.b=value",
+        help="rows of the recipe with one setting changed",
+    )
     parser.add_argument("--set", action="append", default=[], metavar="a.b=value", help="for all rows")
-    parser.add_argument("--only", nargs="+", default=[], metavar="ROW", help='such as "plain sum" best')
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="ROW", help='such as "plain sum" best changes'
+    )
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time (1)")
     parser.add_argument("--cores", type=int, help="processor cores of one training (all)")
     parser.add_argument("--ranks", type=int, help="processes of one training (its GPUs; 1 without)")
@@ -83,6 +95,7 @@ def main() -> None:
                 "routers": args.routers,
                 "balancers": args.balancers,
                 "pairs": args.pairs,
+                "changes": args.changes,
                 "settings": args.set,
                 "only": args.only,
             }

@@ -182,6 +182,20 @@ def test_what_each_row_says_to_the_trainer(calls, tiny_shards, tmp_path, monkeyp
     assert single[single.index("--data") + 1] == str(tmp_path / "shards/cls")
 
 
+def test_changes_are_measured_against_the_recipe(calls, tiny_shards, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(FACTORS, "recipe", 1.0)
+    monkeypatch.setitem(FACTORS, "change-optimizer.layer_decay-0.9", 0.7)
+    own = ("--data", tiny_shards, "--out", tmp_path, "--seeds", 2, "--only", "changes")
+    rows = compare(monkeypatch, capsys, *own, "--changes", "optimizer.layer_decay=0.9", "balancer=pcgrad")
+    assert set(rows) == {"recipe", "change: optimizer.layer_decay=0.9", "change: balancer=pcgrad"}
+    assert settings_of(calls, "recipe") == ["seed=0", *SMALL_MODEL]
+    assert settings_of(calls, "change-balancer") == ["seed=0", *SMALL_MODEL, "balancer=pcgrad"]
+    note = (tmp_path / "comparison.md").read_text()
+    line = "-15.00 ± 0.00 | -12.00 ± 0.00 | -6.00 ± 0.00 | -11.00 ± 0.00 | -11.00, -11.00 |"  # 0.3 of ALONE
+    assert f"| optimizer.layer_decay=0.9 | {line}" in note
+    assert "delta-m" not in (tmp_path / "comparison.svg").read_text() and "## Differences" not in note
+
+
 def test_seeds_may_be_trained_elsewhere_and_joined(calls, tiny_shards, tmp_path, monkeypatch, capsys):
     own = ("--data", tiny_shards, "--routers", "--balancers", "--only", "plain sum", "--seeds", 2)
     here, there = tmp_path / "here", tmp_path / "there"
@@ -304,6 +318,10 @@ def test_one_failure_stops_no_other_run_and_is_told(calls, tiny_shards, tmp_path
         (("--seeds", "0"), r"--seeds 0: give 1 or more"),
         (("--first-seed", "-1"), r"--first-seed -1: give 0 or more"),
         (("--first-seed", "2", "--balancers", "constants"), r"--first-seed 2: constants are tuned on seed 0"),
+        (("--changes", "optimizer.layer_deca=1"), r"change: optimizer.layer_deca=1: .*layer_decay"),
+        (("--changes", "seed=4"), r"--changes seed=4: rows have equal seeds"),
+        (("--changes", "balancer=tbgn"), r"change: balancer=tbgn: the recipe says so already"),
+        (("--only", "changes"), r"--only 'changes': no such row"),
         (("--pairs", "task"), r"--pairs task: write ROUTER\+BALANCER"),
         (("--pairs", "shared+tbgn"), r"other than shared and fixed"),
         (("--pairs", "task+pcgard"), r"--pairs pcgard: no 'pcgard'.*Did you mean 'pcgrad'"),

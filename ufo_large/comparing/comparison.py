@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ufo_large.comparing.hours import hours_left, measured_times, recorded_times
 from ufo_large.comparing.options import CONSTANTS
 from ufo_large.comparing.places import Place
-from ufo_large.comparing.plan import BEST, BOTH, SUM, Plan, Run
+from ufo_large.comparing.plan import BEST, BOTH, CHANGES, SUM, Plan, Run
 from ufo_large.comparing.recording import record_of, sizes_of
 from ufo_large.comparing.records import Record, Records
 from ufo_large.comparing.trainings import Workshop, work
@@ -23,10 +23,13 @@ class Comparison:
         self.plan, self.workshop, self.places, self.records = plan, workshop, places, records
         self.rows = plan.known_rows()
         labels = [*(row[0].label for row in self.rows), *self._later()]
-        for label in plan.options.only:
+        only, changed = plan.options.only, [row[0].label for row in plan.changed()]
+        if CHANGES in only and changed:
+            only = (*(label for label in only if label != CHANGES), *changed)
+        for label in only:
             if label not in labels:
                 raise ValueError(f"--only {label!r}: no such row.{did_you_mean(label, labels)}")
-        self.only = set(plan.options.only or labels)
+        self.only = set(only or labels)
 
     def check(self) -> None:
         """Raise one ValueError with every row whose settings do not fit, before anything is trained.
@@ -38,6 +41,7 @@ class Comparison:
         for run in (row[0] for row in self.rows):
             try:
                 config, tasks = self.plan.config_of(run), self.plan.tasks_of(run)
+                self.plan.require_change(run, config)
                 check(config, tasks, ShardSet.open(run.data), self.workshop.folder(run), None, None)
                 sizes_of(config, tasks)
             except ValueError as error:

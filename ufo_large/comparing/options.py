@@ -53,7 +53,8 @@ class Component:
 class Options:
     """`settings`: `a.b=value` for all rows. `routers`, `balancers`: as `Component.parse` reads them.
 
-    `pairs`: a router and a balancer together, as `task+tbgn`.
+    `pairs`: a router and a balancer together, as `task+tbgn`. `changes`: `a.b=value`, each for one row beside
+    the recipe's own.
     `seeds`: how many, from `first_seed`. `jobs`: trainings at a time, each of `ranks` processes (None: one a
     GPU, else one) on its own `cores` (None: all). `only`: labels of the rows to train; empty means all.
     """
@@ -70,6 +71,7 @@ class Options:
     routers: tuple[str, ...] = ()
     balancers: tuple[str, ...] = ()
     pairs: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
 
     def __post_init__(self):
@@ -80,6 +82,9 @@ class Options:
             raise ValueError(f"--first-seed {self.first_seed}: give 0 or more")
         if self.first_seed and any(text.startswith(CONSTANTS) for text in self.balancers):
             raise ValueError(f"--first-seed {self.first_seed}: constants are tuned on seed 0; leave one out")
+        for change in self.changes:
+            if change.partition("=")[0] in ("seed", "patience"):
+                raise ValueError(f"--changes {change}: rows have equal seeds and images; leave it out")
         for setting in self.settings:
             path = setting.partition("=")[0]
             for field, option in OWN.items():

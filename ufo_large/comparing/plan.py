@@ -20,6 +20,7 @@ from ufo_large.structures import TaskInfo
 from ufo_large.train.run import trained_tasks
 
 SUM, BEST, SINGLE, BOTH = "plain sum", "best", "single: ", "both: "
+RECIPE, CHANGE, CHANGES = "recipe", "change: ", "changes"
 SHARED, FIXED = f"{ROUTER}=shared", f"{BALANCER}=fixed"
 TUNED_BY = 3.0
 
@@ -67,7 +68,17 @@ class Plan:
         rows += [self.joint(f"router: {c}", *self._router(c), FIXED) for c in self.routers]
         measured = [c for c in self.balancers if c.name != CONSTANTS]
         rows += [self.joint(f"balancer: {c}", SHARED, *self._balancer(c)) for c in measured]
-        return rows + [self.pair(*pair) for pair in self.options.chosen_pairs]
+        return rows + [self.pair(*pair) for pair in self.options.chosen_pairs] + self.changed()
+
+    def changed(self) -> list[list[Run]]:
+        """Return the recipe's own row and those with one setting changed; none without changes."""
+        rows = [self.joint(f"{CHANGE}{setting}", setting) for setting in dict.fromkeys(self.options.changes)]
+        return [self.joint(RECIPE), *rows] if rows else []
+
+    def require_change(self, run: Run, config: RunConfig) -> None:
+        """Raise ValueError for a row of a change whose config is the recipe's own."""
+        if run.label.startswith(CHANGE) and config == apply_overrides(self.config, [f"seed={run.seed}"]):
+            raise ValueError("the recipe says so already; leave the change out")
 
     def single(self, info: TaskInfo) -> list[Run]:
         view = one_task_view(Path(self.options.data), info.name, self.options.out / "shards")

@@ -14,6 +14,8 @@ COLORS = {
     "router": "#2458d3",
     "balancer": "#14895a",
     "both": "#b3378f",
+    "recipe": "#7a828e",
+    "change": "#2458d3",
 }
 STYLE = (
     ".c-name,.c-title{font-size:12px;fill:#24292f}.c-title{font-weight:600}.c-tick{font-size:10.5px;fill:#667085}"
@@ -28,7 +30,8 @@ def draw(rows: Sequence[Row], titles: Mapping[str, str]) -> str:
     """Return the picture: a panel per metric and one for delta-m, a line per joint row; all in per cent."""
     joint = [row for row in rows if not row.is_single and not row.is_trial]
     left = 24 + LETTER * max((len(row.label) for row in joint), default=0)
-    panels = {metric: title for metric, title in titles.items() if metric != "score"} | {DELTA: "delta-m"}
+    panels = {metric: title for metric, title in titles.items() if metric != "score"}
+    panels |= {DELTA: "delta-m"} if any(row.gains for row in joint) else {}
     width, height = left + len(panels) * (PANEL + GAP), TOP + ROW * len(joint) + BOTTOM
     x = f'x="{left - 14:.0f}" text-anchor="end"'
     body = [
@@ -37,9 +40,10 @@ def draw(rows: Sequence[Row], titles: Mapping[str, str]) -> str:
     for index, (metric, title) in enumerate(panels.items()):
         start = left + index * (PANEL + GAP)
         body += _panel(metric, title, joint, [row for row in rows if row.is_single], start)
+    dashed = "; dashed: single-task training" if len(joint) < len(rows) else ""
     body.append(
-        f'<text class="c-tick" x="{left:.0f}" y="{height - 6}">per cent; a dot per run, a bar per mean; '
-        "dashed: single-task training</text>"
+        f'<text class="c-tick" x="{left:.0f}" y="{height - 6}">per cent; a dot per run, a bar per mean'
+        f"{dashed}</text>"
     )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height}" '

@@ -9,10 +9,12 @@ from markupsafe import Markup
 
 import ufo_large.tracking
 from ufo_large.comparing.figures import Row, summarise
+from ufo_large.comparing.plan import CHANGE
 from ufo_large.comparing.plot import draw
 from ufo_large.comparing.records import Record
 from ufo_large.comparing.table import (
     Table,
+    changes_table,
     cost_table,
     differences_table,
     figures_table,
@@ -56,7 +58,8 @@ def note(rows: Sequence[Row], titles: dict[str, str], records: Sequence[Record])
 
 def in_short(rows: Sequence[Row]) -> list[str]:
     """Return what to take away, a sentence each."""
-    return [verdict(rows), winners(rows), *([images_text(rows)] if images_text(rows) else [])]
+    over_single = [verdict(rows), winners(rows)] if any(row.is_single for row in rows) else []
+    return [*over_single, *([images_text(rows)] if images_text(rows) else [])]
 
 
 def sections(rows: Sequence[Row], titles: dict[str, str]) -> list[tuple[str, str, Table]]:
@@ -76,13 +79,24 @@ def sections(rows: Sequence[Row], titles: dict[str, str]) -> list[tuple[str, str
             differences_table(rows, titles),
         ),
         (
+            "Changes of the recipe",
+            "Points, mean over seeds of the changed run's lead over the recipe's of the same seed, with the "
+            "standard error; below zero, the recipe's own choice is better.",
+            changes_table(rows, titles),
+        ),
+        (
             "Cost",
             "Active: the parameters that a token of the task meets when predicting. Minutes: of the steps of "
             "one training.",
             cost_table(rows),
         ),
     ]
-    return found if any(record.images for row in rows for record in row.records) else found[:-1]
+    told = {
+        "Differences at equal seeds": any(row.ahead or any(row.over_single.values()) for row in rows),
+        "Changes of the recipe": any(row.label.startswith(CHANGE) for row in rows),
+        "Cost": any(record.images for row in rows for record in row.records),
+    }
+    return [section for section in found if told.get(section[0], True)]
 
 
 def facts(records: Sequence[Record]) -> list[tuple[str, Any]]:

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from ufo_large.comparing.figures import Estimate, Row, Spread, estimate, spread
-from ufo_large.comparing.plan import SUM
+from ufo_large.comparing.figures import Estimate, Row, Spread, estimate, lead, spread
+from ufo_large.comparing.plan import CHANGE, RECIPE, SUM
 from ufo_large.comparing.records import Record
 from ufo_large.evaluation.compare import columns
 from ufo_large.tracking.banner import short, thousands
@@ -41,13 +41,24 @@ def differences_table(rows: Sequence[Row], titles: Mapping[str, str]) -> Table:
             row.label,
             *(estimate_text(_over_single(row, metric), sign=True) for metric in metrics),
             estimate_text(estimate(list(row.ahead.values())), sign=True),
-            ", ".join(f"{100 * lead:+.2f}" for lead in row.ahead.values()),
+            _by_seed(row.ahead),
         ]
         for row in rows
         if not row.is_single
     ]
     over = [f"{titles[metric]} over single" for metric in metrics]
     return ["run", *over, f"mean over the {SUM}", "seed by seed"], body
+
+
+def changes_table(rows: Sequence[Row], titles: Mapping[str, str]) -> Table:
+    """What each change of the recipe does, in points at equal seeds, and seed by seed in the mean."""
+    own = next((row.values for row in rows if row.label == RECIPE), {})
+    body = []
+    for row in (row for row in rows if row.label.startswith(CHANGE)):
+        leads = {m: lead(row.values.get(m, {}), own.get(m, {}), m) for m in titles}
+        cells = [estimate_text(estimate(list(found.values())), sign=True) for found in leads.values()]
+        body.append([row.label.removeprefix(CHANGE), *cells, _by_seed(leads.get("score", {}))])
+    return ["change", *titles.values(), "mean, seed by seed"], body
 
 
 def cost_table(rows: Sequence[Row]) -> Table:
@@ -125,6 +136,10 @@ def conflict_of(row: Row) -> str:
     """Return the part of task pairs with a cosine below zero, mean over steps and seeds."""
     rates = [r.traits["conflict_rate"] for r in row.records if r.traits.get("conflict_rate") is not None]
     return f"{sum(rates) / len(rates):.0%}" if rates else ""
+
+
+def _by_seed(leads: Mapping[int, float]) -> str:
+    return ", ".join(f"{100 * value:+.2f}" for value in leads.values())
 
 
 def spread_text(found: Spread | None) -> str:
