@@ -12,7 +12,7 @@ Give the same command again after an interruption: finished runs are skipped, ot
 keeps all that the tables need; with a copy of it the work goes on elsewhere, with --only as parts.
 
 --changes asks what the recipe's choices bring: rows of the recipe as it is and with one setting changed each,
-as --changes optimizer.layer_decay=1.0 ema=null. --only changes trains just these.
+as --changes optimizer.layer_decay=1.0 ema=none. --only changes trains just these.
 
 A router or balancer takes settings: --routers residual residual:fraction=0.5 task:blocks=8,10. `constants`
 among the balancers: fixed weights, the best on val of: each task three times, each a third, those that make

@@ -18,7 +18,7 @@ def apply_overrides(config: Any, assignments: Iterable[str]) -> Any:
     """Return `config` with every "dotted.path=value" applied, in order.
 
     Values are read by the field's declared type: int, float, bool (true/false), str, Literal, tuples
-    (comma separated), optional (`none`); a field declared with `choice`, or an entry of one declared with
+    (comma separated), optional (`none` or `null`); a field declared with `choice`, or an entry of one declared with
     `choice_of_entries`, takes a component's name; a group among entries takes another's name, to copy it.
     Setting a field of an optional group that is none makes the group, with its defaults, first.
     Raises ValueError that lists the known names for an unknown path, and the wanted type for a bad value.
@@ -90,7 +90,7 @@ def parse(text: str, hint: Any, path: str) -> Any:
     """Read `text` as the type `hint`; ValueError names the path, the value and the wanted type."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        if type(None) in arguments and text.lower() == "none":
+        if type(None) in arguments and text.lower() in ("none", "null"):
             return None
         return _first_that_parses(text, [a for a in arguments if a is not type(None)], path)
     if origin is Literal:
