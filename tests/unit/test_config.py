@@ -70,6 +70,7 @@ OUTER = Outer(methods={"old": METHODS["fixed"].Config()})
         ("method.every_k_steps=4", lambda c: c.method.every_k_steps, 4),
         ("optional.count=5", lambda c: c.optional, Group(count=5)),
         ("optional=none", lambda c: c.optional, None),
+        ("optional=null", lambda c: c.optional, None),
         ("methods.old=tbgn", lambda c: dict(c.methods), {"old": METHODS["tbgn"].Config()}),
         ("methods.new=rlw", lambda c: list(c.methods), ["old", "new"]),
         ("methods.old.every_k_steps=4", lambda c: c.methods["old"].every_k_steps, 4),
