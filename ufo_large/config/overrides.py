@@ -18,8 +18,8 @@ def apply_overrides(config: Any, assignments: Iterable[str]) -> Any:
     """Return `config` with every "dotted.path=value" applied, in order.
 
     Values are read by the field's declared type: int, float, bool (true/false), str, Literal, tuples
-    (comma separated), optional (`none` or `null`); a field declared with `choice`, or an entry of one declared
-    with `choice_of_entries`, takes a component's name; a group among entries takes another's name, to copy it.
+    (comma separated), optional (`none`, `null`); a field declared with `choice`, or an entry of one declared
+    with `choice_of_entries`, takes a component's name; a group among entries takes another's, to copy it.
     Setting a field of an optional group that is none makes the group, with its defaults, first.
     Raises ValueError that lists the known names for an unknown path, and the wanted type for a bad value.
     """
