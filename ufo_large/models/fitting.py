@@ -13,6 +13,7 @@ from timm.models import model_entrypoint
 from torch import Tensor, nn
 
 from ufo_large.models.transformers_names import Joined, from_transformers, is_from_transformers
+from ufo_large.models.without_values import init_options
 
 CANNOT_CONVERT = (RuntimeError, KeyError, TypeError, AttributeError)
 PLAIN_VITS = ("vision_transformer", "eva", "deit")
@@ -112,7 +113,7 @@ def _fits(name: str, tensors: Mapping[str, Tensor], shape: VitShape) -> bool:
 
 def _build(name: str, **options: int) -> nn.Module:
     with torch.device("meta"):
-        return timm.create_model(name, num_classes=0, dynamic_img_size=True, **options)
+        return timm.create_model(name, num_classes=0, dynamic_img_size=True, **options, **init_options(name))
 
 
 def _first_block(shapes: dict[str, torch.Size]) -> dict[str, torch.Size]:

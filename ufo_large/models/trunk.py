@@ -23,6 +23,7 @@ from ufo_large.models.positions import OnGrid, is_antialiased
 from ufo_large.models.queries import check_queries, features_with_queries, join_queries
 from ufo_large.models.stem import GradientPatchEmbed
 from ufo_large.models.windows import Grid, default_global_blocks, window_attention
+from ufo_large.models.without_values import init_options
 from ufo_large.routing import ROUTERS, ExpertBank, Route, Router
 from ufo_large.structures import Features
 
@@ -130,7 +131,7 @@ class Trunk(nn.Module):
         def build_vit(self, **changes) -> VisionTransformer | Eva:
             """Return timm's own dense model of this shape, without classifier; `changes` override fields."""
             options = {k: v for k, v in {**self.shape(), **changes}.items() if v is not None}
-            options |= STEMS[self.stem]
+            options |= STEMS[self.stem] | init_options(self.name)
             try:
                 vit = timm.create_model(
                     self.name, num_classes=0, dynamic_img_size=True, drop_path_rate=self.drop_path, **options
