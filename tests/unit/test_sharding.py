@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ufo_large.data import sharding
+from ufo_large.data import progress, sharding
 from ufo_large.data.shard_index import parse_dataset, read_dataset, read_shard_index
 from ufo_large.data.shard_writer import write_shard
 from ufo_large.data.sharding import ShardingOptions, make_shards
@@ -35,8 +35,9 @@ def contents(folder: Path) -> dict[str, str]:
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
-def test_same_input_gives_the_same_bytes(world, tmp_path):
+def test_same_input_gives_the_same_bytes(world, tmp_path, monkeypatch):
     """Also from another place, at another time, with other file times, in processes."""
+    monkeypatch.setattr(progress, "START_S", 0.0)
     make_shards([world], tmp_path / "a", ShardingOptions(shard_megabytes=SMALL))
     copy = tmp_path / "copy"
     write_world(copy, 0, WorldSizes(cls=(24, 8, 4), dec=(5, 2, 3), seg=(4, 2, 2)))

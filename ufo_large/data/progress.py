@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from multiprocessing import connection, get_context, parent_process
@@ -18,6 +19,11 @@ from rich.progress import (
 )
 
 from ufo_large.config import load_plugins, loaded_plugins
+
+START_S = 3.0
+"""About what it takes to start processes."""
+LIGHT = 64
+"""The weight of an item that is surely done before they have started."""
 
 
 def progress_bar() -> Progress:
@@ -41,11 +47,12 @@ def map_in_processes(
 ) -> Iterator[tuple[Any, Any]]:
     """Yield (item, function(item)) as they finish; `jobs` 1 stays in this process, in order.
 
-    The bar counts `weigh(item)`. The first exception stops what has not begun and is raised.
+    So does the beginning, which for little work is all of it: processes take seconds to start. The bar counts
+    `weigh(item)`. The first exception stops what has not begun and is raised.
     """
     with progress_bar() as bar:
         line = bar.add_task(description, total=sum(weigh(item) for item in items))
-        results = _serial(function, items) if jobs <= 1 else _parallel(function, items, jobs)
+        results = _serial(function, items) if jobs <= 1 else _parallel_if_long(function, items, jobs, weigh)
         for item, result in results:
             bar.advance(line, weigh(item))
             yield item, result
@@ -54,6 +61,17 @@ def map_in_processes(
 def _serial(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
     for item in items:
         yield item, function(item)
+
+
+def _parallel_if_long(
+    function: Callable[[Any], Any], items: Sequence[Any], jobs: int, weigh: Callable[[Any], int]
+) -> Iterator[tuple[Any, Any]]:
+    done, end = 0, time.monotonic() + START_S
+    while done < len(items) and weigh(items[done]) <= LIGHT and time.monotonic() < end:
+        yield items[done], function(items[done])
+        done += 1
+    if left := items[done:]:
+        yield from _parallel(function, left, jobs)
 
 
 def _parallel(function: Callable[[Any], Any], items: Sequence[Any], jobs: int) -> Iterator[tuple[Any, Any]]:
