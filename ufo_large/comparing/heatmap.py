@@ -1,6 +1,6 @@
-"""How alike balancing methods are, as SVG: a square per pair, and each method's shares of the update."""
+"""Cosines as SVG, a square per pair: of balancing methods, with each one's shares of the update."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 
 import numpy as np
@@ -19,36 +19,48 @@ STYLE = (
 
 def draw(found: Replayed) -> str:
     """Return the picture; the groups of `found` are framed."""
-    count, left = len(found.methods), 12 + LETTER * max(map(len, found.methods))
+    count, left = len(found.methods), margin(found.methods)
     top, side = left, CELL * count
-    bars, width = left + side + GAP, left + side + GAP + BAR + 12
-    body = [*_names(found, left, top), *_squares(found, left, top), *_groups(found, left, top)]
-    body += _shares(found, bars, top)
+    bars = left + side + GAP
+    body = [*names(found.methods, left), *squares(found.cosines_NN, left, FAINTEST)]
+    body += [*_groups(found, left, top), *_shares(found, bars, top)]
     note = f"{found.steps} steps; cosine of the combined gradients; frames: methods that do the same here"
-    body.append(f'<text class="h-note" x="{left:.0f}" y="{top + side + 20:.0f}">{note}</text>')
+    return framed(body, left, side, bars + BAR + 12, note, "Cosines of balancing methods")
+
+
+def margin(rows: Sequence[str]) -> float:
+    """Return the room left of the squares, and above them, that the rows' names take."""
+    return 12 + LETTER * max(map(len, rows))
+
+
+def framed(body: Sequence[str], left: float, side: float, width: float, note: str, label: str) -> str:
+    """Return the whole picture, with a note below squares of `side` pixels."""
+    below = f'<text class="h-note" x="{left:.0f}" y="{left + side + 20:.0f}">{note}</text>'
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {top + side + FOOT:.0f}" '
-        'font-family="system-ui, sans-serif" role="img" aria-label="Cosines of balancing methods">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {left + side + FOOT:.0f}" '
+        f'font-family="system-ui, sans-serif" role="img" aria-label="{label}">'
         f'<style>{STYLE}</style><rect width="100%" height="100%" rx="10" fill="#ffffff"/>'
-        f"{''.join(body)}</svg>\n"
+        f"{''.join(body)}{below}</svg>\n"
     )
 
 
-def _names(found: Replayed, left: float, top: float) -> Iterator[str]:
-    for i, method in enumerate(found.methods):
-        middle, name = CELL * i + CELL / 2 + 4, escape(method)
-        place = f'x="{left - 6:.1f}" y="{top + middle:.1f}" text-anchor="end"'
-        yield f'<text class="h-name" {place}>{name}</text>'
-        where = f"translate({left + middle:.1f} {top - 6:.1f}) rotate(-90)"
+def names(rows: Sequence[str], left: float) -> Iterator[str]:
+    """Yield the rows' names, left of the squares and above them."""
+    for i, row in enumerate(rows):
+        middle, name = left + CELL * i + CELL / 2 + 4, escape(row)
+        yield f'<text class="h-name" x="{left - 6:.1f}" y="{middle:.1f}" text-anchor="end">{name}</text>'
+        where = f"translate({middle:.1f} {left - 6:.1f}) rotate(-90)"
         yield f'<text class="h-name" transform="{where}">{name}</text>'
 
 
-def _squares(found: Replayed, left: float, top: float) -> Iterator[str]:
-    yield f'<g transform="translate({left:.1f} {top:.1f})" fill="#2458d3" class="h-number">'
-    for (i, j), cosine in np.ndenumerate(found.cosines_NN):
-        depth = max(0.0, (cosine - FAINTEST) / (1 - FAINTEST)) ** 2
+def squares(cosines_NN: np.ndarray, left: float, faintest: float) -> Iterator[str]:
+    """Yield a square a pair, the darker the further its cosine is from `faintest`; below zero in red."""
+    yield f'<g transform="translate({left:.1f} {left:.1f})" class="h-number">'
+    for (i, j), cosine in np.ndenumerate(cosines_NN):
+        depth = max(0.0, (abs(cosine) - faintest) / (1 - faintest)) ** 2
         x, y, size = CELL * j, CELL * i, CELL - 1
-        yield f'<rect x="{x}" y="{y}" width="{size}" height="{size}" fill-opacity="{depth:.2f}"/>'
+        fill = f'fill="{COLORS[int(cosine < 0)]}" fill-opacity="{depth:.2f}"'
+        yield f'<rect x="{x}" y="{y}" width="{size}" height="{size}" {fill}/>'
         color = "#fff" if depth > 0.5 else "#24292f"
         text = "1" if cosine > 0.995 else f"{cosine:.2f}".replace("0.", ".")
         yield f'<text fill="{color}" x="{x + size // 2}" y="{y + size // 2 + 3}">{text}</text>'
