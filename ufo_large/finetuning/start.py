@@ -108,7 +108,8 @@ def _from_run(run: RunFolder, tasks: Sequence[TaskInfo]) -> Start:
     optimizer = config.optimizer
     if not config.take_what_fits:
         rate, head_rate = optimizer.learning_rate / 3, optimizer.head_rate * 3
-        optimizer = replace(optimizer, learning_rate=rate, head_rate=head_rate)
+        own = _renamed({name: 3 * factor for name, factor in optimizer.head_rates.items()}, names)
+        optimizer = replace(optimizer, learning_rate=rate, head_rate=head_rate, head_rates=own)
     trunk = replace(config.model.trunk, frozen=False)
     model = replace(config.model, trunk=trunk, heads=_renamed(config.model.heads, names))
     config = replace(

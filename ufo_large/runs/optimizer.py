@@ -1,7 +1,8 @@
 """AdamW groups: no decay on norms and biases, layer-wise rates, each parameter in exactly one group."""
 
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -17,8 +18,8 @@ class OptimizerConfig:
 
     `layer_decay`: the rate of a block is multiplied by this for every block above it (BEiT,
     arXiv:2106.08254), rounded into at most `layer_bins` groups, since each group costs ZeRO a norm
-    all-reduce a step. `head_rate`: factor on the rate of heads and pyramids. `clip_norm`: limit of the norm
-    of all gradients after they are combined; 0 turns it off.
+    all-reduce a step. `head_rate`: factor on the rate of heads and pyramids; `head_rates`: that of a task or
+    a kind of task. `clip_norm`: limit of the norm of all gradients after they are combined; 0 turns it off.
     """
 
     learning_rate: float
@@ -29,6 +30,7 @@ class OptimizerConfig:
     layer_decay: float = 1.0
     layer_bins: int = 12
     head_rate: float = 1.0
+    head_rates: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
         if self.learning_rate <= 0:
@@ -37,6 +39,9 @@ class OptimizerConfig:
             raise ValueError(f"layer_decay={self.layer_decay}: must be in (0, 1]")
         if self.layer_bins < 1:
             raise ValueError(f"layer_bins={self.layer_bins}: must be at least 1")
+        for name, rate in self.head_rates.items():
+            if rate <= 0:
+                raise ValueError(f"head_rates.{name}={rate}: must be positive")
         if self.clip_norm < 0:
             raise ValueError(f"clip_norm={self.clip_norm}: must be 0 (off) or positive")
 
@@ -50,12 +55,15 @@ def parameter_groups(model: MultitaskModel, config: OptimizerConfig) -> list[dic
     """Claim every trainable parameter once, by weight decay and rate."""
     claimed: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
     undecayed, depths = undecayed_parameters(model), parameter_depths(model)
-    top = model.trunk.depth + 1
+    top, own = model.trunk.depth + 1, {n: info.choose(config.head_rates) for n, info in model.tasks.items()}
     for parameter in model.parameters():
         if parameter.requires_grad:
             decay = 0.0 if parameter in undecayed else config.weight_decay
-            is_head = role_of(parameter).kind == "head"
-            scale = config.head_rate if is_head else _trunk_scale(depths[parameter], top, config)
+            role = role_of(parameter)
+            if role.kind == "head":
+                scale = config.head_rate if own[role.task] is None else own[role.task]
+            else:
+                scale = _trunk_scale(depths[parameter], top, config)
             claimed[decay, scale].append(parameter)
     ordered = sorted(claimed.items(), key=lambda item: item[0])
     return [

@@ -338,7 +338,11 @@ def check_classes(pretrained: Path, tasks: tuple[TaskInfo, ...], problems: Probl
 def warn_of_unused_names(config: RunConfig, tasks: tuple[TaskInfo, ...]) -> None:
     """Tell of settings for tasks that this data does not have; they may be meant for other data."""
     names = [t.name for t in tasks]
-    for field, entries in (("tasks", config.tasks), ("model.heads", config.model.heads)):
+    for field, entries in (
+        ("tasks", config.tasks),
+        ("model.heads", config.model.heads),
+        ("optimizer.head_rates", config.optimizer.head_rates),
+    ):
         for name in sorted(set(entries) - {*names, *KINDS}):
             hint = did_you_mean(name, [*names, *KINDS])
             warnings.warn(f"{field}.{name} has no effect: no such task in this data.{hint}", stacklevel=3)
