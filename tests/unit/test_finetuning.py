@@ -216,6 +216,16 @@ def test_a_run_gives_its_model_and_feeds_to_other_tasks(run, place):
     fill(model, initial_state(model, 0, config.pretrained, trained=run.read_tasks()))
 
 
+def test_rates_of_single_heads_follow_their_tasks(run):
+    rates = {"detection": 0.1, "cls": 2.0, "seg": 5.0}
+    saved = run.read().config
+    changed = replace(saved, optimizer=replace(saved.optimizer, head_rates=rates))
+    run.write(changed, TINY_TASKS, "0" * 64, "shards", None)
+    tasks = (task_info("lamps", "detection", 2), task_info("birds", "classification", 5))
+    found = start_from(str(run.root), tasks).config.optimizer.head_rates
+    assert found == pytest.approx({"detection": 0.3, "birds": 6.0})
+
+
 def test_a_run_that_began_from_a_run_keeps_its_rates(run):
     first = start_from(str(run.root), TINY_TASKS).config
     assert first.optimizer.learning_rate == load_recipe("demo").optimizer.learning_rate / 3

@@ -42,3 +42,18 @@ def test_a_copy_is_treated_as_timm_treats_the_original(family, router):
             assert ours[parameter] == theirs[dense[sources[name]]], name
     heads = {ours[p][1] for p in model.parameters() if role_of(p).kind == "head"}
     assert heads == {1.0}
+
+
+def test_a_head_has_the_rate_of_its_task_or_kind():
+    model = tiny_model("task").build(TINY_TASKS)
+    rates = {"detection": 1.0, "seg": 3.0, "segmentation": 9.0}
+    config = OptimizerConfig(learning_rate=1.0, head_rate=15.0, head_rates=rates)
+    found = {
+        (role_of(p).task, group["rate_scale"])
+        for group in parameter_groups(model, config)
+        for p in group["params"]
+        if role_of(p).kind == "head"
+    }
+    assert found == {("cls", 15.0), ("dec", 1.0), ("seg", 3.0)}
+    with pytest.raises(ValueError, match=r"head_rates.dec=0.0: must be positive"):
+        OptimizerConfig(learning_rate=1.0, head_rates={"dec": 0.0})

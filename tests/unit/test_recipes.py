@@ -59,8 +59,10 @@ def test_the_figures_of_a_recipe_are_those_of_its_plan(name):
 
 
 def test_settings_for_no_task_of_the_data_are_told():
-    config = apply_overrides(load_recipe("demo"), ["model.heads.sings=detr"])
+    config = apply_overrides(load_recipe("demo"), ["model.heads.sings=detr", "optimizer.head_rates.sgins=2"])
     signs = (task_info("signs", "detection", 4),)
-    with pytest.warns(UserWarning, match=r"model\.heads\.sings has no effect.*Did you mean 'signs'") as seen:
+    with pytest.warns(UserWarning) as seen:
         warn_of_unused_names(config, signs)
-    assert len(seen) == 1
+    told = [str(warning.message) for warning in seen]
+    assert [t.partition(" ")[0] for t in told] == ["model.heads.sings", "optimizer.head_rates.sgins"]
+    assert all("has no effect" in t and "Did you mean 'signs'" in t for t in told)
