@@ -19,7 +19,7 @@ from transformers.models.rt_detr.modeling_rt_detr import (
 )
 
 from ufo_large.tasks.box_targets import covered_pixels
-from ufo_large.tasks.sharding import is_whole
+from ufo_large.tasks.sharding import InitialisedAsPublished
 
 if TYPE_CHECKING:
     from ufo_large.tasks.detection_detr import DETRDetector
@@ -63,7 +63,7 @@ class ProposalHead(nn.Module):
         }
 
 
-class QueryDecoder(RTDetrDecoder):
+class QueryDecoder(InitialisedAsPublished, RTDetrDecoder):
     """transformers' RT-DETR decoder layers with boxes kept in float32.
 
     Differences from its own loop: reference boxes stay float32 under bfloat16 parameters; a query's
@@ -79,10 +79,6 @@ class QueryDecoder(RTDetrDecoder):
         self.bbox_embed = nn.ModuleList(_box_layers(width) for _ in self.layers)
         for layer in self.layers:
             layer.encoder_attn.attn = Float32Sampling()
-
-    def _init_weights(self, module: nn.Module) -> None:
-        if is_whole(module):
-            super()._init_weights(module)
 
     def forward(
         self,

@@ -15,13 +15,13 @@ from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerTransformerModule,
 )
 
-from ufo_large.tasks.sharding import is_whole
+from ufo_large.tasks.sharding import InitialisedAsPublished
 
 if TYPE_CHECKING:
     from ufo_large.tasks.segmentation_mask2former import Mask2FormerSegmenter
 
 
-class Mask2FormerDecoder(Mask2FormerPreTrainedModel):
+class Mask2FormerDecoder(InitialisedAsPublished, Mask2FormerPreTrainedModel):
     """transformers' masked-attention decoder with its own initialisation, plus the class layer."""
 
     def __init__(self, head: "Mask2FormerSegmenter.Config", num_classes: int, pyramid_width: int):
@@ -31,10 +31,6 @@ class Mask2FormerDecoder(Mask2FormerPreTrainedModel):
         self.transformer.position_embedder = _Float32Positions(config.hidden_dim // 2, normalize=True)
         self.class_predictor = nn.Linear(config.hidden_dim, config.num_labels + 1)
         self.post_init()
-
-    def _init_weights(self, module: nn.Module) -> None:
-        if is_whole(module):
-            super()._init_weights(module)
 
     def forward(self, levels: list[Tensor], mask_features_BDHW: Tensor) -> tuple[Tensor, Tensor]:
         """`levels`: three maps, coarsest first. Return class and mask logits of every prediction."""

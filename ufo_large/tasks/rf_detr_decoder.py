@@ -22,7 +22,7 @@ from transformers.models.rf_detr.modeling_rf_detr import (
 )
 
 from ufo_large.tasks.detr_decoder import Float32Sampling
-from ufo_large.tasks.sharding import is_whole
+from ufo_large.tasks.sharding import InitialisedAsPublished, is_whole
 
 if TYPE_CHECKING:
     from ufo_large.tasks.detection_rf_detr import RFDETRDetector
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _PRIOR = 0.01  # probability of an object that every query and cell starts with, as published
 
 
-class RFDETRNetwork(RfDetrPreTrainedModel):
+class RFDETRNetwork(InitialisedAsPublished, RfDetrPreTrainedModel):
     """`RfDetrForObjectDetection` from the backbone's map on, its parameters under the same names.
 
     Differences from its own forward pass: boxes are float32 under bfloat16 parameters; a map with fewer
@@ -53,10 +53,6 @@ class RFDETRNetwork(RfDetrPreTrainedModel):
         self.bbox_embed = _box_layers(width)
         self.post_init()
         self._start_like_the_original()
-
-    def _init_weights(self, module: nn.Module) -> None:
-        if is_whole(module):
-            super()._init_weights(module)
 
     @torch.no_grad()
     def _start_like_the_original(self) -> None:
@@ -115,17 +111,13 @@ class RFDETRNetwork(RfDetrPreTrainedModel):
         return torch.cat(logits, dim=1), torch.cat(boxes, dim=1)
 
 
-class _Decoder(RfDetrDecoder):
+class _Decoder(InitialisedAsPublished, RfDetrDecoder):
     """RF-DETR's decoder, whose reference boxes stay float32."""
 
     def __init__(self, config: RfDetrConfig):
         super().__init__(config)
         for layer in self.layers:
             layer.cross_attn.attn = Float32Sampling()
-
-    def _init_weights(self, module: nn.Module) -> None:
-        if is_whole(module):
-            super()._init_weights(module)
 
     def get_reference(self, reference_BT4: Tensor, valid_ratios: None) -> tuple[Tensor, Tensor]:
         code = encode_sinusoidal_position_embedding(reference_BT4, self.config.d_model // 2)
