@@ -7,8 +7,7 @@ from timm.models import is_model_in_modules
 def init_options(name: str) -> dict[str, str]:
     """Return the option of `timm.create_model` that leaves out initialisation on the meta device.
 
-    Nothing is computed there, but going through it takes six sevenths of the time. Only timm's
-    VisionTransformer has the option.
+    It would compute nothing there, and take most of the time. Only timm's VisionTransformer has the option.
     """
     on_meta = torch.get_default_device().type == "meta"
     return {"weight_init": "skip"} if on_meta and is_model_in_modules(name, ["vision_transformer"]) else {}

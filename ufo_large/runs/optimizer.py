@@ -55,15 +55,14 @@ def parameter_groups(model: MultitaskModel, config: OptimizerConfig) -> list[dic
     """Claim every trainable parameter once, by weight decay and rate."""
     claimed: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
     undecayed, depths = undecayed_parameters(model), parameter_depths(model)
-    top, own = model.trunk.depth + 1, {n: info.choose(config.head_rates) for n, info in model.tasks.items()}
+    top = model.trunk.depth + 1
+    head_rates = {n: info.choose(config.head_rates) or config.head_rate for n, info in model.tasks.items()}
     for parameter in model.parameters():
         if parameter.requires_grad:
             decay = 0.0 if parameter in undecayed else config.weight_decay
             role = role_of(parameter)
-            if role.kind == "head":
-                scale = config.head_rate if own[role.task] is None else own[role.task]
-            else:
-                scale = _trunk_scale(depths[parameter], top, config)
+            is_head = role.kind == "head"
+            scale = head_rates[role.task] if is_head else _trunk_scale(depths[parameter], top, config)
             claimed[decay, scale].append(parameter)
     ordered = sorted(claimed.items(), key=lambda item: item[0])
     return [
