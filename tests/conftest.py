@@ -11,9 +11,10 @@ import pytest
 
 from ufo_large.testing.scripts import run_script
 
-# Before torch is there: workers that share the cores and each start a thread per core wait for one another.
-workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
-os.environ.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // workers)))
+# Before torch is there, and in the workers alone, which inherit what the process that starts them has set:
+# workers that share the cores and each start a thread per core wait for one another.
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // int(workers))))
 
 # A process has one fork server. Start it before anything else does, with everything that test ranks import.
 multiprocessing.get_context("forkserver").set_forkserver_preload(["ufo_large.testing.preload"])
