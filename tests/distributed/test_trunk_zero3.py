@@ -4,12 +4,14 @@ import pytest
 import torch
 
 from ufo_large.models.checkpointing import CHECKPOINTING
+from ufo_large.structures import Queries
 from ufo_large.testing.distributed import run_ranks
 from ufo_large.testing.models import ROUTED, tiny_trunk
 
 RATE, TASKS = 0.1, ("a", "b")
 TRUNKS = {
     "vit": {},
+    "queries": {},
     "without antialias": {"antialias": False},
     "eva": {"name": "eva_giant_patch14_224", "patch_size": 14, "img_size": 42},
     "rope": {"name": "vit_base_patch16_rope_mixed_224"},
@@ -69,8 +71,13 @@ def train(case: tuple[str, str, str], stage: int) -> dict:
     for task in "ababab":
         gradients.begin_step()
         gradients.begin_task(task)
-        features = engine(images, torch.tensor([[size, size]] * 2), task)
+        queries = (
+            Queries(torch.ones(3, trunk.width), 2, True) if (case[0], task) == ("queries", "b") else None
+        )
+        features = engine(images, torch.tensor([[size, size]] * 2), task, queries)
         loss = features.pooled_BD.square().mean() + features.map_BDHW.sin().mean()
+        for tokens in (features.queries_BQD, *features.earlier) if queries else ():
+            loss = loss + 0.1 * tokens.cos().mean()
         engine.backward(loss + sum(trunk.route.losses.values()))
         gradients.after_backward()
         gradients.end_task()
@@ -86,6 +93,7 @@ def train_all(cases: list, stage: int) -> list[dict]:
 
 CASES = [
     *(("vit", mode, "task") for mode in CHECKPOINTING),
+    *(("queries", mode, "task") for mode in CHECKPOINTING),
     ("without antialias", "full", "task"),
     ("eva", "selective", "task"),
     ("rope", "full", "task"),

@@ -123,9 +123,7 @@ class MultitaskModel(nn.Module):
         """Return the raw outputs of the batch's head."""
         self.trunk.require(batch.task)
         head: Any = self.heads[batch.task]
-        features = self.trunk(
-            batch.images_BCHW, batch.sizes_B2, batch.task, head.trunk_queries(), head.query_blocks
-        )
+        features = self.trunk(batch.images_BCHW, batch.sizes_B2, batch.task, head.trunk_queries())
         if batch.task in self.pyramids:
             pyramid = self.pyramids[batch.task]
             levels = dict(zip(pyramid.strides, pyramid(features.map_BDHW), strict=True))

@@ -7,6 +7,8 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from ufo_large.structures import Queries
+
 
 class QueriedBlocks(nn.Sequential):
     """The blocks of a ViT in turn; where a head brings queries, the last ones see them behind the patches.
@@ -14,14 +16,18 @@ class QueriedBlocks(nn.Sequential):
     Queries join between blocks, not inside one, so that a checkpointed block has them as its input.
     """
 
-    joining: tuple[Tensor, int] | None = None
+    joining: Queries | None = None
+    seen: list[Tensor] | None = None
+    """Where there is a list, it gets what goes into each block that queries pass through."""
 
     def forward(self, x_BLD: Tensor) -> Tensor:
-        queries_QD, last = self.joining or (None, 0)
+        first = len(self) - (self.joining.blocks if self.joining else 0)
         for index, block in enumerate(self):
-            if index == len(self) - last:
-                queries_BQD = queries_QD.to(x_BLD.dtype).expand(x_BLD.shape[0], -1, -1)
+            if index == first:
+                queries_BQD = self.joining.tokens_QD.to(x_BLD.dtype).expand(x_BLD.shape[0], -1, -1)
                 x_BLD = torch.cat([x_BLD, queries_BQD], dim=1)
+            if self.seen is not None and index >= first:
+                self.seen.append(x_BLD)
             x_BLD = block(x_BLD)
         return x_BLD
 
@@ -33,16 +39,27 @@ def join_queries(vit: nn.Module) -> None:
 
 
 def features_with_queries(
-    vit: nn.Module, images_BCHW: Tensor, queries_QD: Tensor, last: int
-) -> tuple[Tensor, Tensor]:
-    """Return timm's own tokens, [B, L, D], and the queries, [B, Q, D], after the `last` blocks."""
-    vit.blocks.joining = (queries_QD, last)
+    vit: nn.Module, images_BCHW: Tensor, queries: Queries
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return timm's own tokens, [B, L, D], and the queries, [B, Q, D], after the last blocks.
+
+    For queries that ask for `every_block`, while training: what goes into each of these blocks too, without
+    a norm, [blocks, B, L + Q, D].
+    """
+    seen = [] if queries.every_block and vit.training else None
+    vit.blocks.joining, vit.blocks.seen = queries, seen
     try:
         tokens_BLD = vit.forward_features(images_BCHW)
     finally:
-        vit.blocks.joining = None
-    own = len(queries_QD)
-    return tokens_BLD.split((tokens_BLD.shape[1] - own, own), dim=1)
+        vit.blocks.joining = vit.blocks.seen = None
+    earlier_NBLD = None if seen is None else torch.stack(seen)
+    return *parted(tokens_BLD, queries), earlier_NBLD
+
+
+def parted(tokens_BLD: Tensor, queries: Queries) -> tuple[Tensor, ...]:
+    """Return the trunk's own tokens and the queries behind them."""
+    own = len(queries.tokens_QD)
+    return tokens_BLD.split((tokens_BLD.shape[-2] - own, own), dim=-2)
 
 
 def check_queries(vit: nn.Module, last: int, window: int, frozen: bool) -> None:

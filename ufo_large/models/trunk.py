@@ -20,12 +20,12 @@ from ufo_large.models.compiling import compile_units
 from ufo_large.models.expert_banks import banks_of, graft_banks, units_of
 from ufo_large.models.lora import LoraConfig, has_adapters
 from ufo_large.models.positions import OnGrid, is_antialiased
-from ufo_large.models.queries import check_queries, features_with_queries, join_queries
+from ufo_large.models.queries import check_queries, features_with_queries, join_queries, parted
 from ufo_large.models.stem import GradientPatchEmbed
 from ufo_large.models.windows import Grid, default_global_blocks, window_attention
 from ufo_large.models.without_values import init_options
 from ufo_large.routing import ROUTERS, ExpertBank, Route, Router
-from ufo_large.structures import Features
+from ufo_large.structures import Features, Queries
 
 _SHAPE_FIELDS = ("img_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "init_values")
 STEMS = {"patch": {}, "gradients": {"embed_layer": GradientPatchEmbed}}
@@ -311,13 +311,12 @@ class Trunk(nn.Module):
         images_BCHW: Tensor,
         sizes_B2: Tensor,
         task: str,
-        queries_QD: Tensor | None = None,
-        query_blocks: int = 0,
+        queries: Queries | None = None,
     ) -> Features:
         """Return the features of uint8 RGB images for `task`.
 
-        `sizes_B2`: (height, width) of the valid part of each image. `queries_QD` pass through the last
-        `query_blocks` blocks too. `Features.image_size` is the size after padding to whole patches. Raises
+        `sizes_B2`: (height, width) of the valid part of each image. `queries` pass through the last
+        blocks too. `Features.image_size` is the size after padding to whole patches. Raises
         ValueError for a task the trunk was not built for.
         """
         self.require(task)
@@ -329,12 +328,17 @@ class Trunk(nn.Module):
             images_BCHW.requires_grad_()
         self.route.begin(task, self.training)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.frozen):
-            tokens_BLD, pooled_BD, queries_BQD = self.vit(images_BCHW, queries_QD, query_blocks)
+            tokens_BLD, pooled_BD, queries_BQD, earlier = self.vit(images_BCHW, queries)
         if self.config.frozen and torch.is_grad_enabled():  # for the same reason, of heads and pyramids
             tokens_BLD, pooled_BD = (x.detach().requires_grad_() for x in (tokens_BLD, pooled_BD))
         self.route.end()
-        map_BDhw = tokens_BLD.transpose(1, 2).unflatten(2, (self.grid.height, self.grid.width))
-        return Features(pooled_BD, map_BDhw, self.stride, (height, width), {}, queries_BQD)
+        if earlier is not None:
+            earlier = (self._on_grid(earlier[0]), earlier[1])
+        map_BDhw = self._on_grid(tokens_BLD)
+        return Features(pooled_BD, map_BDhw, self.stride, (height, width), {}, queries_BQD, earlier)
+
+    def _on_grid(self, tokens_BLD: Tensor) -> Tensor:
+        return tokens_BLD.transpose(-1, -2).unflatten(-1, (self.grid.height, self.grid.width))
 
     def _normalise(self, images_BCHW: Tensor, sizes_B2: Tensor) -> Tensor:
         mean_C11, scale_C11 = self._pixel_statistics(images_BCHW.device)
@@ -382,22 +386,28 @@ def _with_trunk_forward(vit_class: type[nn.Module], antialias: bool) -> type[nn.
 def _trunk_forward(
     vit: VisionTransformer | Eva,
     images_BCHW: Tensor,
-    queries_QD: Tensor | None = None,
-    query_blocks: int = 0,
-) -> tuple[Tensor, Tensor, Tensor | None]:
+    queries: Queries | None = None,
+) -> tuple[Tensor, Tensor, Tensor | None, tuple[Tensor, Tensor] | None]:
     """Return the normalised patch tokens, [B, hw, D], the pooled vector, [B, D], and the queries, [B, Q, D].
 
-    Models that pool before their last norm have no norm on tokens; the map gets that last norm too.
+    The last is `Features.earlier`, its patches as tokens. Models that pool before their last norm have no
+    norm on tokens; the map gets that last norm too.
     """
-    if queries_QD is None:
-        tokens_BLD, queries_BQD = vit.forward_features(images_BCHW), None
+    queries_BQD = earlier_NBLD = None
+    if queries is None:
+        tokens_BLD = vit.forward_features(images_BCHW)
     else:
-        tokens_BLD, queries_BQD = features_with_queries(vit, images_BCHW, queries_QD, query_blocks)
+        tokens_BLD, queries_BQD, earlier_NBLD = features_with_queries(vit, images_BCHW, queries)
     pooled_BD = vit.forward_head(tokens_BLD, pre_logits=True)
     patches_BLD = tokens_BLD[:, vit.num_prefix_tokens :]
-    if isinstance(vit.norm, nn.Identity):
-        patches_BLD = vit.fc_norm(patches_BLD)
-        queries_BQD = None if queries_BQD is None else vit.fc_norm(queries_BQD)
+    norm = vit.norm
+    if isinstance(norm, nn.Identity):
+        norm = vit.fc_norm
+        patches_BLD = norm(patches_BLD)
+        queries_BQD = None if queries_BQD is None else norm(queries_BQD)
     if pooled_BD.ndim == 3:  # timm pools nothing for this model
         pooled_BD = patches_BLD.mean(1)
-    return patches_BLD, pooled_BD, queries_BQD
+    earlier = None
+    if earlier_NBLD is not None:
+        earlier = parted(norm(earlier_NBLD)[:, :, vit.num_prefix_tokens :], queries)
+    return patches_BLD, pooled_BD, queries_BQD, earlier

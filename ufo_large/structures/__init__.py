@@ -1,7 +1,7 @@
 """Plain data that travels between the layers."""
 
 from ufo_large.structures.batch import BoxTargets, ClassTargets, MaskTargets, SampleInfo, TaskBatch
-from ufo_large.structures.features import Features
+from ufo_large.structures.features import Features, Queries
 from ufo_large.structures.predictions import (
     BoxPrediction,
     ClassPrediction,
@@ -30,6 +30,7 @@ __all__ = [
     "MaskPrediction",
     "MaskTargets",
     "Prediction",
+    "Queries",
     "RawSample",
     "Reporter",
     "Role",

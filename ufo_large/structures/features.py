@@ -15,7 +15,8 @@ class Features(NamedTuple):
     tokens on their grid, one cell per `stride` input pixels. `pyramid`: stride -> map [B, P, H, W], for
     the strides the head asked for, finest first; empty if it asked for none. `image_size`: (height,
     width) of the padded input in pixels. `queries_BQD`: the head's own tokens after the trunk's last blocks,
-    normalised as the patches are; None where the head has none.
+    normalised as the patches are; None where the head has none. `earlier`: the maps, [N, B, D, H, W], and the
+    queries, [N, B, Q, D], before each of these blocks, where the head asked for them and while training.
     """
 
     pooled_BD: Tensor
@@ -24,3 +25,15 @@ class Features(NamedTuple):
     image_size: tuple[int, int]
     pyramid: dict[int, Tensor] = {}
     queries_BQD: Tensor | None = None
+    earlier: tuple[Tensor, Tensor] | None = None
+
+
+class Queries(NamedTuple):
+    """A head's own tokens, [Q, D], for the last `blocks` blocks of the trunk.
+
+    `every_block`: while training, what goes into each of them comes to the head too.
+    """
+
+    tokens_QD: Tensor
+    blocks: int
+    every_block: bool = False

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from ufo_large.structures import Features, Prediction, TaskBatch, TaskInfo
+from ufo_large.structures import Features, Prediction, Queries, TaskBatch, TaskInfo
 from ufo_large.tasks.finite import FiniteWatch
 
 
@@ -44,8 +44,8 @@ class TaskHead(nn.Module, ABC):
         self.info = info
         self.watch = FiniteWatch()
 
-    def trunk_queries(self) -> Tensor | None:
-        """Return the head's own tokens for the trunk's last blocks, [Q, D]; None for a head without."""
+    def trunk_queries(self) -> Queries | None:
+        """Return its own tokens for the trunk's last `query_blocks` blocks; None for a head without."""
         return None
 
     @abstractmethod

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ufo_large.structures import Features, TaskInfo
+from ufo_large.structures import Features, Queries, TaskInfo
 from ufo_large.tasks.mask_resize import check_label_range
 from ufo_large.tasks.query_segmenter import QuerySegmenter
 
@@ -27,11 +27,13 @@ class EoMTSegmenter(QuerySegmenter):
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config(QuerySegmenter.Config):
         """`blocks`: how many of the trunk's last blocks see the queries. `enlargements`: doublings of the
-        patch grid on which masks are predicted.
+        patch grid on which masks are predicted. `every_block`: while training, predict before each of
+        these blocks too, and sum the losses, as the paper does.
         """
 
         blocks: int = 4
         enlargements: int = 2
+        every_block: bool = False
 
         def __post_init__(self):
             QuerySegmenter.Config.__post_init__(self)
@@ -50,7 +52,7 @@ class EoMTSegmenter(QuerySegmenter):
         from transformers import EomtConfig
         from transformers.models.eomt.modeling_eomt import EomtMaskHead, EomtScaleBlock
 
-        self.query_blocks = config.blocks
+        self.query_blocks, self.every_block = config.blocks, config.every_block
         self.eomt = EomtConfig(
             hidden_size=trunk_width,
             num_labels=info.num_classes,
@@ -67,18 +69,25 @@ class EoMTSegmenter(QuerySegmenter):
         self.mask_head = EomtMaskHead(self.eomt)
         self.class_predictor = nn.Linear(trunk_width, info.num_classes + 1)
 
-    def trunk_queries(self) -> Tensor:
+    def trunk_queries(self) -> Queries:
         """Return them by calling their layer, because under ZeRO-3 they are whole only there."""
-        return self.query(torch.arange(self.eomt.num_queries, device=self.query.weight.device))
+        tokens_QD = self.query(torch.arange(self.eomt.num_queries, device=self.query.weight.device))
+        return Queries(tokens_QD, self.query_blocks, self.every_block)
 
     def forward(self, features: Features) -> dict[str, Tensor]:
-        """Return `class_logits` [B, 1, Q, K + 1] (last: no object) and `mask_logits` [B, 1, Q, H, W]."""
+        """Return `class_logits` [B, N, Q, K + 1] (last: no object) and `mask_logits` [B, N, Q, H, W].
+
+        N predictions, the last one after all blocks; just that one unless training with `every_block`.
+        """
         self.mask_stride = features.stride / 2**self.eomt.num_upscale_blocks
-        masks_BQHW = torch.einsum(
-            "bqd,bdhw->bqhw", self.mask_head(features.queries_BQD), self.upscale_block(features.map_BDHW)
-        )
-        class_logits = self.class_predictor(features.queries_BQD)
-        return {"class_logits": class_logits[:, None], "mask_logits": masks_BQHW[:, None]}
+        map_NBDHW, queries_NBQD = features.map_BDHW[None], features.queries_BQD[None]
+        if features.earlier is not None:
+            map_NBDHW = torch.cat([features.earlier[0], map_NBDHW])
+            queries_NBQD = torch.cat([features.earlier[1], queries_NBQD])
+        enlarged_NBDHW = self.upscale_block(map_NBDHW.flatten(0, 1)).unflatten(0, map_NBDHW.shape[:2])
+        masks_BNQHW = torch.einsum("nbqd,nbdhw->bnqhw", self.mask_head(queries_NBQD), enlarged_NBDHW)
+        class_logits_BNQK = self.class_predictor(queries_NBQD).transpose(0, 1)
+        return {"class_logits": class_logits_BNQK, "mask_logits": masks_BNQHW}
 
     @property
     def loss_config(self) -> "EomtConfig":

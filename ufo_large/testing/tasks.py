@@ -47,12 +47,12 @@ def scene_features(strides: tuple[int, ...], dtype: torch.dtype = torch.float32,
 
 def features_for(head: TaskHead, dtype: torch.dtype = torch.float32, seed: int = 0) -> Features:
     """Return random features for `head`; its queries, if any, come with something of each image added."""
-    features, queries_QD = scene_features(head.strides, dtype, seed), head.trunk_queries()
-    if queries_QD is None:
+    features, queries = scene_features(head.strides, dtype, seed), head.trunk_queries()
+    if queries is None:
         return features
     generator = torch.Generator().manual_seed(seed + 1)
-    of_images = torch.randn(3, *queries_QD.shape, generator=generator).to(dtype)
-    return features._replace(queries_BQD=queries_QD + of_images)
+    of_images = torch.randn(3, *queries.tokens_QD.shape, generator=generator).to(dtype)
+    return features._replace(queries_BQD=queries.tokens_QD + of_images)
 
 
 def check_task(

@@ -63,7 +63,7 @@ def calls_of(config: RunConfig, tasks: tuple[TaskInfo, ...]) -> Counter[Call]:
             height, width = loader.image_size
             images_BCHW = torch.empty(loader.micro_batch, 3, height, width, dtype=torch.uint8, device="meta")
             sizes_B2 = torch.empty(loader.micro_batch, 2, dtype=torch.long, device="meta")
-            model.trunk(images_BCHW, sizes_B2, info.name, head.trunk_queries(), head.query_blocks)
+            model.trunk(images_BCHW, sizes_B2, info.name, head.trunk_queries())
     return recorder.calls
 
 
