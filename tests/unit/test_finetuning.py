@@ -11,7 +11,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from ufo_large.config import to_dict
+from ufo_large.config import apply_overrides, to_dict
 from ufo_large.data.sharding import ShardingOptions, make_shards
 from ufo_large.data.shards import ShardSet
 from ufo_large.finetuning import machine
@@ -29,6 +29,7 @@ from ufo_large.finetuning.choosing import (
     with_steps,
 )
 from ufo_large.finetuning.command import notes, require_countable, require_same_data
+from ufo_large.finetuning.heads import with_heads_that_fit
 from ufo_large.finetuning.machine import GB, Machine, this_machine
 from ufo_large.finetuning.options import Options
 from ufo_large.finetuning.settings import SETTINGS_FILE, narrowed, smaller_size
@@ -252,6 +253,35 @@ def test_frozen_and_adapted_trunks_need_something_that_was_trained(tmp_path, run
         Options(data=["d"], workdir=tmp_path, lora=True, freeze=True)
     with pytest.raises(ValueError, match="--hours 0: give more than 0"):
         Options(data=["d"], workdir=tmp_path, hours=0)
+
+
+REFUSED = {
+    "trunk.frozen=true": ("frozen_blocks=0", "drop_path=0.0", "frozen=true"),
+    "trunk.window=4": ("window=4",),
+    "this is a Eva": ("name=eva02_tiny_patch14_224",),
+    "blocks=4: the trunk has 3": ("frozen_blocks=1", "depth=3"),
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_a_trunk_that_takes_no_queries_gets_plain_heads(reason):
+    config, changes = load_recipe("small"), [f"model.trunk.{change}" for change in REFUSED[reason]]
+    assert with_heads_that_fit(config, [], TINY_TASKS) == (config, [])
+    plain, (told,) = with_heads_that_fit(config, changes, TINY_TASKS)
+    assert told.startswith("seg: another head than the recipe's (") and reason in told
+    assert plain.model.trunk == apply_overrides(config, changes).model.trunk
+    own = {t.name: plain.model.head_of(t) == config.model.head_of(t) for t in TINY_TASKS}
+    assert own == {"cls": True, "dec": True, "seg": False}
+    assert plain.optimizer.head_rates == {"detection": 1.0, "segmentation": 1.0, "seg": 15.0}
+    with torch.device("meta"):
+        plain.model.build(TINY_TASKS)
+
+
+def test_a_head_that_is_asked_for_is_not_replaced():
+    changes = ["model.trunk.window=4", "model.heads.seg=eomt"]
+    config, _ = with_heads_that_fit(load_recipe("small"), changes, TINY_TASKS)
+    with torch.device("meta"), pytest.raises(ValueError, match=r"trunk\.window=4: windows hold patches"):
+        config.model.build(TINY_TASKS)
 
 
 def test_the_machine_is_looked_at():

@@ -19,6 +19,7 @@ from ufo_large.finetuning.choosing import (
     too_large,
     with_steps,
 )
+from ufo_large.finetuning.heads import with_heads_that_fit
 from ufo_large.finetuning.machine import Machine
 from ufo_large.finetuning.options import Options
 from ufo_large.finetuning.pace import PACE_FILE
@@ -51,7 +52,10 @@ def choose_settings(
     config = narrowed(start.config, options)
     # what fits is measured here, not calculated
     config = replace(config, name="finetune", seed=options.seed, ds=machine.ds, check_memory=False)
-    config = apply_overrides(config, [a for a in options.assignments if not a.startswith("tasks.")])
+    assignments = [a for a in options.assignments if not a.startswith("tasks.")]
+    config, told = with_heads_that_fit(config, assignments, tasks)
+    for line in told:
+        print(f"start: {line}")
     config = _with_weights(config)
     require_memory(config, tasks, machine)
     size = _first_size(start, config, shards, tasks, machine, deadline)
