@@ -19,9 +19,9 @@ blocks stay as they are. No block is routed: from these weights and with so few 
 Measured, one seed (0), on 720 photographs of 30 cars, 469 with signs of 4 kinds and 367 streets of 11
 classes, from weights derived from DINOv2-S, protocol standard, on the test split: Top-1 86.1, mAP50 66.6,
 mIoU 50.4, by the recipe of commit 66ee1df (routed by `residual`, one rate for all heads, a dense head for
-segmentation); as it is now it has not been trained to the end. 1100 steps took 140 minutes on one x86 core in bfloat16
-while the machine's other core was busy; two cores have not been timed. The recipe `mini`, a ViT from scratch,
-reaches 43.3, 56.6 and 36.5 on the same images.
+segmentation); as it is now it has not been trained to the end. 1100 steps took 140 minutes on one x86 core in
+bfloat16 while the machine's other core was busy; two cores have not been timed. The recipe `mini`, a ViT from
+scratch, reaches 43.3, 56.6 and 36.5 on the same images.
 
 It is the second setting tried. The first, with 12, 4 and 3 images a step and all images of signs equally
 often, did not finish; its figures after 460 steps, the test split's among them, were seen before this one was
