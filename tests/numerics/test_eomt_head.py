@@ -10,6 +10,7 @@ from transformers import EomtConfig, EomtForUniversalSegmentation
 
 from ufo_large.models import MultitaskModel
 from ufo_large.models.checkpointing import CHECKPOINTING
+from ufo_large.structures import TaskBatch
 from ufo_large.tasks.class_masks import class_masks
 from ufo_large.tasks.segmentation_eomt import EoMTSegmenter
 from ufo_large.testing.models import TINY_INFOS, TINY_TASKS, tiny_batch, tiny_model, tiny_trunk
@@ -74,18 +75,22 @@ def transformers_own(model: MultitaskModel) -> EomtForUniversalSegmentation:
     return theirs.eval()
 
 
+def inputs_of(model: MultitaskModel, batch: TaskBatch) -> dict:
+    """What transformers' model wants of a batch: images as ours sees them, masks and classes per image."""
+    targets = class_masks(batch.targets.masks_BHW, batch.images_BCHW.shape[-2:])
+    masks, labels = (list(v.split(targets.per_image)) for v in (targets.masks_MHW, targets.labels_M))
+    images_BCHW = model.trunk._normalise(batch.images_BCHW, batch.sizes_B2)
+    return {"pixel_values": images_BCHW, "mask_labels": masks, "class_labels": labels}
+
+
 def test_outputs_and_loss_are_transformers_own():
     model, batch = make_model(router="shared").eval(), tiny_batch(SEG)
     theirs, head = transformers_own(model), model.heads["seg"]
     outputs = model.outputs(batch)
-    targets = class_masks(batch.targets.masks_BHW, batch.images_BCHW.shape[-2:])
-    masks, labels = (list(v.split(targets.per_image)) for v in (targets.masks_MHW, targets.labels_M))
     torch.manual_seed(5)
     ours = head.losses(outputs, batch)
     torch.manual_seed(5)
-    expected = theirs(
-        model.trunk._normalise(batch.images_BCHW, batch.sizes_B2), mask_labels=masks, class_labels=labels
-    )
+    expected = theirs(**inputs_of(model, batch))
     for name, value in (
         ("mask_logits", expected.masks_queries_logits),
         ("class_logits", expected.class_queries_logits),
@@ -106,10 +111,7 @@ def test_predictions_before_every_block_are_transformers_own(monkeypatch):
     monkeypatch.setattr(torch, "rand", same)
     model, batch = make_model(replace(HEAD, every_block=True), router="shared").train(), tiny_batch(SEG)
     theirs = transformers_own(model).train()
-    targets = class_masks(batch.targets.masks_BHW, batch.images_BCHW.shape[-2:])
-    masks, labels = (list(v.split(targets.per_image)) for v in (targets.masks_MHW, targets.labels_M))
-    images_BCHW = model.trunk._normalise(batch.images_BCHW, batch.sizes_B2)
-    expected = theirs(images_BCHW, mask_labels=masks, class_labels=labels).loss
+    expected = theirs(**inputs_of(model, batch)).loss
     found = sum(model(batch).values())
     torch.testing.assert_close(found, expected, atol=0, rtol=1e-4)
     found.backward()
