@@ -1,4 +1,7 @@
-"""The attention kernel tried first: which calls a step has, which kernel wins, what torch is told."""
+"""The attention kernel tried first: which calls a step has, which kernel wins, what torch is told.
+
+On a processor: when attention is two matrix products instead, and that it stays the same function.
+"""
 
 from dataclasses import replace
 
@@ -13,6 +16,7 @@ from ufo_large.runs.config import RunConfig, TaskConfig
 from ufo_large.structures import TaskInfo
 from ufo_large.tasks import HEADS
 from ufo_large.testing.models import task_info, tiny_trunk
+from ufo_large.train import attention_products
 from ufo_large.train.attention_kernels import (
     KERNELS,
     Call,
@@ -22,6 +26,7 @@ from ufo_large.train.attention_kernels import (
     step_seconds,
     told,
 )
+from ufo_large.train.attention_products import choose_products, products_are_faster, use_products
 
 SHORT = Call((4, 2, 10, 32), (4, 2, 10, 32), None)
 MASKED = Call((4, 2, 12, 32), (4, 2, 12, 32), (4, 1, 12, 12))
@@ -91,3 +96,63 @@ def test_torch_tries_kernels_in_this_order_and_in_its_own_afterwards():
 
 def test_without_a_gpu_nothing_is_measured(small):
     assert fastest_attention(*small, torch.device("cpu"), torch.float32) == {}
+
+
+AVX512 = frozenset({"avx2", "avx512f", "avx512_bf16"})
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tokens", "flags", "faster"),
+    [
+        (torch.bfloat16, 433, AVX512, True),
+        (torch.float32, 433, AVX512, False),
+        (torch.bfloat16, 2738, AVX512, False),
+        (torch.bfloat16, 433, AVX512 | {"amx_bf16"}, False),
+        (torch.bfloat16, 433, {"avx2"}, False),
+    ],
+)
+def test_products_only_in_bfloat16_where_avx512_multiplies_it(dtype, tokens, flags, faster):
+    assert products_are_faster(dtype, tokens, flags) == faster
+
+
+@pytest.fixture
+def avx512(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention_products, "processor_flags", lambda: AVX512)
+
+
+def chosen(small, device: str, dtype: torch.dtype) -> tuple[bool, bool]:
+    """Return whether products were chosen, and whether the trunk's attention still calls torch's kernel."""
+    trunk = small[0].model.build(small[1]).trunk
+    answer = choose_products(trunk, *small, torch.device(device), dtype)
+    return answer, all(m.fused_attn for m in trunk.modules() if hasattr(m, "fused_attn"))
+
+
+def test_a_run_in_bfloat16_multiplies_and_others_call_the_kernel(small, avx512):
+    assert chosen(small, "cpu", torch.bfloat16) == (True, False)
+    assert chosen(small, "cpu", torch.float32) == (False, True)
+    assert chosen(small, "cuda", torch.bfloat16) == (False, True)
+
+
+def test_the_largest_image_decides(small, avx512, monkeypatch):
+    """By hand: 9 tokens of 56 x 28 pixels, patches of 14 and a class token."""
+    monkeypatch.setattr(attention_products, "LONGEST", 8)
+    assert chosen(small, "cpu", torch.bfloat16) == (False, True)
+    monkeypatch.setattr(attention_products, "LONGEST", 9)
+    assert chosen(small, "cpu", torch.bfloat16) == (True, False)
+
+
+def test_products_are_the_kernels_function(small):
+    config, tasks = small
+    trunk = config.model.build(tasks).trunk.double().eval()
+    images_BCHW = torch.randn(2, 3, 28, 42, dtype=torch.float64)
+
+    def features_and_gradients() -> list[torch.Tensor]:
+        pooled_BD = trunk(images_BCHW, torch.tensor([[28, 42]] * 2), "cls").pooled_BD
+        used = [p for p in trunk.parameters() if p.requires_grad]
+        gradients = torch.autograd.grad(pooled_BD.square().sum(), used, allow_unused=True)
+        return [pooled_BD, *(g for g in gradients if g is not None)]
+
+    fused = features_and_gradients()
+    use_products(trunk)
+    for ours, torchs in zip(features_and_gradients(), fused, strict=True):
+        torch.testing.assert_close(ours, torchs)

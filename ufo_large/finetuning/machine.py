@@ -64,7 +64,7 @@ def this_machine(gpus: int | None = None) -> Machine:
         memory = sum(torch.cuda.get_device_properties(i).total_memory for i in range(used))
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        memory, bf16 = _free_memory(), bool(BF16_FLAGS & _processor_flags())
+        memory, bf16 = _free_memory(), bool(BF16_FLAGS & processor_flags())
     return Machine(gpus=used, cores=_cores(), memory=memory, bf16=bf16)
 
 
@@ -94,7 +94,8 @@ def _group_bytes(name: str) -> int | None:
     return int(text) if text.isdecimal() else None
 
 
-def _processor_flags() -> set[str]:
+def processor_flags() -> set[str]:
+    """Return what /proc/cpuinfo says of the first processor's instructions; nothing without that file."""
     file = Path("/proc/cpuinfo")
     lines = file.read_text().splitlines() if file.is_file() else []
     found = (line.partition(":")[2] for line in lines if line.lower().startswith(("flags", "features")))

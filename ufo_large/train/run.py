@@ -34,6 +34,7 @@ from ufo_large.tracking import save_environment
 from ufo_large.tracking.banner import print_end, print_start
 from ufo_large.tracking.plan_check import save_plan
 from ufo_large.train import attention_kernels
+from ufo_large.train.attention_products import choose_products
 from ufo_large.train.best import Best
 from ufo_large.train.building import build_engine, build_model, give_initial_weights
 from ufo_large.train.deadline import Deadline
@@ -131,6 +132,8 @@ def _train(
     attention = attention_kernels.fastest_attention(config, tasks, device, dtype)
     if attention and comm.is_main():
         print(attention_kernels.told(attention))
+    if choose_products(trainer.model.trunk, config, tasks, device, dtype) and comm.is_main():
+        print("attention as matrix products: faster than torch's kernel in bfloat16 on this processor")
     begun, done_before = time.monotonic(), trainer.finished
     tracker = config.tracking.build(
         workdir,
@@ -294,7 +297,7 @@ def check_feeds(config: RunConfig, tasks: tuple[TaskInfo, ...], shards: ShardSet
         with torch.device("meta"):
             vit = config.model.trunk.build_vit()
         config.model.trunk.router.build(tuple(task.name for task in tasks), Route(), len(vit.blocks))
-        tokens = tokens_of(vit)
+        tokens = Tokens.of(vit)
     except ValueError as error:
         problems.add(str(error))
         return
@@ -304,11 +307,6 @@ def check_feeds(config: RunConfig, tasks: tuple[TaskInfo, ...], shards: ShardSet
             config.task(task).loader.build(reader, task, 0, 1, config.seed, tokens)
         except ValueError as error:
             problems.add(str(error))
-
-
-def tokens_of(vit: torch.nn.Module) -> Tokens:
-    """Return the tokens that a trunk's ViT makes of an image."""
-    return Tokens(patch=vit.patch_embed.feat_ratio(), width=vit.embed_dim)
 
 
 def trained_for(config: RunConfig) -> tuple[TaskInfo, ...]:
@@ -388,7 +386,7 @@ def build(
         give_initial_weights(model, config.seed, weights_file(config), trained_for(config))
     optimizer = config.optimizer.build(model)
     engine = build_engine(model, optimizer, ds, device, config.optimizer.clip_norm or None)
-    feeds, tokens = {}, tokens_of(model.trunk.vit)
+    feeds, tokens = {}, Tokens.of(model.trunk.vit)
     for task in tasks:
         feed, reader = config.task(task), readers[task.name]
         loader = feed.loader.build(reader, task, comm.rank(), comm.world_size(), config.seed, tokens)
