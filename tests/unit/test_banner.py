@@ -19,6 +19,7 @@ CARS = TaskFacts(
     parameters=1_150_000_000,
     images=8144,
     micro_batch=8,
+    mean_images=8,
     micro_batches=2,
     seen=20_000 * 128,
 )

@@ -110,3 +110,11 @@ def test_canvases_are_whole_patches_and_work_is_of_the_trunk_at_hand(shapes):
 def test_fixed_shape():
     shapes = FixedShape.Config().build(np.ones(4), np.ones(4), FULL, TOKENS)
     assert shapes.shape(0, 9) == FULL and shapes.part_of.tolist() == [0, 0, 0, 0]
+
+
+def test_mean_images_by_hand():
+    """60 samples by 6 and 40 by 4 make ten micro-batches each; scales are drawn equally often."""
+    parts = np.repeat([0, 1], [60, 40])
+    assert AspectBuckets(parts, [BatchShape(6, (64, 32)), BatchShape(4, (64, 64))]).mean_images == 5
+    assert MultiScale(100, [BatchShape(9, (64, 64)), BatchShape(16, (48, 48))]).mean_images == 12.5
+    assert FixedShape(100, FULL).mean_images == 8

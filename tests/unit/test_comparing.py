@@ -380,9 +380,11 @@ def test_a_single_task_run_sees_its_task_as_often(tiny_shards, tmp_path):
     plan = plan_of(
         tiny_shards, tmp_path, "tasks.detection.micro_batches=0.5", "steps=100", "evaluate_every=10"
     )
+    shards = ShardSet.open(tiny_shards)
     for info in plan.tasks:
         alone = plan.config_of(plan.single(info)[0])
-        assert images_of(alone, info, 2) == images_of(plan.config, info, 2)
+        together = images_of(plan.config, (info,), shards, 2)
+        assert images_of(alone, (info,), shards, 2) == together
     dec = plan.config_of(plan.single(plan.tasks[1])[0])
     assert (dec.steps, dec.schedule.warmup_steps, dec.evaluate_every) == (50, 10, 5)
     later = plan_of(

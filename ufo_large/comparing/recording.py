@@ -11,6 +11,8 @@ from ufo_large.comparing.plan import Run, data_hash
 from ufo_large.comparing.records import Record
 from ufo_large.comparing.trainings import PROTOCOL, Workshop
 from ufo_large.config import read_json
+from ufo_large.data.batching import Tokens
+from ufo_large.data.shards import ShardSet
 from ufo_large.evaluation.run import METRICS_FILE
 from ufo_large.models.multitask import MultitaskModel
 from ufo_large.runs.config import RunConfig
@@ -19,7 +21,7 @@ from ufo_large.tracking.environment import describe_environment
 from ufo_large.tracking.jsonl import FILE_NAME as METRICS_LOG
 from ufo_large.tracking.jsonl import read_metrics, training_seconds
 from ufo_large.tracking.panels import headlines
-from ufo_large.train.facts import micro_batches_in_all
+from ufo_large.train.facts import images_in_all
 
 
 def record_of(workshop: Workshop, run: Run, wall_s: float | None) -> Record:
@@ -37,7 +39,7 @@ def record_of(workshop: Workshop, run: Run, wall_s: float | None) -> Record:
         scores={split: _figures(workshop, run, split) for split in workshop.splits},
         traits=traits_of(log),
         **sizes_of(saved.config, saved.tasks),
-        images={task.name: images_of(saved.config, task, workshop.ranks) for task in saved.tasks},
+        images=images_of(saved.config, saved.tasks, ShardSet.open(run.data), workshop.ranks),
         seconds=training_seconds(log),
         wall_s=wall_s,
         recorded=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -58,10 +60,15 @@ def _figures(workshop: Workshop, run: Run, split: str) -> dict[str, Any]:
     return kept | {"tasks": scores["tasks"]}
 
 
-def images_of(config: RunConfig, task: TaskInfo, ranks: int) -> float:
-    """Return how many images of a task a run sees, counting each time."""
-    feed = config.task(task)
-    return feed.loader.micro_batch * ranks * micro_batches_in_all(feed, config.steps)
+def images_of(config: RunConfig, tasks: Sequence[TaskInfo], shards: ShardSet, ranks: int) -> dict[str, float]:
+    """Return, by task, how many images a run sees, counting each time."""
+    with torch.device("meta"):
+        tokens = Tokens.of(config.model.trunk.build_vit())
+    readers = {task: shards.split(task.name, "train") for task in tasks}
+    return {
+        task.name: images_in_all(config.task(task), reader, tokens, ranks, config.steps)
+        for task, reader in readers.items()
+    }
 
 
 def sizes_of(config: RunConfig, tasks: Sequence[TaskInfo]) -> dict[str, Any]:

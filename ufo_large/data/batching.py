@@ -4,8 +4,10 @@ Every rank uses the same shape at the same micro-step, so the ranks do equal wor
 to step the number of images follows a budget of FLOPs, so that large canvases cost no more time or memory.
 """
 
+import statistics
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +26,11 @@ class Tokens:
 
     patch: int
     width: int
+
+    @classmethod
+    def of(cls, vit: Any) -> "Tokens":
+        """Return those of a timm ViT."""
+        return cls(patch=vit.patch_embed.feat_ratio(), width=vit.embed_dim)
 
     def grid(self, canvas: tuple[int, int]) -> tuple[int, int]:
         """Return how many tokens cover the canvas, (rows, columns)."""
@@ -61,6 +68,11 @@ class BatchShapes(ABC):
     def shape(self, part: int, seed: int) -> BatchShape:
         """Return the shape of a micro-batch of `part`; `seed` is the same on all ranks."""
 
+    @property
+    @abstractmethod
+    def mean_images(self) -> float:
+        """Images of a micro-batch on each rank, mean over many."""
+
 
 class FixedShape(BatchShapes):
     """Every micro-batch has the recipe's own size."""
@@ -79,6 +91,10 @@ class FixedShape(BatchShapes):
 
     def shape(self, part: int, seed: int) -> BatchShape:
         return self.full
+
+    @property
+    def mean_images(self) -> float:
+        return self.full.images
 
 
 class MultiScale(BatchShapes):
@@ -105,6 +121,10 @@ class MultiScale(BatchShapes):
 
     def shape(self, part: int, seed: int) -> BatchShape:
         return self.shapes[seed % len(self.shapes)]
+
+    @property
+    def mean_images(self) -> float:
+        return statistics.fmean(shape.images for shape in self.shapes)
 
 
 class AspectBuckets(BatchShapes):
@@ -140,6 +160,12 @@ class AspectBuckets(BatchShapes):
 
     def shape(self, part: int, seed: int) -> BatchShape:
         return self.shapes[part]
+
+    @property
+    def mean_images(self) -> float:
+        """An epoch takes each part's samples once: its micro-batches are the parts' together."""
+        samples = np.bincount(self.part_of, minlength=len(self.shapes))
+        return len(self.part_of) / sum(n / s.images for n, s in zip(samples, self.shapes, strict=True))
 
 
 BATCH_SHAPES = {"fixed": FixedShape, "multi_scale": MultiScale, "aspect_buckets": AspectBuckets}

@@ -88,15 +88,19 @@ class LoaderConfig:
             )
         self.tiles.for_task(info)
         self.views.for_task(info)
-        full = BatchShape(self.micro_batch, self.image_size)
         try:
-            shapes = self.shapes.build(reader.heights, reader.widths, full, tokens)
+            shapes = self.batch_shapes(reader, tokens)
         except ValueError as error:
             raise ValueError(f"task {info.name!r}: {error}") from None
         sampling = self.sampling.build(reader.label_starts, reader.labels)
         stream = SampleStream(sampling, shapes.part_of, seed_of(seed, info.name))
         maker = BatchMaker(reader, info, self.transform.build(reader, info, self.keep_aspect), shapes.part_of)
         return TaskLoader(self, maker, stream, shapes, rank, world_size)
+
+    def batch_shapes(self, reader: SplitReader, tokens: Tokens) -> BatchShapes:
+        """Return what micro-batches a task's images make; see `BatchShapes.Config.build`."""
+        full = BatchShape(self.micro_batch, self.image_size)
+        return self.shapes.build(reader.heights, reader.widths, full, tokens)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from ufo_large.data.batching import Tokens
 from ufo_large.data.shards import ShardSet, SplitReader
 from ufo_large.finetuning.machine import GB, Machine
 from ufo_large.planning.sizes import forward_flops
 from ufo_large.planning.states import Counts, Sharding, states_of
 from ufo_large.runs.config import RunConfig, TaskConfig
 from ufo_large.structures import TaskInfo
-from ufo_large.train.run import tokens_of
 
 LEVELS = (2.0, 1.4, 1.0, 0.7, 0.5)
 """Sides of the inputs, relative to the recipe's."""
@@ -51,7 +51,7 @@ def fitted(
     Each stands where the config had it, unless several tasks share that entry: then under the task's name.
     """
     with torch.device("meta"):
-        patch = tokens_of(config.model.trunk.build_vit()).patch
+        patch = Tokens.of(config.model.trunk.build_vit()).patch
     kinds = Counter(t.kind for t in tasks)
     feeds = {}
     for task in tasks:
@@ -155,12 +155,15 @@ def with_steps(
 
 def steps_per_epoch(config: RunConfig, shards: ShardSet, tasks: Sequence[TaskInfo], ranks: int) -> int:
     """Return the steps in which the largest task sees each of its images once."""
-    return max(math.ceil(_count(shards, t, "train") / _images(config, t, ranks)) for t in tasks)
+    with torch.device("meta"):
+        tokens = Tokens.of(config.model.trunk.build_vit())
+    readers = {t.name: shards.split(t.name, "train") for t in tasks}
+    images = {t.name: _images(config.task(t), readers[t.name], tokens) * ranks for t in tasks}
+    return max(math.ceil(len(readers[name]) / images[name]) for name in readers)
 
 
-def _images(config: RunConfig, task: TaskInfo, ranks: int) -> float:
-    feed = config.task(task)
-    return max(feed.loader.micro_batch * feed.micro_batches * ranks, 1e-9)
+def _images(feed: TaskConfig, reader: SplitReader, tokens: Tokens) -> float:
+    return max(feed.loader.batch_shapes(reader, tokens).mean_images * feed.micro_batches, 1e-9)
 
 
 def _count(shards: ShardSet, task: TaskInfo, split: str) -> int:

@@ -21,7 +21,8 @@ class TaskFacts:
     """One task of a run.
 
     `parameters`: those that the task uses. `images`: in its train split. `micro_batch` images on each rank,
-    `micro_batches` of them a step at the start. `seen`: images in all steps and on all ranks together.
+    `mean_images` where canvases differ, `micro_batches` of them a step at the start. `seen`: images in all
+    steps and on all ranks together.
     """
 
     name: str
@@ -29,6 +30,7 @@ class TaskFacts:
     parameters: int
     images: int
     micro_batch: int
+    mean_images: float
     micro_batches: float
     seen: float
 
@@ -129,8 +131,8 @@ def _task_table(facts: RunFacts) -> Table:
         table.add_column(title, justify="right")
     for task in facts.tasks:
         times = "" if task.micro_batches == 1 else f" x {task.micro_batches:g}"
-        product = f"{task.micro_batch} x {facts.ranks} ranks{times}" if facts.ranks > 1 or times else ""
-        per_step = f"{task.micro_batch * facts.ranks * task.micro_batches:g}"
+        product = f"{task.mean_images:.3g} x {facts.ranks} ranks{times}" if facts.ranks > 1 or times else ""
+        per_step = f"{task.mean_images * facts.ranks * task.micro_batches:.4g}"
         table.add_row(
             *(task.name, task.kind, short(task.parameters)),
             f"{product} = {per_step}" if product else per_step,

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from ufo_large.config import loaded_plugins, without_credentials
+from ufo_large.data.batching import Tokens
 from ufo_large.data.shards import SplitReader
 from ufo_large.distributed import comm
 from ufo_large.distributed.checkpoint import finished_steps
@@ -38,16 +39,22 @@ def facts_of(
 
 
 def _task_facts(config: RunConfig, model: MultitaskModel, info: TaskInfo, reader: SplitReader) -> TaskFacts:
-    feed = config.task(info)
+    feed, tokens = config.task(info), Tokens.of(model.trunk.vit)
     return TaskFacts(
         name=info.name,
         kind=info.kind,
         parameters=sum(size(p) for p in model.parameters() if role_of(p).task in (None, info.name)),
         images=len(reader),
         micro_batch=feed.loader.micro_batch,
+        mean_images=feed.loader.batch_shapes(reader, tokens).mean_images,
         micro_batches=feed.micro_batches,
-        seen=feed.loader.micro_batch * comm.world_size() * micro_batches_in_all(feed, config.steps),
+        seen=images_in_all(feed, reader, tokens, comm.world_size(), config.steps),
     )
+
+
+def images_in_all(feed: TaskConfig, reader: SplitReader, tokens: Tokens, ranks: int, steps: int) -> float:
+    """Return how many images of a task all ranks see in all steps together, counting each time."""
+    return feed.loader.batch_shapes(reader, tokens).mean_images * ranks * micro_batches_in_all(feed, steps)
 
 
 def micro_batches_in_all(feed: TaskConfig, steps: int) -> float:
