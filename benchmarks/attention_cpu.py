@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from timm.layers import Attention
 
-from ufo_large.finetuning.machine import processor_flags
+from ufo_large.processes.processor import processor_flags
 from ufo_large.tracking.environment import commit_text, describe_environment
 from ufo_large.train.attention_products import products_are_faster, use_products
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import psutil
 import torch
 
+from ufo_large.processes.processor import processor_flags
+
 GB = 1 << 30
 GROUP = Path("/sys/fs/cgroup")
 BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86, x86, Arm
@@ -92,11 +94,3 @@ def _group_bytes(name: str) -> int | None:
     file = GROUP / name
     text = file.read_text().strip() if file.is_file() else "max"
     return int(text) if text.isdecimal() else None
-
-
-def processor_flags() -> set[str]:
-    """Return what /proc/cpuinfo says of the first processor's instructions; nothing without that file."""
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text().splitlines() if file.is_file() else []
-    found = (line.partition(":")[2] for line in lines if line.lower().startswith(("flags", "features")))
-    return set(next(found, "").split())

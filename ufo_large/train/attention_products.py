@@ -12,7 +12,7 @@ from collections.abc import Collection
 import torch
 from torch import nn
 
-from ufo_large.finetuning.machine import processor_flags
+from ufo_large.processes.processor import processor_flags
 from ufo_large.runs.config import RunConfig
 from ufo_large.structures import TaskInfo
 from ufo_large.train.attention_kernels import calls_of
