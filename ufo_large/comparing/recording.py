@@ -21,7 +21,7 @@ from ufo_large.tracking.environment import describe_environment
 from ufo_large.tracking.jsonl import FILE_NAME as METRICS_LOG
 from ufo_large.tracking.jsonl import read_metrics, training_seconds
 from ufo_large.tracking.panels import headlines
-from ufo_large.train.facts import images_in_all
+from ufo_large.train.facts import micro_batches_in_all
 
 
 def record_of(workshop: Workshop, run: Run, wall_s: float | None) -> Record:
@@ -64,11 +64,12 @@ def images_of(config: RunConfig, tasks: Sequence[TaskInfo], shards: ShardSet, ra
     """Return, by task, how many images a run sees, counting each time."""
     with torch.device("meta"):
         tokens = Tokens.of(config.model.trunk.build_vit())
-    readers = {task: shards.split(task.name, "train") for task in tasks}
-    return {
-        task.name: images_in_all(config.task(task), reader, tokens, ranks, config.steps)
-        for task, reader in readers.items()
-    }
+    found = {}
+    for task in tasks:
+        feed = config.task(task)
+        images = feed.loader.batch_shapes(shards.split(task.name, "train"), tokens).mean_images
+        found[task.name] = images * ranks * micro_batches_in_all(feed, config.steps)
+    return found
 
 
 def sizes_of(config: RunConfig, tasks: Sequence[TaskInfo]) -> dict[str, Any]:

@@ -39,22 +39,18 @@ def facts_of(
 
 
 def _task_facts(config: RunConfig, model: MultitaskModel, info: TaskInfo, reader: SplitReader) -> TaskFacts:
-    feed, tokens = config.task(info), Tokens.of(model.trunk.vit)
+    feed = config.task(info)
+    images = feed.loader.batch_shapes(reader, Tokens.of(model.trunk.vit)).mean_images
     return TaskFacts(
         name=info.name,
         kind=info.kind,
         parameters=sum(size(p) for p in model.parameters() if role_of(p).task in (None, info.name)),
         images=len(reader),
         micro_batch=feed.loader.micro_batch,
-        mean_images=feed.loader.batch_shapes(reader, tokens).mean_images,
+        mean_images=images,
         micro_batches=feed.micro_batches,
-        seen=images_in_all(feed, reader, tokens, comm.world_size(), config.steps),
+        seen=images * comm.world_size() * micro_batches_in_all(feed, config.steps),
     )
-
-
-def images_in_all(feed: TaskConfig, reader: SplitReader, tokens: Tokens, ranks: int, steps: int) -> float:
-    """Return how many images of a task all ranks see in all steps together, counting each time."""
-    return feed.loader.batch_shapes(reader, tokens).mean_images * ranks * micro_batches_in_all(feed, steps)
 
 
 def micro_batches_in_all(feed: TaskConfig, steps: int) -> float:

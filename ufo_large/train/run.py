@@ -132,8 +132,6 @@ def _train(
     attention = attention_kernels.fastest_attention(config, tasks, device, dtype)
     if attention and comm.is_main():
         print(attention_kernels.told(attention))
-    if choose_products(trainer.model.trunk, config, tasks, device, dtype) and comm.is_main():
-        print("attention as matrix products: faster than torch's kernel in bfloat16 on this processor")
     begun, done_before = time.monotonic(), trainer.finished
     tracker = config.tracking.build(
         workdir,
@@ -386,6 +384,9 @@ def build(
         give_initial_weights(model, config.seed, weights_file(config), trained_for(config))
     optimizer = config.optimizer.build(model)
     engine = build_engine(model, optimizer, ds, device, config.optimizer.clip_norm or None)
+    dtype = next(model.parameters()).dtype
+    if choose_products(model.trunk, config, tasks, device, dtype) and comm.is_main():
+        print("attention as matrix products: faster than torch's kernel in bfloat16 on this processor")
     feeds, tokens = {}, Tokens.of(model.trunk.vit)
     for task in tasks:
         feed, reader = config.task(task), readers[task.name]
