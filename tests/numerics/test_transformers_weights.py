@@ -1,5 +1,6 @@
 """Checkpoints written by transformers give the trunk the features that transformers computes itself."""
 
+import json
 import re
 from dataclasses import replace
 from unittest import mock
@@ -239,6 +240,19 @@ def test_a_card_that_contradicts_the_trunk_is_refused(family, name, heads, messa
     config = Trunk.Config(name=name, embed_dim=WIDTH, depth=DEPTH, num_heads=heads, img_size=64)
     with pytest.raises(ValueError, match=re.escape(message)):
         PretrainedValues(config, tmp_path)
+
+
+def test_code_beside_weights_is_neither_run_nor_asked_for(tmp_path):
+    written("ViT", tmp_path)
+    (tmp_path / "theirs.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w')\n")
+    card = {"model_type": "of_theirs", "auto_map": {"AutoConfig": "theirs.Config"}}
+    (tmp_path / "config.json").write_text(json.dumps(card))
+    config = Trunk.Config(
+        name="vit_base_patch16_224", embed_dim=WIDTH, depth=DEPTH, num_heads=HEADS, img_size=64
+    )
+    with pytest.raises(ValueError, match=r"config\.json: a model that transformers does not have"):
+        PretrainedValues(config, tmp_path)
+    assert not (tmp_path / "run").exists()
 
 
 def test_biases_without_a_place_are_refused_unless_zero(tmp_path):

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from ufo_large.models import Trunk
 from ufo_large.models.hub import fetch
-from ufo_large.models.hub_names import HubName, hub_name, trunk_of
+from ufo_large.models.hub_names import HubName, hub_name, require_there, trunk_of
 from ufo_large.testing.hub import COMMIT, pointed_at, served_hub
 from ufo_large.testing.models import tiny_trunk
 
@@ -80,6 +80,23 @@ def test_a_damaged_file_in_the_cache_is_refused(hub, weights):
     assert fetch(HubName(TINY)).path.read_bytes() == weights
 
 
+def test_a_file_in_the_store_that_repositories_share_is_known_by_its_entry(hub, weights, tmp_path):
+    """The hub's own client moves a file to `blobs/<xet hash>`, which is no sha256, and leaves a link."""
+    hub.files[f"{TINY}/model.safetensors"] = weights
+    found = fetch(HubName(TINY))
+    entry = found.path.resolve()
+    shared = tmp_path / "cache/blobs/ab" / ("ab" * 32)
+    shared.parent.mkdir(parents=True)
+    entry.rename(shared)
+    entry.symlink_to(shared)
+    assert fetch(HubName(TINY)) == found and hub.downloads.total() == 1
+    shared.write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
+    with pytest.raises(ValueError, match=f"{shared} is damaged: .*, not {entry.name}"):
+        fetch(HubName(TINY))
+    shared.unlink()
+    assert fetch(HubName(TINY)).path.read_bytes() == weights
+
+
 def test_weights_in_parts_are_fetched_through_their_index(hub, weights):
     index = {"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}
     hub.files |= {f"org/vit/{part}": weights + part.encode() for part in index["weight_map"].values()}
@@ -113,6 +130,21 @@ def test_names_of_the_hub_and_files_are_told_apart(tmp_path, monkeypatch):
     assert hub_name("facebook/dinov2-small@main", trunk) == HubName("facebook/dinov2-small", "main")
     for file in ("here/vit", "weights/vit.safetensors", "/weights/vit", "run/a/weights", "vit.pth"):
         assert hub_name(file, trunk) is None
+
+
+def test_timms_own_names_need_no_owner():
+    trunk = Trunk.Config(name="vit_small_patch16_224")
+    for name in ("vit_small_patch16_224.dino", "hf-hub:timm/vit_small_patch16_224.dino"):
+        assert hub_name(name, trunk) == HubName("timm/vit_small_patch16_224.dino")
+    assert hub_name("vit_small_patch16_224.dino@v1", trunk).revision == "v1"
+    for name, said in {
+        "vit_small_patch16_224.dinno": "no such file or folder. Near it: .*timm/vit_small_patch16_224.dino",
+        "Hub": "no such file or folder. `hub` is what timm publishes",
+    }.items():
+        assert hub_name(name, trunk) is None
+        with pytest.raises(ValueError, match=said):
+            require_there(name)
+    require_there("missing.pth")  # a file that is not there is named where it is read
 
 
 def test_a_name_brings_the_pixels_of_its_weights():

@@ -12,6 +12,7 @@ from ufo_large.planning.cluster import Cluster
 from ufo_large.planning.gpus import GIB, GPUS
 from ufo_large.planning.loads import sizes_of
 from ufo_large.planning.plan import Planner
+from ufo_large.processes.heartbeat import HEARTBEAT
 from ufo_large.recipes import load_recipe
 from ufo_large.runs.folder import RunFolder
 from ufo_large.tracking import read_metrics
@@ -57,6 +58,7 @@ def test_what_fits_trains_as_it_was_asked(card, needed):
     card(needed + 0.1 * GIB)
     assert planned(CONFIG, NOWHERE, DS, CPU, auto=False).config == CONFIG
     assert planned(CONFIG, NOWHERE, DS, CPU, auto=True).config == CONFIG
+    assert HEARTBEAT.last is None  # a download that follows is no hang
 
 
 def test_what_does_not_fit_is_refused_with_what_does(card, needed):

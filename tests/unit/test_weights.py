@@ -159,6 +159,85 @@ def test_a_named_patch_size_has_the_patch_embedding_resampled(tmp_path):
     assert torch.equal(values("pos_embed"), source.pos_embed)
 
 
+def wrapped(prefix: str, **others) -> dict:
+    return {f"{prefix}{n}": v for n, v in theirs().state_dict().items()} | others
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        {"model": {}, "model_ema": wrapped("")},
+        {"state_dict": {}, "state_dict_ema": wrapped("module.")},
+        {"module": wrapped("")},
+        {"encoder": wrapped("module."), "predictor": {}},
+        wrapped("_orig_mod.module."),
+        {"state_dict": wrapped("model.backbone.", **{"model.head.weight": torch.zeros(3)}), "epoch": 3},
+        {"student": {}, "teacher": wrapped("backbone.", **{"head.mlp.weight": torch.zeros(3)})},
+    ],
+    ids=["ema", "timm's ema", "deepspeed", "i-jepa", "compiled", "lightning", "dino"],
+)
+def test_what_trainers_wrap_around_a_vit_is_taken_off(held, tmp_path):
+    torch.save(held, tmp_path / "m.pth")
+    values = PretrainedValues(tiny_trunk(), tmp_path / "m.pth")
+    assert all(torch.equal(values(n), v) for n, v in theirs().named_parameters() if n.startswith("blocks."))
+
+
+def test_the_layer_scale_of_deit_iii_as_its_authors_published_it(tmp_path):
+    """timm binds the option that renames it where it makes the model."""
+    vit = theirs("deit3_small_patch16_224")
+    published = {
+        n.replace("ls1.gamma", "gamma_1").replace("ls2.gamma", "gamma_2"): v
+        for n, v in vit.state_dict().items()
+    }
+    assert "blocks.0.gamma_1" in published
+    torch.save({"model": published}, tmp_path / "deit.pth")
+    values = PretrainedValues(tiny_trunk(name="deit3_small_patch16_224"), tmp_path / "deit.pth")
+    assert torch.equal(values("blocks.1.ls2.gamma"), vit.blocks[1].ls2.gamma)
+
+
+def test_patches_of_flexivit_are_resampled_as_timm_does_for_it(tmp_path):
+    source = theirs("flexivit_small", img_size=64, patch_size=16)
+    save_file(source.state_dict(), tmp_path / "m.safetensors")
+    values = PretrainedValues(tiny_trunk(name="flexivit_small"), tmp_path / "m.safetensors")
+    weight = source.patch_embed.proj.weight
+    wanted = resample_patch_embed(weight, [8, 8], interpolation="bilinear", antialias=False)
+    assert torch.equal(values("patch_embed.proj.weight"), wanted)
+    assert not torch.equal(wanted, resample_patch_embed(weight, [8, 8]))
+
+
+@pytest.mark.parametrize("name", ["vit_small_patch14_reg4_dinov2", "vit_giant_patch14_dinov2"])
+def test_a_file_of_dinov2_as_its_authors_published_it_is_named(name, tmp_path):
+    """Each candidate converts the file, and timm's conversion takes tensors out of what it is given."""
+    with torch.device("meta"):
+        vit = timm.create_model(name, num_classes=0)
+    state = {n: torch.zeros(1).expand(v.shape) for n, v in vit.state_dict().items()}
+    if "reg_token" in state:
+        state["register_tokens"] = state.pop("reg_token")
+        state["pos_embed"] = torch.cat([state["cls_token"], state["pos_embed"]], 1)
+    gated = (
+        hasattr(vit.blocks[0].mlp, "fc1")
+        and vit.blocks[0].mlp.fc1.out_features != vit.blocks[0].mlp.fc2.in_features
+    )
+    if gated:
+        state = {n.replace("mlp.fc1", "mlp.w12").replace("mlp.fc2", "mlp.w3"): v for n, v in state.items()}
+    torch.save({**state, "mask_token": torch.zeros(1, 1)}, tmp_path / "dinov2.pth")
+    with pytest.raises(ValueError, match=rf"set model\.trunk\.name=(?:.* or )?{name}"):
+        PretrainedValues(Trunk.Config(name="vit_small_patch14_dinov2"), tmp_path / "dinov2.pth")
+
+
+def test_files_of_old_torch_are_read(tmp_path):
+    state = theirs().state_dict()
+    torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    values = PretrainedValues(tiny_trunk(), tmp_path / "old.pth")
+    assert torch.equal(values("norm.weight"), state["norm.weight"])
+    torch.save({"a": theirs()}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    with pytest.raises(ValueError, match=r"old\.pth: holds other objects than tensors"):
+        read_tensors(tmp_path / "old.pth")
+    torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / "script.pt"))
+    with pytest.raises(ValueError, match=r"script\.pt: cannot be read .*TorchScript.*; save its state_dict"):
+        read_tensors(tmp_path / "script.pt")
+
+
 @pytest.mark.parametrize("wrapper", [None, "model"])
 def test_a_files_own_grid_is_kept_unless_one_is_named(wrapper, tmp_path):
     state = theirs(img_size=72).state_dict()

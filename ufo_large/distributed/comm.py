@@ -1,6 +1,7 @@
 """The few collectives we use, which also work in a process that stands alone."""
 
 import os
+import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -9,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 T = TypeVar("T")
+MEETING_S = 5.0
 
 
 def rank() -> int:
@@ -96,3 +98,29 @@ def agreed(action: Callable[[], T]) -> T:
         where = "" if len(failed) == len(errors) else f" (on rank {', '.join(map(str, failed))})"
         raise AgreedError(f"{errors[failed[0]]}{where}") from error
     return value
+
+
+def agreed_slowly(action: Callable[[], T]) -> T:
+    """Return `agreed(action)` of what may take longer than a collective waits: the ranks meet meanwhile.
+
+    `action` runs in a thread of its own.
+    """
+    value, error = None, None
+
+    def act() -> None:
+        nonlocal value, error
+        try:
+            value = action()
+        except Exception as problem:
+            error = problem
+
+    def result() -> T:
+        if error is not None:
+            raise error
+        return value
+
+    thread = threading.Thread(target=act, name="slow action", daemon=True)
+    thread.start()
+    while any_rank(thread.is_alive()):
+        thread.join(MEETING_S)
+    return agreed(result)

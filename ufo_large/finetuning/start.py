@@ -10,9 +10,10 @@ import torch
 from ufo_large.kinds import KINDS
 from ufo_large.models.dense_values import read_tensors
 from ufo_large.models.fitting import bare, fitting_models, shape_of
-from ufo_large.models.hub_names import hub_name
+from ufo_large.models.hub_names import hub_name, near
 from ufo_large.models.trunk import Trunk
 from ufo_large.models.warm_start import origins
+from ufo_large.models.weight_cards import timm_name
 from ufo_large.recipes import load_recipe
 from ufo_large.runs.config import RunConfig
 from ufo_large.runs.folder import RunFolder
@@ -55,7 +56,8 @@ def start_from(init: str, tasks: Sequence[TaskInfo], recipe: str | None = None) 
             config=_with_every_kind(config), told=(f"{config.model.trunk.name}, weights from the hub",)
         )
     if not path.exists():
-        raise ValueError(f"--init {init}: no such run or file; give a run's folder, a file, hub or none")
+        told = f"no such run or file.{near(init)} Give a run's folder, a file, hub or none"
+        raise ValueError(f"--init {init}: {told}")
     return _from_file(path, config)
 
 
@@ -73,7 +75,11 @@ def _from_file(path: Path, recipe: RunConfig) -> Start:
 
 
 def _trunk_for(path: Path, trunk: Trunk.Config) -> Trunk.Config:
-    """Return the trunk that a file's weights are of: the recipe's where they fit it, else one of timm's."""
+    """Return the trunk that a file's weights are of.
+
+    That which a card beside them names, else the recipe's where they fit it, else one of timm's.
+    """
+    trunk = replace(trunk, name=timm_name(path) or trunk.name)
     tensors = bare(read_tensors(path))
     with torch.device("meta"):
         own = shape_of(dict(trunk.build_vit().named_parameters()))

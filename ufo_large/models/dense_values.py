@@ -17,9 +17,11 @@ from ufo_large.models.fitting import CANNOT_CONVERT, bare, check_shape, convert,
 from ufo_large.models.positions import move_to_grid, resampled, stored_grid
 from ufo_large.models.transformers_names import Joined, check_card, is_from_transformers
 from ufo_large.models.trunk import Trunk
+from ufo_large.models.weight_cards import CARD, folder_of
 
 _CLASSIFIER = ("head.", "head_dist.", "lm_head.", "mask_token")
 INDEX = ".index.json"
+_OLD = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)
 
 
 class RandomValues:
@@ -69,14 +71,14 @@ class PretrainedValues:
     def __init__(self, config: Trunk.Config, path: str | Path):
         with torch.device("meta"):
             vit = config.build_vit()
-        tensors = read_tensors(Path(path))
+        tensors = bare(read_tensors(Path(path)))
         if is_from_transformers(tensors):
-            check_card(_folder(Path(path)) / "config.json", vit)
+            check_card(folder_of(Path(path)) / CARD, vit)
         wanted = dict(vit.named_parameters())
         subject = f"{path} does not hold the weights of {config.name}"
         check_shape(tensors, wanted, subject, may_resample=config.patch_size is not None)
         own_grid = vit.patch_embed.grid_size
-        if grid := stored_grid(bare(tensors), vit.num_prefix_tokens):
+        if grid := stored_grid(tensors, vit.num_prefix_tokens):
             move_to_grid(vit, (grid, grid), antialias=True)  # so that timm leaves the file's positions alone
         try:
             converted = convert(tensors, config.name, vit)
@@ -91,10 +93,6 @@ class PretrainedValues:
     def __call__(self, name: str) -> Tensor:
         value = self._values[name]
         return value.tensor() if isinstance(value, Joined) else value
-
-
-def _folder(path: Path) -> Path:
-    return path if path.is_dir() else path.parent
 
 
 def _check_names(
@@ -156,9 +154,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        held = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        held = torch.load(path, map_location="cpu", mmap=not _is_old(path), weights_only=True)
     except (SafetensorError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path}: cannot be read as weights ({error}); copy it again") from error
+        remedy = "save its state_dict()" if "TorchScript" in str(error) else "copy it again"
+        raise ValueError(f"{path}: cannot be read as weights ({error}); {remedy}") from error
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path}: holds other objects than tensors, which are not loaded; save model.state_dict()"
@@ -166,3 +165,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not isinstance(held, dict):
         raise ValueError(f"{path}: holds a {type(held).__name__}, no names; save model.state_dict()")
     return held
+
+
+def _is_old(path: Path) -> bool:
+    """Whether torch wrote the file as it did before 1.6, which it cannot map into memory."""
+    with path.open("rb") as file:
+        return file.read(len(_OLD)) == _OLD

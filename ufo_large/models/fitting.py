@@ -19,7 +19,10 @@ CANNOT_CONVERT = (RuntimeError, KeyError, TypeError, AttributeError)
 PLAIN_VITS = ("vision_transformer", "eva", "deit")
 _STEM = re.compile(r"(.*?)(?:patch_embed|conv1|embeddings)\b")
 _BLOCK = re.compile(r"(?:.*\.)?(?:blocks|resblocks|layers?)\.(\d+)\.")
-_WRAPPERS = ("model_ema", "model", "module", "state_dict", "encoder")
+_WRAPPERS = ("state_dict_ema", "model_ema", "model", "module", "state_dict", "teacher", "encoder")
+_OUTER = re.compile(
+    r"((?:(?:_orig_mod|module|model|backbone|encoder|teacher|vit)\.)+)patch_embed\.proj\.weight"
+)
 _HEADS = ("head", "lm_head.", "mask_token")
 
 
@@ -36,9 +39,15 @@ class VitShape:
 
 
 def bare(tensors: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the tensors of a training checkpoint, which lie one or two levels down."""
+    """Return the tensors of a training checkpoint, which lie one or two levels down: averaged ones if it has.
+
+    Names of a ViT that is part of something, wrapped, compiled or a backbone, are its own alone.
+    """
     inside = next((tensors[name] for name in _WRAPPERS if isinstance(tensors.get(name), Mapping)), None)
-    return tensors if inside is None else bare(inside)
+    if inside is not None:
+        return bare(inside)
+    outer = next((found[1] for found in map(_OUTER.fullmatch, tensors) if found), "")
+    return {n.removeprefix(outer): v for n, v in tensors.items() if n.startswith(outer)} if outer else tensors
 
 
 def check_shape(
@@ -48,7 +57,7 @@ def check_shape(
 
     `may_resample`: another patch is welcome.
     """
-    held, own = shape_of(bare(tensors)), shape_of(wanted)
+    held, own = shape_of(tensors), shape_of(wanted)
     if held is None or own is None or held == own:
         return
     is_resampled = replace(held, patch=own.patch) == own
@@ -63,7 +72,7 @@ def check_shape(
 
 def what_fits(tensors: Mapping[str, Any]) -> str:
     """Return the remedy for a file that does not fit the trunk."""
-    held = shape_of(bare(tensors))
+    held = shape_of(tensors)
     names = [] if held is None else fitting_models(tensors, held)
     if names:
         return f"set model.trunk.name={' or '.join(names[:4])}"
@@ -87,9 +96,17 @@ def convert(tensors: Mapping[str, Tensor], name: str, vit: nn.Module) -> dict[st
 
     Raises one of CANNOT_CONVERT for what that loader stumbles over.
     """
-    if is_from_transformers(tensors):
-        tensors = from_transformers(tensors, vit)
-    return importlib.import_module(model_entrypoint(name).__module__).checkpoint_filter_fn(tensors, vit)
+    # a copy, for timm takes out what it has read
+    tensors = from_transformers(tensors, vit) if is_from_transformers(tensors) else dict(tensors)
+    module = importlib.import_module(model_entrypoint(name).__module__)
+    return module.checkpoint_filter_fn(tensors, vit, **_filter_options(module.__name__, name))
+
+
+def _filter_options(module: str, name: str) -> dict[str, Any]:
+    """Return what timm itself gives that function for a model; it is bound where the model is made."""
+    if module == "timm.models.deit":
+        return {"adapt_layer_scale": True}
+    return {"interpolation": "bilinear", "antialias": False} if name.startswith("flexi") else {}
 
 
 def fitting_models(tensors: Mapping[str, Tensor], shape: VitShape) -> list[str]:

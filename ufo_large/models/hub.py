@@ -21,6 +21,7 @@ from huggingface_hub.errors import (
 
 from ufo_large.models.dense_values import INDEX, parts_of
 from ufo_large.models.hub_names import HubName, near
+from ufo_large.models.weight_cards import CARD, PIXELS
 
 _FILES = (
     "model.safetensors",
@@ -57,8 +58,9 @@ def fetch(name: HubName) -> Fetched:
     files = [path]
     if path.name.endswith(INDEX):
         files = [_first_of(replace(name, revision=revision), (part,))[0] for part in parts_of(path)]
-    with contextlib.suppress(EntryNotFoundError):  # not every repository describes its model
-        hf_hub_download(name.repo, "config.json", revision=revision)
+    for described in (CARD, PIXELS):
+        with contextlib.suppress(EntryNotFoundError):  # not every repository describes its model
+            hf_hub_download(name.repo, described, revision=revision)
     return Fetched(path, name.repo, revision, {file.name: _checked_sha256(file) for file in files})
 
 
@@ -116,13 +118,18 @@ def _bring(name: HubName, file: str) -> str:
 
 
 def _checked_sha256(path: Path) -> str:
-    """Return the file's checksum. ValueError where the hub's, its name in the cache, is another."""
+    """Return the file's checksum. ValueError where the hub's is another.
+
+    That is the name of what the cache's entry points to; from there it may go on to a store in which files
+    have the names of another checksum.
+    """
+    named = path.readlink().name if path.is_symlink() else path.name
     blob = path.resolve()
     with blob.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    if re.fullmatch(r"[0-9a-f]{64}", blob.name) and blob.name != found:
+    if re.fullmatch(r"[0-9a-f]{64}", named) and named != found:
         raise ValueError(
-            f"{blob} is damaged: its sha256 is {found}, not its name; remove it, and the next start "
-            "downloads it again"
+            f"{blob} is damaged: its sha256 is {found}, not {named}; remove it, and the next start downloads "
+            "it again"
         )
     return found

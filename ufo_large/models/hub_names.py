@@ -14,6 +14,7 @@ from ufo_large.models.trunk import Trunk
 
 HUB = "hub"
 _NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w./-]+))?")
+_OF_TIMM = re.compile(r"^hf[-_]hub:")
 _FILE_ENDINGS = (".safetensors", ".pt", ".pth", ".bin", ".json")
 
 
@@ -32,19 +33,23 @@ def hub_name(pretrained: str, trunk: Trunk.Config) -> HubName | None:
     """Return what `pretrained` names on the hub, None where it names a file or folder.
 
     `hub` stands for what timm publishes for the trunk's name; `timm/vit_giant_patch14_clip_224.laion2b` or
-    `facebook/dinov2-small`, with `@revision` or without, for a repository of timm or transformers. Raises
-    ValueError where timm publishes no weights for the trunk, or the name is of another of timm's models.
+    `facebook/dinov2-small`, with `@revision` or without, for a repository of timm or transformers. timm's own
+    names may go without `timm/`, or begin with `hf-hub:` as timm writes it. Raises ValueError where timm
+    publishes no weights for the trunk, or the name is of another of timm's models.
     """
     if pretrained == HUB:
         return HubName(_published_for(trunk.name))
-    found = _NAME.fullmatch(pretrained)
-    if found is None or Path(pretrained).exists() or pretrained.endswith(_FILE_ENDINGS):
+    if Path(pretrained).exists() or pretrained.endswith(_FILE_ENDINGS):
+        return None
+    plain = _OF_TIMM.sub("", pretrained)
+    found = _NAME.fullmatch(f"timm/{plain}" if f"timm/{plain.partition('@')[0]}" in registered() else plain)
+    if found is None:
         return None
     name = HubName(found["repo"], found["revision"])
-    models = _registered().get(name.repo, ())
-    if models and _architecture(trunk.name) not in map(_architecture, models):
+    models = registered().get(name.repo, ())
+    if models and architecture(trunk.name) not in map(architecture, models):
         raise ValueError(
-            f"pretrained={pretrained} is a {_architecture(models[0])}, but the trunk is a {trunk.name}; set "
+            f"pretrained={pretrained} is a {architecture(models[0])}, but the trunk is a {trunk.name}; set "
             f"model.trunk.name={models[0]}, or pretrained=hub for the trunk's own weights"
         )
     return name
@@ -52,8 +57,8 @@ def hub_name(pretrained: str, trunk: Trunk.Config) -> HubName | None:
 
 def trunk_of(name: HubName, trunk: Trunk.Config) -> Trunk.Config:
     """Return `trunk` under the name of these weights: others of this ViT may want other means of pixels."""
-    models = _registered().get(name.repo, ())
-    alike = (model for model in models if _architecture(model) == _architecture(trunk.name))
+    models = registered().get(name.repo, ())
+    alike = (model for model in models if architecture(model) == architecture(trunk.name))
     return replace(trunk, name=next(alike, trunk.name))
 
 
@@ -61,22 +66,32 @@ def _published_for(name: str) -> str:
     own = get_pretrained_cfg(name)
     if own is not None and own.hf_hub_id:
         return own.hf_hub_id
-    published = {_architecture(model) for models in _registered().values() for model in models}
-    alike = difflib.get_close_matches(_architecture(name), sorted(published), n=5)
+    published = {architecture(model) for models in registered().values() for model in models}
+    alike = difflib.get_close_matches(architecture(name), sorted(published), n=5)
     raise ValueError(
         f"pretrained=hub: timm publishes no weights for {name}; near it, it has some for {', '.join(alike)}: "
         "set model.trunk.name to one of them, or give a file"
     )
 
 
+def require_there(pretrained: str) -> None:
+    """Raise ValueError, with near names, for what looks like one and is none on the hub, nor a folder."""
+    if not Path(pretrained).exists() and not pretrained.endswith(_FILE_ENDINGS):
+        raise ValueError(
+            f"pretrained={pretrained}: no such file or folder.{near(pretrained)} `hub` is what timm "
+            "publishes for the trunk's name, OWNER/NAME a repository"
+        )
+
+
 def near(repo: str) -> str:
     """Return the end of an error message for a repository that timm does not know: which ones it does."""
-    known = _registered()
+    known = registered()
+    repo = repo if "/" in repo else f"timm/{repo}"
     alike = [] if repo in known else difflib.get_close_matches(repo, known, n=5)
     return f" Near it: {', '.join(alike)}." if alike else ""
 
 
-def _registered() -> dict[str, list[str]]:
+def registered() -> dict[str, list[str]]:
     """Return timm's names, tag included, for each repository of a plain ViT: mostly one."""
     models: dict[str, list[str]] = defaultdict(list)
     for model in timm.list_models(module=PLAIN_VITS, pretrained=True):
@@ -85,5 +100,5 @@ def _registered() -> dict[str, list[str]]:
     return models
 
 
-def _architecture(model: str) -> str:
+def architecture(model: str) -> str:
     return model.partition(".")[0]

@@ -155,13 +155,20 @@ def _as_published(out: dict[str, Tensor | Joined], vit: nn.Module) -> dict[str, 
 def check_card(path: Path, vit: nn.Module) -> None:
     """Compare a transformers config.json with `vit` in what shapes do not show.
 
-    ValueError for another number of attention heads, or quick GELU on one side only.
+    ValueError for another number of attention heads, quick GELU on one side only, and a model that
+    transformers knows only by code that lies beside the weights.
     """
     if not path.is_file() or "model_type" not in read_json(path, "copy it again"):
         return
     from transformers import AutoConfig
 
-    card = AutoConfig.from_pretrained(path.parent)
+    try:
+        card = AutoConfig.from_pretrained(path.parent, trust_remote_code=False)
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: a model that transformers does not have, and code that comes with weights is not run; "
+            "give timm's weights of it, or the file without its config.json"
+        ) from error
     card = getattr(card, "vision_config", card)
     heads = vit.blocks[0].attn.num_heads
     if card.num_attention_heads != heads:

@@ -76,6 +76,7 @@ def planned(
             )
         )
         chosen, plan = comm.all_gather_objects(found)[0]
+    HEARTBEAT.stop()  # weights may have to be downloaded before the first step gives its signs
     if chosen and comm.is_main():
         print(f"--auto: {' '.join(chosen)}")
     return Planned(apply_overrides(config, chosen), plan if comm.is_main() else None)

@@ -7,7 +7,9 @@ from ufo_large.distributed import comm
 from ufo_large.distributed.weight_sums import INDEX, has_checksums, whole_files
 from ufo_large.models.dense_values import keep_stored_grid
 from ufo_large.models.hub import Fetched, fetch, locate
-from ufo_large.models.hub_names import HubName, hub_name, trunk_of
+from ufo_large.models.hub_names import HubName, hub_name, registered, require_there, trunk_of
+from ufo_large.models.trunk import Trunk
+from ufo_large.models.weight_cards import as_described
 from ufo_large.runs.config import RunConfig
 from ufo_large.runs.folder import RunFolder
 
@@ -15,8 +17,9 @@ from ufo_large.runs.folder import RunFolder
 def settled(config: RunConfig) -> RunConfig:
     """Return `config` with what its weights decide: their exact revision, the trunk's tag and grid.
 
-    Weights on the hub are downloaded first, by one rank of each machine. On all ranks. Raises ValueError
-    where they cannot be had, and where a file of a run's weights is not as that run wrote it.
+    The tag is that of a name of timm's, or of a card beside the weights. Weights on the hub are downloaded
+    first, by one rank of each machine. On all ranks. Raises ValueError where they cannot be had, where they
+    are of another model or for other pixels, and where a file of a run's is not as that run wrote it.
     """
     if config.pretrained is None:
         return config
@@ -30,10 +33,18 @@ def settled(config: RunConfig) -> RunConfig:
         if comm.is_main():
             print(f"pretrained={config.pretrained}: {fetched}", flush=True)
         path, pretrained = fetched.path, str(replace(name, revision=fetched.revision))
-        trunk = trunk_of(name, trunk)
     comm.agreed(lambda: require_whole(path) if comm.local_rank() == 0 else None)
-    trunk = comm.agreed(lambda: keep_stored_grid(trunk, path))
+    trunk = comm.agreed(lambda: keep_stored_grid(_named(trunk, name, path), path))
     return replace(config, pretrained=pretrained, model=replace(config.model, trunk=trunk))
+
+
+def _named(trunk: Trunk.Config, name: HubName | None, path: Path) -> Trunk.Config:
+    """Return `trunk` under the name, tag included, of its weights at `path`."""
+    if name is None:
+        require_there(str(path))
+    elif name.repo in registered():
+        return trunk_of(name, trunk)
+    return as_described(trunk, path)
 
 
 def require_whole(pretrained: Path) -> None:
@@ -67,7 +78,7 @@ def weights_file(config: RunConfig) -> Path | None:
 
 
 def _fetch_on_each_machine(name: HubName) -> Fetched:
-    found = comm.agreed(lambda: fetch(name) if comm.local_rank() == 0 else None)
+    found = comm.agreed_slowly(lambda: fetch(name) if comm.local_rank() == 0 else None)
     everywhere = comm.all_gather_objects(found)
     revisions = {fetched.revision for fetched in everywhere if fetched is not None}
     if len(revisions) > 1:
