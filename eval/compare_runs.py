@@ -24,7 +24,7 @@ def main() -> None:
     try:
         load_plugins(args.plugin)
         compare(args)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
 
 

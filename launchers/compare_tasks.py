@@ -107,8 +107,8 @@ def main() -> None:
                 print(json.dumps(rows))
     except Interrupted:
         sys.exit("interrupted; the same command goes on where it stopped")
-    except (RuntimeError, ValueError, DataError) as error:
-        sys.exit(f"error: {error}")
+    except (OSError, RuntimeError, ValueError, DataError) as error:
+        sys.exit("\n".join([f"error: {error}", *failures]))
     if failures:
         sys.exit("\n".join([f"error: {len(failures)} runs failed", *failures]))
 

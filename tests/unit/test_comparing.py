@@ -7,19 +7,21 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ufo_large.comparing import comparison, trainings
 from ufo_large.comparing.options import Options
-from ufo_large.comparing.places import Place
+from ufo_large.comparing.places import Place, places
 from ufo_large.comparing.plan import FIXED, SHARED, SUM, Plan, equal_lengths
 from ufo_large.comparing.recording import images_of, traits_of
 from ufo_large.comparing.records import Records
 from ufo_large.comparing.trainings import Interrupted, Workshop, work
 from ufo_large.config import apply_overrides
 from ufo_large.data.shards import ShardSet
+from ufo_large.finetuning.children import Children
 from ufo_large.finetuning.machine import Machine
 from ufo_large.recipes import load_recipe
 from ufo_large.runs.folder import RunFolder
@@ -297,6 +299,56 @@ def test_one_failure_stops_no_other_run_and_is_told(calls, tiny_shards, tmp_path
         )
     assert "single: seg" in (tmp_path / "comparison.md").read_text()
     assert "both-residual-pcgrad/seed0" in trained(calls)
+
+
+def test_where_every_run_fails_the_reason_is_told(calls, tiny_shards, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys.modules[__name__], "FAILING", {"plain-sum"})
+    with pytest.raises(SystemExit, match=r"(?s)no finished run.*plain sum, seed 0.*no such weights"):
+        compare(monkeypatch, capsys, "--data", tiny_shards, "--out", tmp_path, "--only", SUM, "--seeds", 1)
+
+
+def test_rows_that_nobody_asked_for_are_not_checked(calls, tiny_shards, tmp_path, monkeypatch, capsys):
+    """A task that rests has no single-task run, and there is no block 99 to route."""
+    settings = ("micro_batches=0.5", "micro_batches_from.10=2")
+    words = [w for s in settings for w in ("--set", f"tasks.detection.{s}")]
+    words += ["--set", "steps=100", "--routers", "residual:blocks=99"]
+    options = ("--data", tiny_shards, "--out", tmp_path, "--seeds", 1, *words)
+    compare(monkeypatch, capsys, *options, "--only", SUM)
+    assert trained(calls) == ["plain-sum/seed0"] and not (tmp_path / "shards").exists()
+    with pytest.raises(SystemExit, match=r"--only 'single: decs': no such row.*'single: dec'"):
+        compare(monkeypatch, capsys, *options, "--only", "single: decs")
+    with pytest.raises(SystemExit, match=r"router.blocks names .99., but the trunk has"):
+        compare(monkeypatch, capsys, *options, "--only", "router: residual:blocks=99")
+    with pytest.raises(SystemExit, match="'dec' rests at times"):
+        compare(monkeypatch, capsys, *options, "--only", "single: dec")
+
+
+def test_two_comparisons_may_write_one_file_of_records(tmp_path):
+    lines = (ROOT / "benchmarks/results/balancing_quality_mini_1000_steps.jsonl").read_text().splitlines()
+    whole = tmp_path / "all.jsonl"
+    whole.write_text("\n".join(lines[:2]))
+    rows = Records(whole).rows
+    here, there = (Records(tmp_path / "shared.jsonl") for _ in range(2))
+    here.add(rows[0])
+    there.add(rows[1])
+    assert Records(tmp_path / "shared.jsonl").rows == rows == there.rows
+
+
+def test_gpus_are_those_that_the_caller_may_see(monkeypatch):
+    """Of the GPUs 4, 2 and 7 two trainings get one each, by its own number; a name is not for DeepSpeed."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, 2,7")
+    machine = Machine(gpus=3, cores=1, memory=1 << 30, bf16=True)
+    assert [place.gpus for place in places(machine, 2, 1, None)] == [("4",), ("2",)]
+    shop = Workshop(root=ROOT, out=ROOT, machine=machine, ranks=1, sharded=False, splits=())
+    assert shop._environment(Place(gpus=("2",)))["CUDA_VISIBLE_DEVICES"] == "2"
+    start = Children(root=ROOT, machine=replace(machine, gpus=2))._start(sharded=True)
+    assert start[start.index("--include") + 1] == "localhost:4,2" and "--num_gpus" not in start
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8932f937")
+    with pytest.raises(ValueError, match="names GPU-8932f937; give GPUs by number"):
+        Children(root=ROOT, machine=replace(machine, gpus=1))._start(sharded=True)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert [place.gpus for place in places(machine, 2, 1, None)] == [("0",), ("1",)]
+    assert "--num_gpus" in Children(root=ROOT, machine=machine)._start(sharded=True)
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,18 @@ def test_two_tasks_of_a_kind_stand_beside_their_mean():
     assert joint.over_single["near/map50"] == {0: 0.0} and joint.delta_m.value == pytest.approx(0)
 
 
+def test_a_mean_over_tasks_of_a_kind_wants_each_of_them_alone():
+    """Seed 0 has `near` alone, seed 1 both: only seed 1 compares the means, both compare `near`."""
+    tasks = {"near": {"map50": 0.2}, "far": {"map50": 0.4}}
+    joint = [record("plain sum", seed, map50=0.3, score=0.3, tasks=tasks) for seed in (0, 1)]
+    alone = [record("single: near", s, map50=0.2, score=0.2, tasks={"near": tasks["near"]}) for s in (0, 1)]
+    assert gain(joint, alone) == (None, {})
+    alone.append(record("single: far", 1, map50=0.4, score=0.4, tasks={"far": tasks["far"]}))
+    found = next(row for row in rows_of([*joint, *alone]) if row.label == "plain sum")
+    assert found.over_single["map50"] == {1: pytest.approx(0.0)} and set(found.gains) == {1}
+    assert found.over_single["near/map50"] == {0: 0.0, 1: 0.0}
+
+
 def test_numbers_in_words():
     assert spread_text(Spread(0.5, 0.0123)) == "50.00 ± 1.23" and spread_text(Spread(0.5)) == "50.00"
     assert estimate_text(Estimate(0.01, 0.005), sign=True) == "+1.00 ± 0.50"

@@ -28,6 +28,15 @@ def test_delta_m_by_hand():
     assert delta_m(result(0.55, 0.4, 0.3), [result(0.5, 0.0, 0.2)]) is None
 
 
+def test_delta_m_wants_each_task_of_a_kind_alone():
+    """Cars 90 and flowers 50 jointly, cars 90 alone: nothing is lost, and nothing is known of the flowers."""
+    both = result(0.7, None, None, tasks={"cars": {"top1": 0.9}, "flowers": {"top1": 0.5}})
+    cars = result(0.9, None, None, tasks={"cars": {"top1": 0.9}})
+    flowers = result(0.4, None, None, tasks={"flowers": {"top1": 0.4}})
+    assert delta_m(both, [cars]) is None
+    assert delta_m(both, [cars, flowers]) == pytest.approx(0.7 / 0.65 - 1)
+
+
 def test_runs_side_by_side(tmp_path):
     runs = [save(tmp_path / "a", result(0.5, 0.25, 0.125)), save(tmp_path / "b", result(0.75, None, 0.5))]
     results = read_results(runs)
@@ -45,6 +54,8 @@ def test_runs_that_do_not_compare_are_listed_together(tmp_path):
     ]
     with pytest.raises(ValueError) as caught:
         read_results(runs)
+    with pytest.raises(ValueError, match=r"a/metrics.json: not a run's folder; give the folder that holds"):
+        read_results([runs[0] / "metrics.json"])
     text = str(caught.value)
     assert "3 problems" in text and "c/metrics.json: missing; score the run" in text
     assert "b: protocol is standard" in text and "b: images is {'cls': 4, 'seg': 9}" in text

@@ -22,7 +22,7 @@ class Comparison:
     def __init__(self, plan: Plan, workshop: Workshop, places: Sequence[Place], records: Records):
         self.plan, self.workshop, self.places, self.records = plan, workshop, places, records
         self.rows = plan.known_rows()
-        labels = [*(row[0].label for row in self.rows), *self._later()]
+        labels = [*plan.single_labels, *(row[0].label for row in self.rows), *self._later()]
         only, changed = plan.options.only, [row[0].label for row in plan.changed()]
         if CHANGES in only and changed:
             only = (*(label for label in only if label != CHANGES), *changed)
@@ -30,15 +30,17 @@ class Comparison:
             if label not in labels:
                 raise ValueError(f"--only {label!r}: no such row.{did_you_mean(label, labels)}")
         self.only = set(only or labels)
+        chooses = self.only & {BEST, CONSTANTS}
+        self.needed = [row for row in self.rows if chooses or row[0].label in self.only]
 
     def check(self) -> None:
-        """Raise one ValueError with every row whose settings do not fit, before anything is trained.
+        """Raise one ValueError with every wanted row whose settings do not fit, before anything is trained.
 
         Weights on the hub are downloaded here, once.
         """
         settled(self.plan.config)
         rows_of: dict[str, list[str]] = {}
-        for run in (row[0] for row in self.rows):
+        for run in (row[0] for row in self.needed):
             try:
                 config, tasks = self.plan.config_of(run), self.plan.tasks_of(run)
                 self.plan.require_change(run, config)
@@ -48,9 +50,9 @@ class Comparison:
                 rows_of.setdefault(str(error), []).append(run.label)
         problems = Problems("rows of the comparison")
         for told, labels in rows_of.items():
-            problems.add(f"{'all rows' if len(labels) == len(self.rows) else ', '.join(labels)}: {told}")
+            problems.add(f"{'all rows' if len(labels) == len(self.needed) else ', '.join(labels)}: {told}")
         problems.raise_if_any()
-        for run in (run for row in self.rows for run in row):
+        for run in (run for row in self.needed for run in row):
             self.records.find(run, self.workshop.ranks)
 
     def run(self) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 from ufo_large.comparing.options import CONSTANTS
 from ufo_large.comparing.plan import SUM, is_single
 from ufo_large.comparing.records import Record
-from ufo_large.evaluation.compare import delta_m, figure
+from ufo_large.evaluation.compare import delta_m, figure, tasks_alone_missing
 from ufo_large.kinds import KINDS
 
 Figures = Mapping[str, Any]
@@ -87,7 +87,7 @@ def _row(
     values = {metric: by_seed(own, metric) for metric in metrics}
     is_joint = not is_single(label)
     found, gains = gain(own, singles) if is_joint else (None, {})
-    alone = {metric: by_seed(singles, metric) for metric in metrics if metric != "score"}
+    alone = {metric: _alone(own, singles, metric) for metric in metrics if metric != "score"}
     return Row(
         label=label,
         values={metric: found for metric, found in values.items() if found},
@@ -98,6 +98,19 @@ def _row(
         gains=gains,
         records=own,
     )
+
+
+def _alone(own: Sequence[Record], singles: Sequence[Record], metric: str) -> dict[int, float]:
+    """Return what single-task runs reach by seed, for the seeds in which each task of `own` has one."""
+    figures: dict[int, list[Figures]] = {}
+    for record in singles:
+        figures.setdefault(record.seed, []).append(record.figures)
+    whole = {
+        record.seed
+        for record in own
+        if not tasks_alone_missing(record.figures, figures.get(record.seed, []), metric)
+    }
+    return by_seed([record for record in singles if record.seed in whole], metric)
 
 
 def by_seed(records: Sequence[Record], metric: str) -> dict[int, float]:

@@ -3,15 +3,15 @@
 import os
 from dataclasses import dataclass
 
-from ufo_large.finetuning.machine import Machine
+from ufo_large.finetuning.machine import Machine, visible_gpus
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """`cores`: numbers of processor cores, `gpus` of GPUs; empty leaves all."""
+    """`cores`: numbers of processor cores. `gpus`: as CUDA_VISIBLE_DEVICES names them. Empty leaves all."""
 
     cores: tuple[int, ...] = ()
-    gpus: tuple[int, ...] = ()
+    gpus: tuple[str, ...] = ()
 
 
 def places(machine: Machine, jobs: int, ranks: int, cores: int | None) -> list[Place]:
@@ -31,7 +31,8 @@ def places(machine: Machine, jobs: int, ranks: int, cores: int | None) -> list[P
             f"{len(there)}; give fewer"
         )
     each, gpus = cores or 0, ranks if machine.gpus else 0
+    names = visible_gpus() or [str(number) for number in range(machine.gpus)]
     return [
-        Place(tuple(there[i * each : (i + 1) * each]), tuple(range(i * gpus, (i + 1) * gpus)))
+        Place(tuple(there[i * each : (i + 1) * each]), tuple(names[i * gpus : (i + 1) * gpus]))
         for i in range(jobs)
     ]

@@ -62,8 +62,12 @@ class Plan:
             raise ValueError(f"--data {options.data}: one task, {self.tasks[0].name}, has nothing to compare")
 
     def known_rows(self) -> list[list[Run]]:
-        """Return the rows that need no other row's result: single tasks, the plain sum, each component."""
-        rows = [self.single(info) for info in self.tasks]
+        """Return the rows that need no other row's result: single tasks, the plain sum, each component.
+
+        Of single tasks only those that are asked for: not every recipe can be trained on one task.
+        """
+        only = self.options.only or self.single_labels
+        rows = [self.single(info) for info in self.tasks if f"{SINGLE}{info.name}" in only]
         rows.append(self.joint(SUM, SHARED, FIXED))
         rows += [self.joint(f"router: {c}", *self._router(c), FIXED) for c in self.routers]
         measured = [c for c in self.balancers if c.name != CONSTANTS]
@@ -120,6 +124,10 @@ class Plan:
 
     def tasks_of(self, run: Run) -> tuple[TaskInfo, ...]:
         return tuple(t for t in self.tasks if not is_single(run.label) or run.label == f"{SINGLE}{t.name}")
+
+    @property
+    def single_labels(self) -> list[str]:
+        return [f"{SINGLE}{info.name}" for info in self.tasks]
 
     @property
     def seeds(self) -> range:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ufo_large.comparing.plan import Run, data_hash
-from ufo_large.config import parse_json, write_text_whole
+from ufo_large.config import held, parse_json, write_text_whole
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,11 +92,13 @@ class Records:
         return found
 
     def add(self, row: Record) -> None:
-        """Keep a record, at once in the file, which is written whole."""
-        self._require_one_comparison(row, row.label)
-        self.rows.append(row)
+        """Keep a record, at once in the file, which is written whole, with what others added meanwhile."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        write_text_whole(self.file, "".join(f"{json.dumps(asdict(row))}\n" for row in self.rows))
+        with held(self.file.with_name(f"{self.file.name}.lock"), strict=False):
+            self.rows = Records(self.file).rows
+            self._require_one_comparison(row, row.label)
+            self.rows.append(row)
+            write_text_whole(self.file, "".join(f"{json.dumps(asdict(row))}\n" for row in self.rows))
 
     def _require_one_comparison(self, row: Record, place: str) -> None:
         if any(row.name == other.name for other in self.rows):

@@ -92,7 +92,7 @@ class Workshop:
         return [*start, str(self.root / script), *words, *plugins]
 
     def _environment(self, place: Place) -> dict[str, str]:
-        alone = {} if self.sharded or not place.gpus else {"CUDA_VISIBLE_DEVICES": str(place.gpus[0])}
+        alone = {} if self.sharded or not place.gpus else {"CUDA_VISIBLE_DEVICES": place.gpus[0]}
         return {**environment_of(self.machine), **alone}
 
 

@@ -12,7 +12,7 @@ from ufo_large.config.plugins import add_plugin_option, import_named, load_plugi
 from ufo_large.config.problems import Problems
 from ufo_large.config.serialize import from_dict, to_dict
 from ufo_large.config.view_options import add_view_options, chosen_view_options
-from ufo_large.config.whole import note_full_disk, telling_full_disk, write_text_whole, write_whole
+from ufo_large.config.whole import held, note_full_disk, telling_full_disk, write_text_whole, write_whole
 from ufo_large.config.writable import give_usual_rights, require_writable
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "seconds_of",
     "settings",
     "to_dict",
+    "held",
     "note_full_disk",
     "telling_full_disk",
     "write_text_whole",

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -25,6 +26,18 @@ def write_text_whole(file: Path, text: str) -> None:
     content = text.encode()
     with write_whole(file) as unfinished, telling_full_disk(file, len(content)):
         unfinished.write_bytes(content)
+
+
+@contextlib.contextmanager
+def held(lock_file: Path, strict: bool = True) -> Iterator[None]:
+    """Let one process after the other run the block; `lock_file` stays.
+
+    A disk that locks no files raises OSError; where not `strict`, nobody waits there.
+    """
+    with open(lock_file, "w") as lock:
+        with contextlib.nullcontext() if strict else contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT)

@@ -7,7 +7,6 @@ states, so a file in the cache is known to be whole, and two data sets never mix
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import importlib.util
 import os
@@ -23,7 +22,7 @@ from typing import IO, Any
 
 from webdataset.gopen import gopen
 
-from ufo_large.config import without_credentials, write_whole
+from ufo_large.config import held, without_credentials, write_whole
 from ufo_large.data.errors import DataError
 
 CHUNK = 1 << 20
@@ -86,7 +85,7 @@ def fetch_to_cache(url: str, sha256: str, cache: Path, retry: Retry, size: int |
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _exclusive(target.with_suffix(".lock")):
+        with held(target.with_suffix(".lock")):
             if not is_there():
                 _fetch_whole(url, target, sha256, retry)
     except OSError as error:
@@ -101,13 +100,6 @@ def _fetch_whole(url: str, target: Path, sha256: str, retry: Retry) -> None:
         _fetch_with_retry(url, partial, sha256, retry)
         with open(partial, "rb") as whole:
             os.fsync(whole.fileno())  # a name must not outlive its bytes when the power fails
-
-
-@contextlib.contextmanager
-def _exclusive(lock_file: Path):
-    with open(lock_file, "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _fetch_with_retry(url: str, target: Path, sha256: str | None, retry: Retry) -> None:

@@ -27,6 +27,8 @@ def read_results(workdirs: Sequence[Path]) -> dict[str, dict[str, Any]]:
             results[str(workdir)] = read_json(file, "score the run again")
         except FileNotFoundError:
             problems.add(f"{file}: missing; score the run with eval/run_all.py --workdir {workdir}")
+        except NotADirectoryError:
+            problems.add(f"{workdir}: not a run's folder; give the folder that holds {METRICS_FILE}")
         except ValueError as error:
             problems.add(str(error))
     first = next(iter(results.values()), {})
@@ -43,8 +45,8 @@ def read_results(workdirs: Sequence[Path]) -> dict[str, dict[str, Any]]:
 def delta_m(result: Mapping[str, Any], singles: Sequence[Mapping[str, Any]]) -> float | None:
     """Return the mean over the metrics of (M - M_single) / M_single, the gain over single-task runs.
 
-    As in Maninis et al. 2019 (arXiv:1904.08918), the sign turned where less is better. None where a metric of
-    the run has no single-task run, or one that scored 0. Several single-task runs of a metric count with
+    As in Maninis et al. 2019 (arXiv:1904.08918), the sign turned where less is better. None where a task of
+    the run has no single-task run, or a metric's scored 0. Several single-task runs of a metric count with
     their mean.
     """
     gains = []
@@ -53,12 +55,20 @@ def delta_m(result: Mapping[str, Any], singles: Sequence[Mapping[str, Any]]) -> 
         if result.get(metric) is None:
             continue
         alone = [single[metric] for single in singles if single.get(metric) is not None]
-        if not alone or not sum(alone):
+        if not alone or not sum(alone) or tasks_alone_missing(result, singles, metric):
             return None
         base = sum(alone) / len(alone)
         sign = 1 if headline.higher_is_better else -1
         gains.append(sign * (result[metric] - base) / base)
     return sum(gains) / len(gains) if gains else None
+
+
+def tasks_alone_missing(
+    result: Mapping[str, Any], singles: Iterable[Mapping[str, Any]], metric: str
+) -> set[str]:
+    """Return the tasks of a run, where it has several with this metric, that no single-task run has."""
+    own = set(_tasks_with(result, metric))
+    return own.difference(*(_tasks_with(single, metric) for single in singles)) if len(own) > 1 else set()
 
 
 def comparison_table(results: Mapping[str, Mapping[str, Any]], gains: Mapping[str, float | None]) -> Table:
@@ -95,9 +105,13 @@ def _titles_of_tasks(results: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     for kind in KINDS.values():
         metric = kind.headline.name
         for result in results:
-            own = [task for task, figures in result.get("tasks", {}).items() if metric in figures]
+            own = _tasks_with(result, metric)
             found |= {f"{task}/{metric}": f"{kind.headline.title} {task}" for task in own if len(own) > 1}
     return found
+
+
+def _tasks_with(result: Mapping[str, Any], metric: str) -> list[str]:
+    return [task for task, figures in result.get("tasks", {}).items() if metric in figures]
 
 
 def _agree(value: Any, first: Any) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ufo_large.config import without_credentials
-from ufo_large.finetuning.machine import Machine
+from ufo_large.finetuning.machine import Machine, visible_gpus
 from ufo_large.processes.launcher import STARTED_BY
 from ufo_large.processes.ports import free_port
 
@@ -73,19 +73,23 @@ class Children:
             raise ChildFailed(code)
 
     def _start(self, sharded: bool) -> list[str]:
-        return sharded_start(self.root, self.machine.ranks) if sharded else [sys.executable]
+        gpus = visible_gpus()[: self.machine.gpus]
+        return sharded_start(self.root, self.machine.ranks, gpus) if sharded else [sys.executable]
 
     def _environment(self) -> dict[str, str]:
         return environment_of(self.machine)
 
 
-def sharded_start(root: Path, ranks: int, gpus: Sequence[int] = ()) -> list[str]:
+def sharded_start(root: Path, ranks: int, gpus: Sequence[str] = ()) -> list[str]:
     """Return the words that start a script on `ranks` ranks of this machine: `gpus`, or the first ones.
 
-    SIGTERM to the process that they make lets the ranks save.
+    SIGTERM to the process that they make lets the ranks save. Raises ValueError for GPUs that are not named
+    by their number, which is all that DeepSpeed's launcher takes.
     """
+    if others := [name for name in gpus if not name.isdecimal()]:
+        raise ValueError(f"CUDA_VISIBLE_DEVICES names {', '.join(others)}; give GPUs by number, as 0,1")
     launcher = str(Path(sys.executable).with_name("deepspeed"))
-    where = ["--include", f"localhost:{','.join(map(str, gpus))}"] if gpus else ["--num_gpus", str(ranks)]
+    where = ["--include", f"localhost:{','.join(gpus)}"] if gpus else ["--num_gpus", str(ranks)]
     start = [sys.executable, str(root / "launchers/restartable.py"), launcher, *where]
     return [*start, "--master_port", str(free_port())]
 

@@ -70,6 +70,11 @@ def this_machine(gpus: int | None = None) -> Machine:
     return Machine(gpus=used, cores=_cores(), memory=memory, bf16=bf16)
 
 
+def visible_gpus() -> list[str]:
+    """Return the GPUs that CUDA_VISIBLE_DEVICES names, in its order; none where it leaves all."""
+    return [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+
+
 def _cores() -> int:
     return len(os.sched_getaffinity(0))
 
