@@ -185,5 +185,5 @@ def test_a_finished_run_takes_tiles_and_input_sizes_only():
 
 def test_a_classified_image_is_not_cut():
     info = TaskInfo(name="cls", kind="classification", class_names=("a", "b"), class_ids=(0, 1))
-    with pytest.raises(ValueError, match="in classification an image is one"):
+    with pytest.raises(ValueError, match="in classification an image is shown whole"):
         Tiling(rows=2).for_task(info)

@@ -13,7 +13,7 @@ from ufo_large.data.datasets.sources import read_sources
 from ufo_large.data.sharding import ShardingOptions, make_shards
 from ufo_large.data.shards import ShardSet
 from ufo_large.data.stored_sample import Transcode
-from ufo_large.data.tiles import Tiling, merge_tiles, tiles_of
+from ufo_large.data.tiles import Tiling
 from ufo_large.data.transforms import TRANSFORMS, hermetic
 from ufo_large.data.transforms.window import load
 from ufo_large.kinds import KINDS, kind_of
@@ -183,13 +183,9 @@ def test_a_bad_marker_file_says_what_to_write(folder, text, message):
         read_sources([folder], Findings())
 
 
-def test_tiles_join_to_the_whole_map():
-    source = SampleInfo(key="k", file_name="a.png", height=50, width=80, image_id=1, order=0)
-    whole = torch.arange(50 * 80).float().reshape(50, 80)
-    tiles = tiles_of(source, Tiling(rows=2, columns=3, overlap=8).for_task(INFO))
-    parts = [DepthPrediction(t, whole[t.top : t.top + t.height, t.left : t.left + t.width]) for t in tiles]
-    (joined,) = merge_tiles(INFO, parts)
-    assert torch.equal(joined.depth_HW, whole) and joined.sample == source
+def test_there_are_no_tiles_for_they_would_look_nearer():
+    with pytest.raises(ValueError, match=r"'depth': tiles 2 x 3, but in depth an image is shown whole"):
+        Tiling(rows=2, columns=3).for_task(INFO)
 
 
 def test_the_baseline_says_the_median_of_training(folder, tmp_path):

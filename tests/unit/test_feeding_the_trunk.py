@@ -48,7 +48,7 @@ def test_canvases_are_whole_patches_of_the_runs_trunk(tiny_shards, tmp_path, sha
             ],
             "(?s)task 'dec': one image of .* raise micro_batch.*task 'seg' is segmentation",
         ),
-        (["tasks.classification.loader.tiles.rows=2"], "in classification an image is one"),
+        (["tasks.classification.loader.tiles.rows=2"], "in classification an image is shown whole"),
         (["model.trunk.name=resnet50"], "cannot be the trunk"),
         (
             ["model.trunk.router=task", "model.trunk.router.blocks=1,7"],

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ufo_large.data.datasets.sources import read_sources
+from ufo_large.data.datasets.tables import Pictures
 from ufo_large.structures import Findings, SourceTask
 from ufo_large.testing.datasets import check_dataset
 
@@ -186,3 +187,13 @@ def test_defects_are_reported_row_by_row(tmp_path):
     ):
         assert part in told, told
     assert len(told.splitlines()) == 6 and len(task.splits["train"]) == 2
+
+
+def test_pictures_of_one_name_are_told_apart_by_their_folder_and_no_folder_is_hidden(tmp_path):
+    for place in ("a", "b", ".thumbs/a"):
+        pictures(tmp_path / "images" / place, "1.png", "2.png")
+    write(tmp_path / "train.csv", "path,label", *(f"/old/{p}/{n}.png,{p}{n}" for p in "ab" for n in (1, 2)))
+    found = Pictures(tmp_path / "images")
+    assert [str(p.relative_to(tmp_path)) for p in found.find("/old/b/2.png")] == ["images/b/2.png"]
+    assert found.find("b/2") == found.find("/old/b/2.png") and len(found.find("2.png")) == 2
+    assert len(found.paths) == 4 and found.find("c/9.png") == []

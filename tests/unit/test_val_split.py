@@ -55,6 +55,13 @@ def test_a_class_with_one_image_stays_in_training_and_is_told():
     assert held.unseen == (task.info.class_names[1],) and task.info.class_names[1] in str(held)
 
 
+def test_a_small_class_does_not_pay_for_those_with_one_image():
+    """Twenty classes of one image owe three; the class of five gives one of them, the large one the rest."""
+    task, facts = labelled([*range(20), *[20] * 5, *[21] * 100])
+    (split,), _ = hold_out([task], facts, 0.15, seed=0)
+    assert Counter(e.truth for e in split.splits["val"]) == {20: 1, 21: 15}
+
+
 @pytest.mark.parametrize("labels", [[0, 1], [0, 0, 1], list(range(12)), [0, 1] * 6])
 def test_few_images_leave_some_on_both_sides(labels):
     task, facts = labelled(labels)

@@ -1,10 +1,12 @@
 """YOLO data sets as Ultralytics and Roboflow write them: data.yaml beside pictures and rows of numbers."""
 
+import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
 from ufo_large.data.datasets.sources import read_sources
 from ufo_large.data.doctor import diagnose, write_fix
@@ -288,3 +290,37 @@ def test_polygons_and_key_points_need_a_data_yaml(tmp_path):
         ValueError, match=r"10\.txt:1: 7 numbers may be a polygon or key points, .* data\.yaml"
     ):
         read(tmp_path)
+
+
+def test_linked_folders_are_read_and_hidden_ones_are_not(tmp_path):
+    """A disk of another site, and the small pictures that a file server makes beside large ones."""
+    root = ultralytics(tmp_path / "set")
+    picture(tmp_path / "elsewhere/d.jpg", 50)
+    (root / "images/train/site").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/loop").symlink_to(root / "images/train")
+    text(root / "labels/train/site/d.txt", "1 0.5 0.5 0.2 0.2\n")
+    picture(root / "images/train/.@__thumb/a.jpg", 20)
+    task, told = read(root)
+    assert [e.file_name for e in task.splits["train"]] == ["a.jpg", "b.jpg", "site/d.jpg"] and not told
+    assert [len(e.truth) for e in task.splits["train"]] == [2, 0, 1]
+
+
+def test_a_picture_that_is_turned_in_viewers_is_refused_where_boxes_are_shares(tmp_path):
+    """They may be meant of the turned picture, which Ultralytics and label tools show."""
+    root = ultralytics(tmp_path)
+    turned = Image.open(root / "images/train/a.jpg")
+    turned.getexif()[ExifTags.Base.Orientation] = 6
+    turned.save(root / "images/train/a.jpg", exif=turned.getexif())
+    found = diagnose([root])
+    assert "a.jpg: an EXIF tag turns it, so it is not clear which way" in found.unfit[0].message
+    assert "a.jpg" not in [e.file_name for e in found.healthy[0].splits["train"]]
+
+
+def test_a_name_that_is_not_utf_8_is_told_with_the_others(tmp_path):
+    root = ultralytics(tmp_path)
+    (root / "images/train/b.jpg").rename(os.fsdecode(os.fsencode(root / "images/train/") + b"/caf\xe9.jpg"))
+    found = diagnose([root])
+    assert found.unfit[0].message.startswith(
+        f"{root}/images/train/caf\\xe9.jpg: its name is not UTF-8; rename"
+    )
+    found.unfit[0].message.encode()

@@ -5,6 +5,7 @@ against what the files hold.
 """
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -35,7 +36,7 @@ def inspect_files(files: Sequence[Job], jobs: int = 1, memory: Path | None = Non
     known = _recall(memory)
     facts, todo = {}, []
     for path, look in files:
-        if (key := _key(path)) in known:
+        if (key := _key(path, look)) in known:
             facts[path] = known[key]
         else:
             todo.append((path, look))
@@ -51,12 +52,14 @@ def _inspect_chunk(chunk: list[Job]) -> list[FileFacts]:
     return [inspect_file(path, look) for path, look in chunk]
 
 
-def _key(path: Path) -> str:
+def _key(path: Path, look: Look) -> str:
+    """Name a file as it is now, and who looked: a mask's colours are no facts of its palette."""
     try:
         stat = path.stat()
     except OSError:
         return ""
-    return f"{path.absolute()}|{stat.st_size}|{stat.st_mtime_ns}"
+    looked = getattr(look, "__qualname__", repr(look))
+    return f"{path.absolute()}|{stat.st_size}|{stat.st_mtime_ns}|{looked}"
 
 
 def _recall(memory: Path | None) -> dict[str, FileFacts]:
@@ -76,9 +79,35 @@ def _remember(memory: Path | None, chunk: list[Job], found: list[FileFacts]) -> 
     if memory is None:
         return
     with memory.open("a", encoding="utf-8") as file:
-        for (path, _), facts in zip(chunk, found, strict=True):
+        for (path, look), facts in zip(chunk, found, strict=True):
             if not facts.error:
-                file.write(json.dumps({"key": _key(path), "facts": asdict(facts)}) + "\n")
+                file.write(json.dumps({"key": _key(path, look), "facts": asdict(facts)}) + "\n")
+
+
+def told_path(path: Path) -> str:
+    """Return a path as it can be printed: bytes of its name that are no UTF-8 as \\x.."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _unusable(example: Example, picture: FileFacts, info: TaskInfo) -> str | None:
+    """Return what makes a readable picture useless, with the remedy."""
+    if not is_utf8(example.file_name):
+        return f"its name is not UTF-8; rename it, or {FIX_REMEDY}"
+    if picture.turned and example.labeled and example.size is None and kind_of(info).counts_objects:
+        return (
+            "an EXIF tag turns it, so it is not clear which way its boxes are meant; turn the pixels and "
+            f"drop the tag (mogrify -auto-orient) if they are of the turned picture, or {FIX_REMEDY}"
+        )
+    return None
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a name from the disk can be written into JSON: bytes that are no UTF-8 come as surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_tasks(
@@ -88,6 +117,10 @@ def check_tasks(
     checked = []
     for task in tasks:
         splits = {}
+        for name in task.info.class_names:
+            if not is_utf8(name):
+                told = f"class {told_path(Path(name))}: its name is not UTF-8; rename its folder"
+                findings.at(task.info.name).add("label", told, "")
         for split, examples in task.splits.items():
             report = findings.at(task.info.name, split)
             kind_of(task.info).check_split(task.info, examples, facts, report)
@@ -106,6 +139,9 @@ def check_example(
         report.add(
             "picture", f"{example.image}: {picture.error}; replace the file, or {FIX_REMEDY}", example.image
         )
+        return None
+    if (problem := _unusable(example, picture, info)) is not None:
+        report.add("picture", f"{told_path(example.image)}: {problem}", example.image)
         return None
     height, width = picture.height, picture.width
     if example.size not in (None, (height, width)):

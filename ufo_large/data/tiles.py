@@ -37,7 +37,7 @@ class Tiling:
         if not kind.has_tiles:
             raise ValueError(
                 f"task {info.name!r}: tiles {self.rows} x {self.columns}, but in {kind.name} an image is "
-                "one; give 1 x 1"
+                "shown whole; give 1 x 1"
             )
         return self if kind.whole_tile else replace(self, whole=False)
 

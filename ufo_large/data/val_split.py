@@ -4,6 +4,7 @@ Stratified: an image belongs to the rarest class that it shows, and each class g
 are held out depends on file names, classes and seed alone, so the same command holds out the same ones.
 """
 
+import math
 import random
 import zlib
 from collections import Counter, defaultdict
@@ -108,7 +109,7 @@ def _chosen(task: SourceTask, facts: Facts, share: float, seed: int) -> set[str]
         draw = random.Random(zlib.crc32(f"{seed} {task.info.name} {label}".encode()))
         draw.shuffle(copies)
         owed += share * len(copies)
-        count = min(round(owed), len(copies) - 1)
+        count = min(round(owed), len(copies) - 1, math.ceil(share * len(copies)))
         owed -= max(count, 0)
         held.update(e.file_name for group in copies[: max(count, 0)] for e in group)
     if not held:  # fewer images than 1 / share: one of the largest class

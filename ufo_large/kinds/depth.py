@@ -19,7 +19,7 @@ from torchvision import tv_tensors
 
 from ufo_large.kinds.base import Column, Headline, Kind, Stored, StoredPicture
 from ufo_large.kinds.cards import Card, PredictionExample
-from ufo_large.kinds.masks import padded, pasted, window_of_map
+from ufo_large.kinds.masks import padded, window_of_map
 from ufo_large.kinds.protocols import Protocol
 from ufo_large.kinds.review import Mistake, Review
 from ufo_large.media.decode import decode_png
@@ -88,7 +88,7 @@ class DepthFile:
 class Depth(Kind):
     """Truth of a user's image: a `DepthFile`; of a stored one, and said: metres [H, W], 0 = missing.
 
-    An image shown larger looks nearer, so views have one scale.
+    An image shown larger looks nearer, so views have one scale, and there are no tiles.
     """
 
     name = "depth"
@@ -97,7 +97,6 @@ class Depth(Kind):
     columns = {"units_per_metre": Column(dtype=np.float32)}
     input_size = (504, 1022)
     target_suffix = "depth.png"
-    has_tiles = True
     fusions = ("mean",)
     any_scale = False
     empty = "no pixel of the true depth maps is measured; check them"
@@ -171,11 +170,6 @@ class Depth(Kind):
         self, targets: Sequence[Mapping[str, Tensor]], sizes: Any, canvas: tuple[int, int]
     ) -> DepthTargets:
         return DepthTargets(depth_BHW=padded([t["depth"] for t in targets], canvas, 0.0))
-
-    def merged(self, source: SampleInfo, parts: Sequence[DepthPrediction]) -> DepthPrediction:
-        return DepthPrediction(
-            sample=source, depth_HW=pasted(source, [(p.sample, p.depth_HW) for p in parts])
-        )
 
     def mirrored(self, prediction: DepthPrediction) -> DepthPrediction:
         return replace(prediction, depth_HW=prediction.depth_HW.flip(-1))

@@ -14,6 +14,7 @@ from ufo_large.data.datasets.object_rows import CATEGORIES, OBJECTS, WANTED, obj
 from ufo_large.data.datasets.parquet_files import Columns, cells_of, columns_of, unpacked
 from ufo_large.data.datasets.split_names import split_said_by
 from ufo_large.data.datasets.tables import Pictures, Row, Table, label_column
+from ufo_large.data.datasets.walk import files_below
 from ufo_large.structures import Findings, Reporter, SourceTask, numbered_info
 
 NO_LABEL = -1
@@ -23,9 +24,11 @@ PARTIAL = "partial-"  # the hub converts the first part of large splits
 class _Unpacked(Pictures):
     """Pictures found by their file and row alone: a row without one must not take that of another file."""
 
+    def names(self, path: Path) -> set[str]:
+        return {path.relative_to(self.place).with_suffix("").as_posix()}
+
     def find(self, cell: Any, split: str = "") -> list[Path]:
-        file, _, row = str(cell).rpartition("/")
-        return [path for path in self.by_name.get(row, []) if "/".join(self.parts(path)[:-1]) == file]
+        return self.by_name.get(str(cell), [])
 
 
 def is_parquet_folder(root: Path) -> bool:
@@ -38,8 +41,7 @@ def has_parquet_boxes(root: Path) -> bool:
 
 
 def _files(root: Path) -> list[Path]:
-    found = (p for p in sorted(root.rglob("*.parquet")) if p.is_file())
-    return [p for p in found if not any(part.startswith(".") for part in p.relative_to(root).parts)]
+    return [p for p in files_below(root) if p.suffix == ".parquet"]
 
 
 def read_parquet_folder(root: Path, task: str, findings: Findings) -> SourceTask:

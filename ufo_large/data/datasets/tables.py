@@ -12,6 +12,7 @@ from typing import Any
 from ufo_large.config import parse_json
 from ufo_large.data.datasets.base import IMAGE_SUFFIXES
 from ufo_large.data.datasets.split_names import SPLIT_NAMES, split_said_by
+from ufo_large.data.datasets.walk import files_below
 
 SUFFIXES = (".csv", ".tsv")
 DELIMITERS = ",;\t"
@@ -47,12 +48,16 @@ class Pictures:
     by_name: dict[str, list[Path]] = field(init=False)
 
     def __post_init__(self):
-        found = (p for p in sorted(self.place.rglob("[!.]*")) if p.suffix.lower() in IMAGE_SUFFIXES)
-        self.paths = [p for p in found if not any(part.startswith(".") for part in self.parts(p))]
+        self.paths = [p for p in files_below(self.place) if p.suffix.lower() in IMAGE_SUFFIXES]
         self.by_name = defaultdict(list)
         for path in self.paths:
-            self.by_name[path.name].append(path)
-            self.by_name[path.stem].append(path)
+            for name in self.names(path):
+                self.by_name[name].append(path)
+
+    def names(self, path: Path) -> set[str]:
+        """Return what a picture is found by: its name and stem, also with the name of its folder."""
+        own = {path.name, path.stem}
+        return own | {f"{path.parent.name}/{name}" for name in own}
 
     def parts(self, path: Path) -> tuple[str, ...]:
         return path.relative_to(self.place).parts
@@ -60,9 +65,10 @@ class Pictures:
     def find(self, cell: Any, split: str = "") -> list[Path]:
         """Return the pictures that a cell may mean: by name or stem, then its folders, then the split."""
         said = PurePosixPath(str(cell).strip().replace("\\", "/"))
-        found = self.by_name.get(said.name, [])
+        found = self.by_name.get(f"{said.parent.name}/{said.name}") or self.by_name.get(said.name, [])
         shared = [_shared_folders(p, said) for p in found]
-        found = [p for p, count in zip(found, shared, strict=True) if count == max(shared)]
+        most = max(shared, default=0)
+        found = [p for p, count in zip(found, shared, strict=True) if count == most]
         in_split = [p for p in found if split in map(split_said_by, self.parts(p)[:-1])]
         return in_split if len(found) > 1 and in_split else found
 

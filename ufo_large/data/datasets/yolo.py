@@ -12,6 +12,7 @@ from PIL import UnidentifiedImageError
 from ufo_large.config import outside
 from ufo_large.data.datasets.base import IMAGE_SUFFIXES, list_images, numbered_lines
 from ufo_large.data.datasets.split_names import subfolders
+from ufo_large.data.datasets.walk import files_below
 from ufo_large.data.datasets.yolo_folders import bare_yolo_set, label_files
 from ufo_large.data.datasets.yolo_rows import read_rows
 from ufo_large.data.datasets.yolo_yaml import YoloSet, place_inside, read_yaml, yaml_files
@@ -61,7 +62,7 @@ def label_file(image: Path, root: Path) -> Path:
 def _images_of(place: Path, root: Path, report: Reporter) -> list[Path]:
     """Return the pictures below a folder, or those that a list names."""
     if place.is_dir():
-        return [p for p in sorted(place.rglob("[!.]*")) if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+        return [p for p in files_below(place) if p.suffix.lower() in IMAGE_SUFFIXES]
     images = []
     for line, text in numbered_lines(place, report):
         try:
