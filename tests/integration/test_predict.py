@@ -360,6 +360,11 @@ def test_a_folder_is_predicted_and_the_same_command_goes_on(run, model, mixed, p
     assert json.loads((out / "coco_dec.json").read_text())[: len(boxes)] == boxes
     assert not list(out.rglob("*.part*"))
 
+    inside = mixed / "results"
+    for there in (0, 4):  # results in the folder itself are no pictures
+        code, printed = predict("--workdir", run, mixed, "--out", inside)
+        assert code == 0 and f"{4 - there} pictures predicted" in printed
+
     code, printed = predict("--workdir", run, mixed, "--out", out, "--tasks", "cls")
     assert code == 2 and "other weights, tasks or settings" in printed
 

@@ -1,5 +1,6 @@
 """What a user may name to predict, and the lines that predictions are kept in."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from ufo_large.kinds import PredictionExample
 from ufo_large.serving.json_lines import append_lines, read_lines
+from ufo_large.serving.output_folder import OutputFolder
 from ufo_large.serving.overlay import draw_overlay
 from ufo_large.serving.sources import is_video, list_sources
 from ufo_large.structures import ClassPrediction, SampleInfo, TaskInfo
@@ -50,6 +52,46 @@ def test_two_files_of_one_name_and_missing_ones_are_told_at_once(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"empty: no picture \(\.jpg"):
         list_sources([tmp_path / "empty"])
+
+
+def test_names_that_json_or_the_disk_does_not_take(tmp_path):
+    (tmp_path / os.fsdecode(b"caf\xe9.png")).touch()
+    (found,) = list_sources([tmp_path])
+    assert found.name == "caf\\xe9.png" and Path(found.path).exists()
+    append_lines(tmp_path / "lines.jsonl", [{"name": found.name, **found.mark, "error": found.path}])
+    assert read_lines(tmp_path / "lines.jsonl")[0]["path"] == f"{tmp_path}/caf\\xe9.png"
+    (tmp_path / f"{'x' * 240}.png").touch()
+    with pytest.raises(ValueError, match=r"x\.png: a name of over 230 bytes; shorten it"):
+        list_sources([tmp_path])
+
+
+def test_results_are_of_one_file_as_it_is_now(tmp_path):
+    """Another one of its name is refused, a changed one begins anew, and a stream goes on."""
+    touch(tmp_path, "day1/a.png", "day1/b.png", "day2/a.png", "day1/c.mp4")
+    out, about = tmp_path / "out", {"weights": "w"}
+    first = list_sources([tmp_path / "day1"])
+    folder = OutputFolder(out, about, (), first)
+    for number, one in enumerate(first[:2], 1):
+        folder.mark(one.name)
+        append_lines(out / "predictions.jsonl", [{"file_name": one.name, "image_id": number}])
+    folder.video("c.mp4").parent.mkdir()
+    folder.video("c.mp4").with_suffix(".mp4.jsonl").touch()
+    folder.mark("c.mp4")
+    again = OutputFolder(out, about, (), first)
+    assert again.done == {"a.png", "b.png"} and again.has_video(first[2])
+    (tmp_path / "day1/b.png").write_bytes(b"changed")
+    (tmp_path / "day1/c.mp4").write_bytes(b"changed")
+    changed = list_sources([tmp_path / "day1"])
+    assert OutputFolder(out, about, (), changed).done == {"a.png"}
+    assert not OutputFolder(out, about, (), changed).has_video(changed[2])
+    with pytest.raises(
+        ValueError, match=r"a\.png there is of .*day1/a\.png, not of .*day2/a\.png; give another"
+    ):
+        OutputFolder(out, about, (), list_sources([tmp_path / "day2"]))
+    (out / "videos/live.jsonl").touch()
+    (stream,) = list_sources(["rtsp://camera/live"])
+    with pytest.raises(ValueError, match=r"live there is of an earlier time; give another --out"):
+        OutputFolder(out, about, (), [stream]).has_video(stream)
 
 
 def test_a_line_cut_off_is_dropped_and_a_damaged_one_told(tmp_path):

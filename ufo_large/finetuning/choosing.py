@@ -127,7 +127,7 @@ def with_steps(
     do, where there are fewer than for LEAST_STEPS, one validation and the evaluation.
     """
     validation = _prediction_s(shards, tasks, "val", pace)
-    last = _prediction_s(shards, tasks, "test", pace) or validation
+    last = sum(_prediction_s(shards, tasks, split, pace) for split in evaluated_splits(shards, tasks))
     usable = (1 - RESERVE) * seconds - last
     least = LEAST_STEPS * pace.step_s + validation
     if usable < least:
@@ -168,6 +168,19 @@ def _images(feed: TaskConfig, reader: SplitReader, tokens: Tokens) -> float:
 
 def _count(shards: ShardSet, task: TaskInfo, split: str) -> int:
     return len(shards.split(task.name, split)) if shards.has_split(task.name, split) else 0
+
+
+def scored_split(shards: ShardSet, task: TaskInfo) -> str:
+    """Return where a task is scored at the end: its test split, where that has ground truth, else val."""
+    has_truth = shards.has_split(task.name, "test") and shards.split(task.name, "test").labeled
+    return "test" if has_truth else "val"
+
+
+def evaluated_splits(shards: ShardSet, tasks: Sequence[TaskInfo]) -> list[str]:
+    """Return the splits that are predicted at the end: test where there is one, and all that score a task."""
+    splits = {scored_split(shards, task) for task in tasks}
+    splits |= {"test"} if any(shards.has_split(task.name, "test") for task in tasks) else set()
+    return sorted(splits)
 
 
 def _prediction_s(shards: ShardSet, tasks: Sequence[TaskInfo], split: str, pace: Pace) -> float:

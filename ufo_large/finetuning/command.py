@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ufo_large.config import read_json, require_writable, to_dict, write_json
+from ufo_large.config import apply_overrides, read_json, require_writable, to_dict, write_json
+from ufo_large.data.shard_index import DATASET_FILE
 from ufo_large.data.sharding import ShardingOptions, make_shards, parse_class_counts
 from ufo_large.data.shards import ShardSet
 from ufo_large.data.val_split import read_held_out
 from ufo_large.distributed.checkpoint import complete_checkpoints
 from ufo_large.finetuning.children import Children
+from ufo_large.finetuning.choosing import evaluated_splits, scored_split
 from ufo_large.finetuning.keeping_time import train_in_time
 from ufo_large.finetuning.machine import Machine, this_machine
 from ufo_large.finetuning.options import Options
@@ -41,14 +43,21 @@ def finetune(options: Options, root: Path, plugins: Sequence[str] = ()) -> None:
     shards, tasks = _shards(options, machine)
     if complete_checkpoints(run.checkpoints):
         print(f"{run.root} has begun: it goes on with the settings in {settings}")
-        config = load_recipe(str(settings))
+        config = apply_overrides(load_recipe(str(settings)), _new_assignments(options, settings))
     else:
         config = choose_settings(options, shards, tasks, machine, children, deadline)
-        write_json(settings, {"begun_with": _begun_with(options), "config": to_dict(config)})
+    begun = {"begun_with": _begun_with(options), "set": list(options.assignments)}
+    write_json(settings, {**begun, "config": to_dict(config)})
     fixed = any(assignment.startswith("steps=") for assignment in options.assignments)
     ends_at = math.inf if fixed else deadline
     train_in_time(run.root, settings, config, shards.root, children, ends_at)
     _finish(run, shards, tasks, children)
+
+
+def _new_assignments(options: Options, settings: Path) -> list[str]:
+    """Return the --set that a run goes on with and did not have before."""
+    before = read_json(settings, f"remove {settings}").get("set", options.assignments)
+    return [assignment for assignment in options.assignments if assignment not in before]
 
 
 def _places(options: Options) -> list[str]:
@@ -81,8 +90,16 @@ def require_same_data(options: Options, settings: Path) -> None:
 
 
 def _shards(options: Options, machine: Machine) -> tuple[ShardSet, tuple[TaskInfo, ...]]:
-    """Check and shard the data, hold images out where there is no val split, and say what there is."""
+    """Check and shard the data, hold images out where there is no val split, and say what there is.
+
+    A run that has begun keeps its shards, whatever became of the data.
+    """
     out = options.workdir / "shards"
+    if complete_checkpoints(RunFolder(options.workdir).checkpoints) and (out / DATASET_FILE).is_file():
+        told = f"data that has changed since begins another: --workdir NEW --init {options.workdir}"
+        print(f"{out}: the run goes on with the shards that it began with; {told}")
+        shards = ShardSet.open(out)
+        return shards, trained_tasks(shards)
     choice = ShardingOptions(
         jobs=machine.cores,
         counts=parse_class_counts(options.classes),
@@ -98,10 +115,6 @@ def _shards(options: Options, machine: Machine) -> tuple[ShardSet, tuple[TaskInf
     return shards, tasks
 
 
-def _scored_split(shards: ShardSet, tasks: Sequence[TaskInfo]) -> str:
-    return "test" if any(shards.has_split(t.name, "test") for t in tasks) else "val"
-
-
 def _shows_nothing(shards: ShardSet, task: TaskInfo, split: str) -> bool:
     """Whether a split has ground truth, and that shows no instance of any class."""
     if not (task.num_classes and shards.has_split(task.name, split)):
@@ -112,8 +125,8 @@ def _shows_nothing(shards: ShardSet, task: TaskInfo, split: str) -> bool:
 
 def require_countable(shards: ShardSet, tasks: Sequence[TaskInfo]) -> None:
     """Raise ValueError for ground truth that the evaluation at the end could not score."""
-    split = _scored_split(shards, tasks)
     for task in tasks:
+        split = scored_split(shards, task)
         if _shows_nothing(shards, task, split):
             raise ValueError(
                 f"{task.name}: no image of its {split} split shows one of the {task.num_classes} classes, so "
@@ -152,17 +165,14 @@ def notes(shards: ShardSet, tasks: Sequence[TaskInfo]) -> list[str]:
 
 def _finish(run: RunFolder, shards: ShardSet, tasks: Sequence[TaskInfo], children: Children) -> None:
     """Evaluate and export the run; say where everything lies and what to type next."""
-    split = _scored_split(shards, tasks)
-    scoring = ("--workdir", run.root, "--data", shards.root, "--split", split, "--protocol", "standard")
-    children.must("eval/run_all.py", *scoring, sharded=children.machine.ranks > 1)
+    places = [("weights", run.weights), ("one file", run.root / "export/model.safetensors")]
+    for split in (splits := evaluated_splits(shards, tasks)):
+        scoring = ("--workdir", run.root, "--data", shards.root, "--split", split, "--protocol", "standard")
+        children.must("eval/run_all.py", *scoring, sharded=children.machine.ranks > 1)
+        results, of = run.own_results(split), f" of {split}" if len(splits) > 1 else ""
+        places += [(f"submission{of}", results / "submission.json"), (f"report{of}", results / "report.html")]
     children.must("launchers/export.py", "--workdir", run.root, "--to", "safetensors")
-    results = run.own_results(split)
-    places = [
-        ("weights", run.weights),
-        ("one file", run.root / "export/model.safetensors"),
-        ("submission", results / "submission.json"),
-        ("report", results / "report.html"),
-    ]
     again = ["sh", "launchers/finetune.sh", "--data", "MORE_DATA", "--init", str(run.root)]
+    again += ["--workdir", f"{run.root}-next"]
     _, _, predict, export = next_commands(run, str(shards.root), tasks)
     print_places(places, [predict, export, [*again, *plugin_words()]])

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 
 from ufo_large.config import did_you_mean, read_json, require_writable, write_text_whole
+from ufo_large.kinds import kind_of
 from ufo_large.models.extract import require_timm, write_timm_folder
 from ufo_large.models.lora import merge_lora
 from ufo_large.models.onnx_check import check_onnx
@@ -67,6 +68,11 @@ class Export:
             require_timm(saved.config.model.trunk)
         if self.form == "onnx":
             require_graph(head_class(saved.config.model.head_of(info)), info)
+            own = tuple(saved.config.task(info).loader.image_size)
+            if self.size not in (None, own) and not kind_of(info).any_scale:
+                raise ValueError(
+                    f"--size {self.size[0]} {self.size[1]}: in {info.kind} the size shown matters; give {own}"
+                )
         out = self._folder()
         opened = open_model(self.workdir, torch.device("cpu"), self.checkpoint)
         merge_lora(opened.model.eval())

@@ -38,4 +38,5 @@ def append_lines(path: Path, entries: Iterable[dict[str, Any]]) -> None:
 
 
 def as_line(entry: dict[str, Any]) -> str:
-    return json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n"
+    return text.encode("utf-8", "backslashreplace").decode()  # a path in an error may have other bytes

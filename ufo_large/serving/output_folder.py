@@ -6,9 +6,11 @@
     coco_<task>.json         all boxes or masks of a task, as COCO's results
     videos/<video>.jsonl     one line per frame; the frames drawn in .mp4 beside it
     left_out.jsonl           what could not be read, and why
+    sources.jsonl            where each picture and video lay, its size and its time
     model.json               which weights, which tasks
 
-A picture's line is written after its files: what has a line is whole. A line that a crash cut off is dropped.
+A picture's line is written after its files: what has a line is whole. A line that a crash cut off is dropped,
+and so is that of a picture that has changed since.
 """
 
 from collections.abc import Sequence
@@ -18,8 +20,9 @@ from typing import Any
 from ufo_large.config import read_json, require_writable, write_json
 from ufo_large.serving.json_lines import append_lines, read_lines, write_lines
 from ufo_large.serving.result import Result
+from ufo_large.serving.sources import Found, is_stream
 
-LINES, ABOUT, LEFT_OUT = "predictions.jsonl", "model.json", "left_out.jsonl"
+LINES, ABOUT, LEFT_OUT, SOURCES = "predictions.jsonl", "model.json", "left_out.jsonl", "sources.jsonl"
 OVERLAYS, FILES, VIDEOS = "overlays", "files", "videos"
 OTHER = "give another --out, or remove this folder"
 
@@ -27,10 +30,18 @@ OTHER = "give another --out, or remove this folder"
 class OutputFolder:
     """`done`: names of pictures that are there; `next_number`: the first image id that none has."""
 
-    def __init__(self, root: Path, about: dict[str, Any], coco_tasks: Sequence[str]):
-        """Open the folder, or make it. ValueError where it holds anything but predictions of this model."""
+    def __init__(
+        self, root: Path, about: dict[str, Any], coco_tasks: Sequence[str], sources: Sequence[Found] = ()
+    ):
+        """Open the folder, or make it, for the results of `sources`.
+
+        ValueError where it holds anything but predictions of this model, or those of another file that has
+        the name of one of `sources`.
+        """
         require_writable(root, "--out")
         self.root = root
+        self._marks = {entry["name"]: entry for entry in read_lines(root / SOURCES)}
+        self._new_marks = {one.name: {"name": one.name, **one.mark} for one in sources}
         if (root / ABOUT).exists():
             if read_json(root / ABOUT, OTHER) != about:
                 raise ValueError(
@@ -40,7 +51,7 @@ class OutputFolder:
             raise ValueError(f"{root}: holds other files; {OTHER}")
         root.mkdir(parents=True, exist_ok=True)
         write_json(root / ABOUT, about)
-        lines = read_lines(root / LINES)
+        lines = [line for line in read_lines(root / LINES) if self._is_as_before(line["file_name"])]
         write_lines(root / LINES, lines)
         self.done = {line["file_name"] for line in lines}
         self.next_number = max((line["image_id"] for line in lines), default=0) + 1
@@ -56,15 +67,37 @@ class OutputFolder:
             _made(self.root / FILES / task / f"{name}.{ending}").write_bytes(data)
         for task, entries in result.coco_by_task().items():
             append_lines(self._coco_lines(task), entries)
+        self.mark(name)
         append_lines(self.root / LINES, [result.to_dict()])
         self.done.add(name)
+
+    def mark(self, name: str) -> None:
+        """Note of which file the results under a name are."""
+        if name in self._new_marks:
+            append_lines(self.root / SOURCES, [self._new_marks[name]])
+
+    def _is_as_before(self, name: str) -> bool:
+        """Whether what is there under a name is of the file that is given now, or none is given."""
+        now, before = self._new_marks.get(name), self._marks.get(name)
+        if now is None or before is None:
+            return True
+        if now["path"] != before["path"]:
+            raise ValueError(
+                f"{self.root}: {name} there is of {before['path']}, not of {now['path']}; give another --out"
+            )
+        return now == before
 
     def video(self, name: str) -> Path:
         """Return the place of a video's results, without their endings."""
         return self.root / VIDEOS / name
 
-    def has_video(self, name: str) -> bool:
-        return self.video(name).with_name(f"{Path(name).name}.jsonl").exists()
+    def has_video(self, one: Found) -> bool:
+        """Whether the results of a video are there. ValueError for a stream, which goes on."""
+        if not self.video(one.name).with_name(f"{Path(one.name).name}.jsonl").exists():
+            return False
+        if is_stream(one.path):
+            raise ValueError(f"{self.root}: {one.name} there is of an earlier time; give another --out")
+        return self._is_as_before(one.name)
 
     def finish(self, left_out: Sequence[Result]) -> None:
         """Write COCO's results of all pictures, and the list of those left out."""

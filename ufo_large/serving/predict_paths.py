@@ -1,5 +1,6 @@
 """Predict all that a user names into a folder: what `launchers/predict.py` does."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,7 @@ from ufo_large.serving.output_folder import OutputFolder
 from ufo_large.serving.pictures import Named
 from ufo_large.serving.predictor import UFO
 from ufo_large.serving.result import Result
-from ufo_large.serving.sources import Found, is_video, list_sources
+from ufo_large.serving.sources import Found, is_stream, is_video, list_sources
 from ufo_large.serving.video import predict_video
 
 
@@ -41,18 +42,19 @@ def predict_paths(
     `size`: see `UFO.stream`. What cannot be read is left out and listed. Raises ValueError for paths that are
     not there, and an `out` that lies in the model's folder or holds something else.
     """
-    sources = list_sources(paths)
+    sources = _outside(out, list_sources(paths))
     if out.resolve().is_relative_to(model.folder.resolve()):
         raise ValueError(f"--out {out} lies in {model.folder}, which is only read; give another --out")
     chosen = model.choose(tasks)
     about = {**model.identity, "tasks": list(chosen)} | ({} if size is None else {"size": list(size)})
     about |= {"settings": list(model.settings)} if model.settings else {}
     predict = partial(model.stream, tasks=tasks, size=size)
-    folder = OutputFolder(out, about, [name for name, info in chosen.items() if kind_of(info).in_coco])
+    in_coco = [name for name, info in chosen.items() if kind_of(info).in_coco]
+    folder = OutputFolder(out, about, in_coco, sources)
     videos = [one for one in sources if is_video(one.path)]
     pictures = [one for one in sources if not is_video(one.path)]
     new_pictures = [one for one in pictures if one.name not in folder.done]
-    new_videos = [one for one in videos if not folder.has_video(one.name)]
+    new_videos = [one for one in videos if not folder.has_video(one)]
     left_out: list[Result] = []
     predicted = turned = frames = 0
     with progress_bar() as bar:
@@ -68,6 +70,7 @@ def predict_paths(
                 done, error = predict_video(
                     predict, one.path, folder.video(one.name), _frames_shown(bar, one)
                 )
+                folder.mark(one.name)
                 frames += done
                 if error:
                     left_out.append(Result(file_name=one.name, error=error))
@@ -81,6 +84,13 @@ def predict_paths(
         turned=turned,
         left_out=tuple(left_out),
     )
+
+
+def _outside(out: Path, sources: list[Found]) -> list[Found]:
+    """Leave out what lies in `out`, results of an earlier time."""
+    inside = os.path.join(os.path.abspath(out), "")
+    kept = [s for s in sources if is_stream(s.path) or not os.path.abspath(s.path).startswith(inside)]
+    return kept or sources
 
 
 def _streamed(

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from ufo_large.config import Problems
 from ufo_large.config.inside import outside
@@ -11,6 +12,7 @@ from ufo_large.data.datasets.base import IMAGE_SUFFIXES
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".mjpeg")
 LIST_SUFFIXES = (".txt", ".lst", ".list")
+LONGEST_NAME, ENDINGS = 230, "endings are put behind it"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,10 +22,26 @@ class Found:
     path: str
     name: str
 
+    @property
+    def mark(self) -> dict[str, Any]:
+        """What tells it from another file of its name, and from itself once it has changed."""
+        if is_stream(self.path):
+            return {"path": self.path}
+        place = os.path.abspath(self.path)
+        try:
+            stat = os.stat(place)
+        except OSError:
+            return {"path": _utf8(place)}
+        return {"path": _utf8(place), "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
+
 
 def is_video(path: str | os.PathLike) -> bool:
     """Whether this is a video file, or the address of a stream."""
-    return "://" in str(path) or Path(path).suffix.lower() in VIDEO_SUFFIXES
+    return is_stream(path) or Path(path).suffix.lower() in VIDEO_SUFFIXES
+
+
+def is_stream(path: str | os.PathLike) -> bool:
+    return "://" in str(path)
 
 
 def list_sources(paths: Sequence[str | os.PathLike]) -> list[Found]:
@@ -40,7 +58,9 @@ def list_sources(paths: Sequence[str | os.PathLike]) -> list[Found]:
             other = found.setdefault(one.name, one)
             if os.path.abspath(other.path) != os.path.abspath(one.path):
                 told = f"{other.path} and {one.path} would both be called {one.name!r}"
-                problems.add(f"{told}; give the folder that holds both, or predict them one after the other")
+                problems.add(f"{told}; give the folder that holds both, or each its own --out")
+            if len(os.fsencode(PurePosixPath(one.name).name)) > LONGEST_NAME:
+                problems.add(f"{one.path}: a name of over {LONGEST_NAME} bytes; shorten it, for {ENDINGS}")
     problems.raise_if_any()
     if not found:
         told = f"no picture ({', '.join(IMAGE_SUFFIXES)}) and no video"
@@ -52,13 +72,13 @@ def _found_at(given: str, problems: Problems) -> list[Found]:
     path = Path(given)
     if path.is_dir():
         below = sorted(p for p in path.rglob("*") if _is_wanted(p.relative_to(path)) and p.is_file())
-        return [Found(path=str(p), name=p.relative_to(path).as_posix()) for p in below]
+        return [Found(path=str(p), name=_utf8(p.relative_to(path).as_posix())) for p in below]
     if path.suffix.lower() in LIST_SUFFIXES and path.is_file():
         return _found_in_list(path, problems)
     if not is_video(given) and not path.is_file():
         problems.add(f"{given}: no such file or folder; correct the path")
         return []
-    return [Found(path=given, name=_plain_name(given))]
+    return [Found(path=given, name=_utf8(_plain_name(given)))]
 
 
 def _is_wanted(path: Path) -> bool:
@@ -81,6 +101,11 @@ def _found_in_list(file: Path, problems: Problems) -> list[Found]:
         )
         for line in named
     ]
+
+
+def _utf8(name: str) -> str:
+    """Return a name that JSON can hold: bytes that are no UTF-8 as \\x.."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _plain_name(path: str) -> str:
