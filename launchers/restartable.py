@@ -15,7 +15,10 @@ def main() -> None:
     if sys.argv[1:2] in ([], ["-h"], ["--help"]):
         print(__doc__)
         sys.exit(0 if sys.argv[1:] else 2)
-    sys.exit(launch(sys.argv[1:]).code)
+    try:
+        sys.exit(launch(sys.argv[1:]).code)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

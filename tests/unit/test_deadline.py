@@ -25,6 +25,10 @@ def test_room_is_kept_for_a_step_and_a_save_and_a_validation_that_is_due(at):
     assert limit.is_near(validates=False)
     at(65.9)
     assert not limit.is_near(validates=True)
+    at(75.9)  # a save now, and one after the next step
+    assert not limit.is_near(validates=False, saves=True)
+    at(76.1)
+    assert limit.is_near(validates=False, saves=True) and not limit.is_near(validates=False)
 
 
 def test_a_first_step_that_compiles_is_forgotten(at):

@@ -286,6 +286,21 @@ class TestTokenTopK:
         apart = torch.tensor([[0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5]])
         assert mutual_information(apart) == pytest.approx(math.log(2))
 
+    @pytest.mark.parametrize("seen_before", [False, True])
+    def test_a_pass_that_is_not_finite_leaves_nothing_in_memory(self, seen_before):
+        """Its step is skipped; what other tasks remember of it would never be finite again."""
+        trunk = build(config("token_topk"))
+        if seen_before:
+            run(trunk, "a")
+        with torch.no_grad():
+            for bank in trunk.banks().values():
+                bank.gates["a"].weight[0, 0] = torch.nan
+        run(trunk, "a")
+        run(trunk, "b")
+        assert any(key.endswith("/a") for key in trunk.route.memory)
+        assert all(value.isfinite().all() for value in trunk.route.memory.values())
+        assert trunk.route.losses["mutual_information"].isfinite()
+
     def test_losses_add_up_over_blocks_and_only_in_training(self):
         trunk = build(config("token_topk", blocks=(0, 1)))
         run(trunk, "a")

@@ -1,5 +1,6 @@
 """A run that fails is started again, a bounded number of times; the launcher here is invented."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -25,7 +26,9 @@ for step in steps:
     folder = workdir / f"checkpoints/step-{step:08d}"
     folder.mkdir(parents=True)
     (folder / "complete.json").write_text("{}")
-sys.exit(code)
+if code == 0:
+    (workdir / "weights").mkdir(exist_ok=True)
+sys.exit(max(code, 0))
 """
 BINDS = """
 import socket, sys
@@ -36,6 +39,8 @@ try:
 except OSError:
     sys.exit(75)
 """
+UNFINISHED = -1
+"""A launcher that ends with 0 and leaves no weights."""
 NO_WAIT = Policy(restarts=2, backoff=0)
 
 
@@ -57,9 +62,17 @@ def ranks_started(tmp_path: Path) -> list[str]:
         ([(2,), (0,)], 2, 1),
         ([(1,), (75,), (0,)], 0, 3),
         ([(1,)] * 9, 1, 3),
+        ([(UNFINISHED, 5), (0,)], 0, 2),
         ([(1, 5), (1,), (1, 9), (1,), (0,)], 0, 5),
     ],
-    ids=["ends", "is refused", "fails twice", "fails too often", "fails often and comes further"],
+    ids=[
+        "ends",
+        "is refused",
+        "fails twice",
+        "fails too often",
+        "ends unfinished",
+        "fails often and comes further",
+    ],
 )
 def test_starts_until_it_ends_or_gives_up(starts, code, times, tmp_path):
     assert supervise(command_for(tmp_path, *starts), NO_WAIT) == code
@@ -131,8 +144,16 @@ def test_a_signal_in_the_pause_ends_it(tmp_path):
         assert "code 1 after step 0; start 1 of 5" in started.stdout.readline()
         time.sleep(0.2)
         started.terminate()
-        assert started.wait(timeout=30) == 1
+        assert started.wait(timeout=30) == os.EX_TEMPFAIL
     assert len(ranks_started(tmp_path)) == 1
+
+
+def test_a_launcher_that_is_not_there_is_named(tmp_path):
+    command = ["no-such-launcher", "train.py", "--workdir", tmp_path, "--resume", "auto"]
+    for script in ("supervise.py", "restartable.py"):
+        words = [sys.executable, f"launchers/{script}", *command]
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 1 and done.stderr.startswith("error: no-such-launcher: cannot be started")
 
 
 def test_what_a_dead_launcher_leaves_behind_is_ended(tmp_path):

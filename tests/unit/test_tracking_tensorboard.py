@@ -10,7 +10,6 @@ from PIL import Image
 from ufo_large.testing.simulated_run import invented_examples
 from ufo_large.tracking import Tracker
 from ufo_large.tracking.examples import draw_examples
-from ufo_large.tracking.tensorboard import import_writer
 
 accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
@@ -71,5 +70,5 @@ def test_a_missing_package_says_how_to_go_on(monkeypatch):
         raise ImportError(f"No module named {name!r}")
 
     monkeypatch.setattr("importlib.import_module", refuse)
-    with pytest.raises(RuntimeError, match=r"ufo-large\[tensorboard\].*tracking\.tensorboard=false"):
-        import_writer()
+    with pytest.raises(ValueError, match=r"ufo-large\[tensorboard\].*tracking\.tensorboard=false"):
+        Tracker.Config(tensorboard=True).require_packages()

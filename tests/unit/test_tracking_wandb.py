@@ -111,7 +111,7 @@ def test_wandb_missing_says_how_to_go_on(monkeypatch):
         raise ImportError(f"No module named {name!r}")
 
     monkeypatch.setattr("importlib.import_module", refuse)
-    with pytest.raises(RuntimeError, match="pip install wandb.*tracking.wandb=disabled"):
+    with pytest.raises(ValueError, match="pip install wandb.*tracking.wandb=disabled"):
         import_wandb()
 
 

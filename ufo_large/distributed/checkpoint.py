@@ -23,6 +23,7 @@ from ufo_large.config import give_usual_rights, read_json, require_inside, write
 from ufo_large.distributed import comm
 from ufo_large.distributed.checksums import Stamp, fault_of, sealed, sync_tree
 from ufo_large.distributed.engine import Engine, Layout, Piece
+from ufo_large.distributed.frozen_weights import frozen_weights, restore
 from ufo_large.distributed.generators import set_rng_state
 from ufo_large.distributed.plain_files import read_plain
 from ufo_large.distributed.resharding import Spread, read_saved, reshard
@@ -109,10 +110,9 @@ def load_checkpoint(folder: Path, engine: Engine, verify: bool = True) -> tuple[
     as many ranks as saved it each reads its own. `verify=False` where the caller has just done so.
 
     A checkpoint from the same number of ranks, laid out alike, continues bitwise. From another number, or
-    another ZeRO stage, weights, moments and average are carried over exactly and frozen weights stay as they
-    are; what ranks draw for themselves (dropped paths) goes on from rank 0's generators, apart. Raises
-    ValueError that names the last earlier checkpoint where a file of this one is missing or damaged, on every
-    rank.
+    another ZeRO stage, weights, frozen ones too, moments and average are carried over exactly; what ranks
+    draw for themselves (dropped paths) goes on from rank 0's generators, apart. Raises ValueError that names
+    the last earlier checkpoint where a file of this one is missing or damaged, on every rank.
     """
     if verify:
         verify_checkpoint(folder)
@@ -129,6 +129,7 @@ def load_checkpoint(folder: Path, engine: Engine, verify: bool = True) -> tuple[
 def _load_resharded(folder: Path, engine: Engine) -> tuple[int, dict[str, Any]]:
     ranks, average = _agreed_reading(folder, lambda: _reshard(folder, engine))
     engine.publish_masters()
+    restore(engine.module, _agreed_reading(folder, lambda: _frozen(folder, ranks)))
     engine.module.load_state_dict(ranks[0]["buffers"], strict=False)
     set_rng_state(ranks[0]["rng"])
     torch.manual_seed(int(torch.randint(1 << 62, ())) + comm.rank())
@@ -143,6 +144,12 @@ def _reshard(folder: Path, engine: Engine) -> tuple[list[dict[str, Any]], dict[s
     layouts = [rank["layout"] for rank in ranks]
     reshard(engine, [read_saved(folder, written["engine"], r, layout) for r, layout in enumerate(layouts)])
     return ranks, _resharded_average(ranks, layouts, engine)
+
+
+def _frozen(folder: Path, ranks: list[dict[str, Any]]) -> dict[str, Tensor]:
+    moved = {piece.name for rank in ranks for pieces in rank["layout"] for piece in pieces}
+    others = moved | ranks[0]["buffers"].keys()
+    return frozen_weights(folder, read_complete(folder)["engine"], len(ranks), others)
 
 
 def rank_file(folder: Path, rank: int) -> Path:

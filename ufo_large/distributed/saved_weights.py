@@ -1,8 +1,6 @@
 """The weights of a checkpoint, whole, in one process: for predictions before a run has finished."""
 
 import importlib
-import math
-from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from torch import Tensor, nn
 
 from ufo_large.distributed.checkpoint import naming_an_earlier, read_complete, read_rank, require_whole
 from ufo_large.distributed.engine import Piece
-from ufo_large.distributed.plain_files import read_plain
+from ufo_large.distributed.frozen_weights import frozen_weights
 from ufo_large.distributed.resharding import Spread, read_saved
 
 
@@ -56,7 +54,8 @@ def read_saved_weights(checkpoint: Path) -> SavedWeights:
         ranks = [read_rank(checkpoint, rank) for rank in range(written["world_size"])]
         shards = [_shards(checkpoint, written["engine"], number, rank) for number, rank in enumerate(ranks)]
         spread = Spread([rank["layout"] for rank in ranks], shards)
-        frozen = _frozen(checkpoint, written["engine"], len(ranks), ranks[0]["buffers"].keys() | spread.names)
+        others = ranks[0]["buffers"].keys() | spread.names
+        frozen = frozen_weights(checkpoint, written["engine"], len(ranks), others)
     return SavedWeights(spread, frozen, ranks[0]["buffers"])
 
 
@@ -65,26 +64,3 @@ def _shards(checkpoint: Path, kind: str, number: int, rank: dict[str, Any]) -> l
     if average is not None:
         return average["average"]
     return read_saved(checkpoint, kind, number, rank["layout"]).masters
-
-
-def _frozen(checkpoint: Path, kind: str, ranks: int, others: Container[str]) -> dict[str, Tensor]:
-    """Return what no optimizer moves: whole in the first rank's file, under ZeRO-3 a part in each one's."""
-    if kind == "zero3":
-        files = [_one(checkpoint, f"zero_pp_rank_{rank}_mp_rank_00_model_states.pt") for rank in range(ranks)]
-        parts = [read_plain(file, mmap=True) for file in files]
-        shapes = parts[0]["frozen_param_shapes"] or {}
-        flat = {n: torch.cat([part["frozen_param_fragments"][n].flatten() for part in parts]) for n in shapes}
-        return {name: flat[name][: math.prod(shape)].view(shape) for name, shape in shapes.items()}
-    if kind == "plain":
-        saved = read_plain(checkpoint / "plain.pt", mmap=True)
-    else:
-        saved = read_plain(checkpoint / "deepspeed" / "mp_rank_00_model_states.pt", mmap=True)
-    return {name: value for name, value in saved["module"].items() if name not in others}
-
-
-def _one(checkpoint: Path, name: str) -> Path:
-    """Return a file of DeepSpeed's, whatever dtype its name begins with. Raises FileNotFoundError."""
-    found = sorted((checkpoint / "deepspeed").glob(f"*{name}"))
-    if len(found) != 1:
-        raise FileNotFoundError(f"{checkpoint / 'deepspeed' / name} is missing")
-    return found[0]

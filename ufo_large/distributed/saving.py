@@ -6,9 +6,10 @@ goes the other way round. So whatever ends the run, no folder with that name lac
 """
 
 import shutil
+import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ class _Begun:
 
     step: int
     folder: Path
+    at: float = field(default_factory=time.monotonic)
     published: Future[None] | None = None
 
 
@@ -39,6 +41,7 @@ class Saver:
     `kept`: of the steps of which there are checkpoints, oldest first, those that stay. `in_background`:
     `save` returns once there is a copy in host memory, as large as this rank's part of the checkpoint; the
     checkpoint is there after `finish`, or soon after the first `poll` that finds every rank's files written.
+    `longest_s`: the longest time from `save` to when the checkpoint was found to be there.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Saver:
         self._layout = {"layout": [[astuple(piece) for piece in pieces] for pieces in engine.layout()]}
         self._persistent = set(engine.module.state_dict())
         self._begun: _Begun | None = None
+        self.longest_s = 0.0
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Save the engine and this rank's `state` after `step` finished steps.
@@ -93,6 +97,7 @@ class Saver:
         begun, self._begun = self._begun, None
         if begun.published is not None:
             comm.agreed(begun.published.result)  # it is whole, for a rank that leaves next
+            self.longest_s = max(self.longest_s, time.monotonic() - begun.at)
             return
         written = comm.agreed(self._writer.finish)
         files = _recorded(begun.folder, {_name(begun.folder, file): s for file, s in written.items()})

@@ -31,10 +31,15 @@ def launch(command: Sequence[str]) -> Ended:
     SIGTERM, SIGUSR1, SIGUSR2 and SIGINT go on to the ranks alone, which save and leave with code 75
     (EX_TEMPFAIL); so do ranks that are told before their first step, and have nothing to save. A second
     SIGINT ends everything at once. Processes that outlive the launcher are told to save, and killed after
-    `GRACE_S` seconds.
+    `GRACE_S` seconds. ValueError where there is no such launcher.
     """
     before = functools.partial(_before_launcher, os.getpid())
-    launcher = subprocess.Popen(command, start_new_session=True, preexec_fn=before)
+    try:
+        launcher = subprocess.Popen(command, start_new_session=True, preexec_fn=before)
+    except OSError as error:
+        raise ValueError(
+            f"{command[0]}: cannot be started ({error}); give a launcher that is on the PATH, or its path"
+        ) from error
     told: list[int] = []
 
     def pass_on(signum: int, frame: object) -> None:

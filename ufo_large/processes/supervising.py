@@ -1,12 +1,13 @@
 """Start a run again where it failed: from its last whole checkpoint, a bounded number of times."""
 
+import os
 import signal
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ufo_large.processes.launching import launch
+from ufo_large.processes.launching import TOLD_TO_RANKS, launch
 from ufo_large.processes.ports import with_free_port
 
 REFUSED = 2
@@ -37,10 +38,11 @@ class Policy:
 def supervise(command: Sequence[str], policy: Policy) -> int:
     """Run the launcher's `command` until the run ends, is refused or fails too often; return its exit code.
 
-    Exit code 75 without a signal to this process, as after a hang or a time limit, starts it again too. A
-    signal to this process ends the run, saved, with code 75. Each start of a `deepspeed` without a port has a
-    free one. ValueError where the command does not say what
-    is needed here.
+    Exit code 75 without a signal to this process, as after a hang or a time limit, starts it again too, and
+    so does 0 without the run's weights: DeepSpeed's, where the process above its ranks was killed. A signal
+    to this process ends the run, saved, with code 75; so does one other than SIGINT between two starts. Each
+    start of a `deepspeed` without a port has a free one. ValueError where the command does not say what is
+    needed here.
     """
     command = list(command)
     root = Path(value_of(command, "--workdir")) / "checkpoints"
@@ -52,25 +54,24 @@ def supervise(command: Sequence[str], policy: Policy) -> int:
     while True:
         before = newest_step(root)
         ended = launch(with_free_port(command))
-        if ended.code in (0, REFUSED) or ended.was_told:
+        code = os.EX_TEMPFAIL if ended.code == 0 and not (root.parent / "weights").exists() else ended.code
+        if code in (0, REFUSED) or ended.was_told:
             return ended.code
         step = newest_step(root)
         failed = 1 if step > before else failed + 1
         if failed > policy.restarts:
-            print(
-                f"supervise: code {ended.code}; {policy.restarts} restarts without a new checkpoint: given up"
-            )
-            return ended.code
+            print(f"supervise: code {code}; {policy.restarts} restarts without a new checkpoint: given up")
+            return code
         if policy.min_ranks is not None and failed > 1:
             command = with_fewer_ranks(command, policy.min_ranks)
         wait = min(policy.backoff * 2 ** (failed - 1), LONGEST_WAIT_S)
         print(
-            f"supervise: code {ended.code} after step {step}; start {failed} of {policy.restarts} without a "
+            f"supervise: code {code} after step {step}; start {failed} of {policy.restarts} without a "
             f"new checkpoint, in {wait:g} s",
             flush=True,
         )
-        if is_told_within(wait):
-            return ended.code
+        if (told := told_within(wait)) is not None:
+            return code if told == signal.SIGINT else os.EX_TEMPFAIL
 
 
 def newest_step(checkpoints: Path) -> int:
@@ -101,14 +102,19 @@ def with_fewer_ranks(command: Sequence[str], least: int) -> list[str]:
     return [*command[:where], str(fewer), *command[where + 1 :]]
 
 
-def is_told_within(seconds: float) -> bool:
-    """Wait; return True at once where SIGTERM or SIGINT comes."""
-    told = threading.Event()
-    before = {
-        number: signal.signal(number, lambda *_: told.set()) for number in (signal.SIGTERM, signal.SIGINT)
-    }
+def told_within(seconds: float) -> int | None:
+    """Wait; return the number of a signal to ranks at once where one comes, else None."""
+    told: list[int] = []
+    came = threading.Event()
+
+    def note(number: int, frame: object) -> None:
+        told.append(number)
+        came.set()
+
+    before = {number: signal.signal(number, note) for number in TOLD_TO_RANKS}
     try:
-        return told.wait(seconds)
+        came.wait(seconds)
+        return told[0] if told else None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -142,7 +142,10 @@ class TokenTopKBank(ExpertBank):
         """Return the expert use of all tasks so far, [T, E]: this one's now, the others' as remembered."""
         memory, task = self.route.memory, self.route.task
         old_E = memory.get(f"{self.place}/{task}", use_E).to(use_E.device)
-        self.route.remember(f"{self.place}/{task}", _MEMORY * old_E + (1 - _MEMORY) * use_E)
+        # a pass that is not finite is forgotten: its step is skipped, and memory would keep it
+        new_E = (_MEMORY * old_E + (1 - _MEMORY) * use_E).detach()
+        kept_E = old_E if f"{self.place}/{task}" in memory else torch.full_like(new_E, 1 / len(new_E))
+        self.route.remember(f"{self.place}/{task}", torch.where(new_E.isfinite().all(), new_E, kept_E))
         known = [memory.get(f"{self.place}/{t}") for t in self.gates if t != task]
         return torch.stack([use_E, *(k.to(use_E.device) for k in known if k is not None)])
 

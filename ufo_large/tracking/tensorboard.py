@@ -40,11 +40,11 @@ class TensorBoardRun:
 
 
 def import_writer() -> Any:
-    """Return torch's SummaryWriter; RuntimeError with the remedy where tensorboard is not installed."""
+    """Return torch's SummaryWriter; ValueError with the remedy where tensorboard is not installed."""
     try:
         return importlib.import_module("torch.utils.tensorboard").SummaryWriter
     except ImportError as error:
-        raise RuntimeError(
+        raise ValueError(
             "this run asks for TensorBoard, which is not installed: `pip install 'ufo-large[tensorboard]'`, "
             "or train with `--set tracking.tensorboard=false`"
         ) from error

@@ -11,8 +11,8 @@ from ufo_large.tracking.console import ConsoleProgress
 from ufo_large.tracking.examples import draw_examples
 from ufo_large.tracking.jsonl import FILE_NAME, MetricsLog
 from ufo_large.tracking.pictures import Picture
-from ufo_large.tracking.tensorboard import TensorBoardRun
-from ufo_large.tracking.wandb import WandbRun
+from ufo_large.tracking.tensorboard import TensorBoardRun, import_writer
+from ufo_large.tracking.wandb import WandbRun, import_wandb
 
 
 class Sink(Protocol):
@@ -62,6 +62,13 @@ class Tracker:
         def pictures_wanted(self) -> int:
             """Return how many predictions of a task to draw at a validation; 0 where nobody takes them."""
             return self.pictures if self.wandb != "disabled" or self.tensorboard else 0
+
+        def require_packages(self) -> None:
+            """Raise ValueError, with the remedy, where one that is asked for is not installed."""
+            if self.tensorboard:
+                import_writer()
+            if self.wandb != "disabled":
+                import_wandb()
 
         def build(
             self,

@@ -126,11 +126,11 @@ def _line(error: Exception) -> str:
 
 
 def import_wandb() -> Any:
-    """Return the wandb module; RuntimeError with the remedy where it is not installed."""
+    """Return the wandb module; ValueError with the remedy where it is not installed."""
     try:
         return importlib.import_module("wandb")
     except ImportError as error:
-        raise RuntimeError(
+        raise ValueError(
             "this run asks for wandb, which is not installed: `pip install wandb`, "
             "or train with `--set tracking.wandb=disabled`"
         ) from error

@@ -28,7 +28,11 @@ class Deadline:
         else:
             self._validation_s = max(self._validation_s, seconds)
 
-    def is_near(self, validates: bool) -> bool:
-        """Whether a save after the next step, and a validation before it, would end too late."""
-        ahead = max(self._steps_s, default=0.0) + self._save_s + (self._validation_s if validates else 0)
+    def is_near(self, validates: bool, saves: bool = False) -> bool:
+        """Whether a save after the next step would end too late.
+
+        Before that step the run `validates` and `saves`, where it does so now.
+        """
+        now = (self._validation_s if validates else 0) + (self._save_s if saves else 0)
+        ahead = now + max(self._steps_s, default=0.0) + self._save_s
         return time.monotonic() + ahead > self._ends_at

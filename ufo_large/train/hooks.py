@@ -92,6 +92,11 @@ class CheckpointHook:
         if is_last:
             self.saver.finish()
 
+    @property
+    def longest_s(self) -> float:
+        """The longest that a checkpoint took to be there."""
+        return self.saver.longest_s
+
     def _kept(self, steps: Sequence[int]) -> set[int]:
         config = self.trainer.config
         for_good = {s for s in steps if config.keep_every and s % config.keep_every == 0}

@@ -16,8 +16,6 @@ from ufo_large.data.shards import ShardSet, SplitReader
 from ufo_large.distributed import comm, ds_config, zero
 from ufo_large.distributed.checkpoint import (
     finished_steps,
-    is_laid_out_alike,
-    is_sharded_alike,
     load_checkpoint,
     save_weights,
     set_aside,
@@ -103,18 +101,14 @@ def _train(
         checkpoint = whole_checkpoint(folder, checkpoint, resume)
     best = best_of(config, folder, checkpoint)
     config = settled(config) if checkpoint is None else settled_as(config, folder.read().config)
-    kind = "plain" if ds is None else f"zero{ds['zero_optimization']['stage']}"
-    fresh = checkpoint is None or not is_sharded_alike(checkpoint, kind)
-    trainer = build(config, tasks, readers, ds, device, fresh)
+    trainer = build(config, tasks, readers, ds, device, fresh=checkpoint is None)
     trainer.runner.not_finite = NotFinite(folder.not_finite, config.on_not_finite, config.max_skipped_steps)
     trainer.runner.not_finite.read_tried()
     if checkpoint is not None:
-        engine = trainer.runner.engine
-        if not fresh and not is_laid_out_alike(checkpoint, engine):
-            # frozen ones are not carried over
-            give_initial_weights(trainer.model, config.seed, weights_file(config), trained_for(config))
-        finished, state = load_checkpoint(checkpoint, engine, verify=False)
+        finished, state = load_checkpoint(checkpoint, trainer.runner.engine, verify=False)
         comm.agreed(lambda: trainer.load_state_dict(finished, state))
+        # it may have ended before its weights were written
+        trainer.is_stopped = best is not None and best.is_over(finished)
     else:
         torch.manual_seed(config.seed + 1 + comm.rank())  # ranks drop different paths
     if comm.is_main():
@@ -199,6 +193,8 @@ def prepare(
     tasks = trained_tasks(shards)
     checkpoint = choose_checkpoint(folder, resume)
     check(config, tasks, shards, folder, checkpoint, ds)
+    if comm.is_main():
+        config.tracking.require_packages()
     return shards, tasks, train_readers(shards, tasks), checkpoint
 
 
@@ -374,7 +370,7 @@ def build(
 ) -> Trainer:
     """Build model, engine, loaders and balancer; equal on all ranks.
 
-    `fresh`: give the model its initial weights (not needed where a checkpoint of the same ranks follows).
+    `fresh`: give the model its initial weights (not needed where a checkpoint follows).
     """
     if ds is not None:
         largest = max(t.loader.micro_batch for t in config.tasks.values())

@@ -68,7 +68,7 @@ class Trainer:
                     values = self._timed_step(self.finished)
                 self.finished += 1
                 deadline.step_took(values["train/step_seconds"])
-                if deadline.is_near(validates=self._validates()):
+                if deadline.is_near(self._validates(), saves=self.finished % self.config.save_every == 0):
                     self.interruption.note(TIME_LIMIT)
                 beat(f"agreeing after step {self.finished}")
                 self.interruption.agree()
@@ -85,7 +85,9 @@ class Trainer:
             with HEARTBEAT.slowly():
                 beat(f"{type(hook).__name__} after step {self.finished}")
                 hook.after_step(self.finished, values)
-            deadline.hook_took(time.monotonic() - begun, saves=hook is hooks[-1])
+            # a save in the background takes longer than the hook that begins it
+            took = max(time.monotonic() - begun, getattr(hook, "longest_s", 0.0))
+            deadline.hook_took(took, saves=hook is hooks[-1])
 
     def averaged(self) -> contextlib.AbstractContextManager:
         """Return a context in which the model has its averaged weights, where the run averages any."""
