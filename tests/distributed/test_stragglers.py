@@ -47,6 +47,7 @@ def train_sleepily(stage: int, sleeper: int | None) -> list[str]:
     settings = SimpleNamespace(
         steps=STEPS,
         evaluate_every=0,
+        save_every=STEPS + 1,
         trace_every=0,
         schedule=Schedule(),
         optimizer=SimpleNamespace(learning_rate=0.1),
