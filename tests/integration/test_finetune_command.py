@@ -92,6 +92,14 @@ def test_a_folder_keeps_the_data_it_was_begun_with(finished, tmp_path):
     begun = f"{run} was begun with --data {run.parent / 'train_data'} --val-share 0.15 --seed 0, not with"
     assert begun in done.stderr
     assert (run / "shards/dataset.json").read_bytes() == before
+    boxes = run.parent / "train_data/dec/train.json"
+    whole = boxes.read_bytes()
+    boxes.write_text("{}")
+    done = finetune("--data", run.parent / "train_data", "--workdir", run)
+    boxes.write_bytes(whole)
+    assert done.returncode == 0, done.stderr
+    assert "the run goes on with the shards that it began with" in done.stdout
+    assert (run / "shards/dataset.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(

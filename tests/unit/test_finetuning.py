@@ -22,13 +22,15 @@ from ufo_large.finetuning.choosing import (
     VALIDATIONS,
     Pace,
     Size,
+    evaluated_splits,
     fitted,
     input_size,
     require_memory,
+    scored_split,
     steps_per_epoch,
     with_steps,
 )
-from ufo_large.finetuning.command import notes, require_countable, require_same_data
+from ufo_large.finetuning.command import _new_assignments, notes, require_countable, require_same_data
 from ufo_large.finetuning.heads import with_heads_that_fit
 from ufo_large.finetuning.machine import GB, Machine, this_machine
 from ufo_large.finetuning.options import Options
@@ -152,6 +154,40 @@ def test_a_split_without_a_box_is_told_and_refused_where_it_is_what_would_be_sco
     assert "dec: no image of its val split shows a class" in told and "cls: no image" not in told
     with pytest.raises(ValueError, match="dec: no image of its val split shows one of the 4 classes"):
         require_countable(shards, shards.tasks)
+
+
+def shards_with(**labeled: bool | None) -> SimpleNamespace:
+    """Shards whose tasks have a test split with ground truth (True), without (False) or none."""
+    return SimpleNamespace(
+        has_split=lambda task, split: split != "test" or labeled[task] is not None,
+        split=lambda task, split: SimpleNamespace(labeled=split != "test" or bool(labeled[task])),
+    )
+
+
+@pytest.mark.parametrize(
+    ("labeled", "splits"),
+    [
+        ({"a": True, "b": True}, ["test"]),
+        ({"a": None, "b": None}, ["val"]),
+        ({"a": True, "b": None}, ["test", "val"]),
+        ({"a": False, "b": None}, ["test", "val"]),
+    ],
+)
+def test_every_task_is_scored_where_it_has_ground_truth(labeled, splits):
+    tasks = [TaskInfo(name=name, kind="depth") for name in labeled]
+    shards = shards_with(**labeled)
+    assert evaluated_splits(shards, tasks) == splits
+    assert [scored_split(shards, t) for t in tasks] == ["test" if has else "val" for has in labeled.values()]
+
+
+def test_a_run_that_goes_on_takes_what_is_set_anew_alone(tmp_path):
+    """What was set at its start may have been fitted to the machine since."""
+    settings = tmp_path / SETTINGS_FILE
+    settings.write_text(json.dumps({"begun_with": "", "set": ["steps=9"], "config": {}}))
+    options = Options(data=["d"], workdir=tmp_path, assignments=("steps=9", "patience=0"))
+    assert _new_assignments(options, settings) == ["patience=0"]
+    settings.write_text(json.dumps({"config": {}}))  # of an earlier version
+    assert _new_assignments(options, settings) == []
 
 
 def test_from_scratch_every_kind_has_a_feed_and_a_head():
