@@ -1,6 +1,7 @@
 """The best validation's weights are the run's, and a run that no longer gets better ends by itself."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,10 @@ def test_a_run_stops_and_keeps_the_weights_of_its_best_step(scores, tiny_shards,
 
     assert train(config("patience=2"), str(tiny_shards), tmp_path, None, resume="auto") is None
     assert "stopped early, 4 of 9 steps; --set patience=0 goes on" in capsys.readouterr().out
+
+    shutil.rmtree(tmp_path / "weights")  # as where the disk was full when they were to be written
+    assert train(config("patience=2"), str(tiny_shards), tmp_path, None, resume="auto").finished == 4
+    assert len(scores) == 4 and all(torch.equal(weights(tmp_path)[name], held[name]) for name in held)
 
 
 def test_without_patience_all_steps_run_and_the_best_is_kept(scores, tiny_shards, tmp_path):

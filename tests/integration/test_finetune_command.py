@@ -95,7 +95,13 @@ def test_a_folder_keeps_the_data_it_was_begun_with(finished, tmp_path):
     boxes = run.parent / "train_data/dec/train.json"
     whole = boxes.read_bytes()
     boxes.write_text("{}")
-    done = finetune("--data", run.parent / "train_data", "--workdir", run)
+    held = (run / "finetune.json").read_bytes()
+    refused = ("--set", "model.trunk.router=task")
+    done = finetune("--data", run.parent / "train_data", "--workdir", run, *refused)
+    assert done.returncode == 2 and "holds another model" in done.stderr
+    assert (run / "finetune.json").read_bytes() == held
+    done = finetune("--data", run.parent / "train_data", "--workdir", run, "--set", "patience=3")
+    assert json.loads((run / "finetune.json").read_text())["config"]["patience"] == 3
     boxes.write_bytes(whole)
     assert done.returncode == 0, done.stderr
     assert "the run goes on with the shards that it began with" in done.stdout

@@ -129,6 +129,9 @@ def test_boxes_of_other_classes_survive_and_the_limit_holds():
     apart = [[20.0 * (i % 8), 10.0 * (i // 8), 20.0 * (i % 8) + 9, 10.0 * (i // 8) + 9] for i in range(110)]
     (limited,) = merge_tiles(DETECTION, [predicted(tile, apart, [i / 110 for i in range(110)])])
     assert len(limited.scores_N) == MAX_BOXES and limited.scores_N.min() == pytest.approx(10 / 110)
+    classes = [i % 2 for i in range(110)]  # the metric counts as many of each class
+    (both,) = merge_tiles(DETECTION, [predicted(tile, apart, [i / 110 for i in range(110)], classes)])
+    assert len(both.scores_N) == 110 and both.scores_N.tolist() == sorted(both.scores_N.tolist())[::-1]
 
 
 def test_images_without_boxes_stay():

@@ -30,7 +30,7 @@ from ufo_large.finetuning.choosing import (
     steps_per_epoch,
     with_steps,
 )
-from ufo_large.finetuning.command import _new_assignments, notes, require_countable, require_same_data
+from ufo_large.finetuning.command import notes, require_countable, require_same_data
 from ufo_large.finetuning.heads import with_heads_that_fit
 from ufo_large.finetuning.machine import GB, Machine, this_machine
 from ufo_large.finetuning.options import Options
@@ -178,16 +178,6 @@ def test_every_task_is_scored_where_it_has_ground_truth(labeled, splits):
     shards = shards_with(**labeled)
     assert evaluated_splits(shards, tasks) == splits
     assert [scored_split(shards, t) for t in tasks] == ["test" if has else "val" for has in labeled.values()]
-
-
-def test_a_run_that_goes_on_takes_what_is_set_anew_alone(tmp_path):
-    """What was set at its start may have been fitted to the machine since."""
-    settings = tmp_path / SETTINGS_FILE
-    settings.write_text(json.dumps({"begun_with": "", "set": ["steps=9"], "config": {}}))
-    options = Options(data=["d"], workdir=tmp_path, assignments=("steps=9", "patience=0"))
-    assert _new_assignments(options, settings) == ["patience=0"]
-    settings.write_text(json.dumps({"config": {}}))  # of an earlier version
-    assert _new_assignments(options, settings) == []
 
 
 def test_from_scratch_every_kind_has_a_feed_and_a_head():

@@ -1,6 +1,7 @@
 """What a user may name to predict, and the lines that predictions are kept in."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,7 @@ def test_names_that_json_or_the_disk_does_not_take(tmp_path):
 def test_results_are_of_one_file_as_it_is_now(tmp_path):
     """Another one of its name is refused, a changed one begins anew, and a stream goes on."""
     touch(tmp_path, "day1/a.png", "day1/b.png", "day2/a.png", "day1/c.mp4")
+    (tmp_path / "day2/a.png").write_bytes(b"another")
     out, about = tmp_path / "out", {"weights": "w"}
     first = list_sources([tmp_path / "day1"])
     folder = OutputFolder(out, about, (), first)
@@ -88,6 +90,8 @@ def test_results_are_of_one_file_as_it_is_now(tmp_path):
         ValueError, match=r"a\.png there is of .*day1/a\.png, not of .*day2/a\.png; give another"
     ):
         OutputFolder(out, about, (), list_sources([tmp_path / "day2"]))
+    shutil.copytree(tmp_path / "day1", tmp_path / "moved")  # with its times
+    assert OutputFolder(out, about, (), list_sources([tmp_path / "moved"])).done == {"a.png"}
     (out / "videos/live.jsonl").touch()
     (stream,) = list_sources(["rtsp://camera/live"])
     with pytest.raises(ValueError, match=r"live there is of an earlier time; give another --out"):

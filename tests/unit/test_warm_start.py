@@ -90,6 +90,40 @@ def test_tasks_come_go_and_change(router, tmp_path):
         assert all(v.isfinite().all() for v in new(tiny_batch(tasks[1])).values())
 
 
+@pytest.mark.parametrize("router", ["task", "learned", "residual"])
+def test_a_kind_that_the_run_did_not_have_starts_from_the_mean_of_its_experts(router, tmp_path):
+    """No task of the run goes on: its experts are in the file all the same."""
+    config = tiny_model(router)
+    far = HEADS["depth"]["dense_depth"].Config(strides=(4, 8))
+    config = replace(config, heads={**config.heads, "depth": far})
+    _, tensors = weights_of(config, TINY_TASKS)
+    new = started_warm(config, (replace(TINY_INFOS["depth"], name="far"),), tensors, TINY_TASKS, tmp_path)
+    experts = {n: p for n, p in new.named_parameters() if ".experts.far." in n and p.ndim == 2}
+    assert experts
+    for name, parameter in experts.items():
+        shared = name.replace(".experts.far.", ".shared.")
+        others = [tensors[name.replace(".far.", f".{task.name}.")] for task in TINY_TASKS]
+        if router == "task":
+            torch.testing.assert_close(parameter, torch.stack(others).mean(0))
+        elif router == "learned":
+            assert torch.equal(parameter, tensors[shared])
+        else:
+            assert parameter.isfinite().all()
+
+
+def test_weights_of_classes_and_255_of_them_hinder_no_start(tmp_path):
+    """One class more, by which class layers are found, has no weight and no label."""
+    for count, options in ((4, {"class_weights": (1.0, 2.0, 1.0, 0.5)}), (255, {})):
+        info = named("seg", "segmentation", *(f"c{i}" for i in range(count)))
+        config = tiny_model("shared")
+        head = HEADS["segmentation"]["dense"].Config(strides=(4, 8), **options)
+        config = replace(config, heads={**config.heads, "segmentation": head})
+        old, tensors = weights_of(config, (info,))
+        new = started_warm(config, (info,), tensors, (info,), tmp_path)
+        assert class_axes(new, info)
+        assert all(torch.equal(p, dict(old.named_parameters())[n]) for n, p in new.named_parameters())
+
+
 def test_what_is_taken_is_told():
     trained = (named("cls", "classification", "ape", "bee"), named("cars", "classification", "audi"))
     tasks = (

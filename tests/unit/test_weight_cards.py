@@ -41,6 +41,9 @@ def test_a_card_of_timms_brings_its_tag(described):
     found = as_described(SMALL, weights)
     assert found.name == timm_name(weights) == "vit_small_patch16_224.dino" and not found.is_antialiased
     assert as_described(SMALL, weights.parent) == found
+    assert as_described(SMALL, weights.with_name("dinov2_vits14_pretrain.pth")) == SMALL  # of another model
+    with pytest.raises(ValueError, match=r"but the trunk is a vit_small_patch16_224.augreg_in21k; set"):
+        as_described(Trunk.Config(name="vit_small_patch16_224.augreg_in21k"), weights)
 
 
 def test_a_card_of_another_model_of_the_same_shape_is_refused(described):
@@ -96,7 +99,9 @@ def test_finetune_takes_the_trunk_that_the_card_names(described):
     """A quick GELU that names and shapes of the weights do not show."""
     with torch.device("meta"):
         vit = timm.create_model("vit_base_patch16_clip_quickgelu_224", num_classes=0)
-    weights = described(card_of("vit_base_patch16_clip_quickgelu_224", "openai")).with_suffix(".pth")
+    weights = described(card_of("vit_base_patch16_clip_quickgelu_224", "openai")).with_name(
+        "pytorch_model.bin"
+    )
     torch.save({n: torch.zeros(1).expand(v.shape) for n, v in vit.state_dict().items()}, weights)
     config = start_from(str(weights), [task_info("cls", "classification", 3)]).config
     assert config.model.trunk.name == "vit_base_patch16_clip_quickgelu_224.openai"

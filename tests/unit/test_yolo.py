@@ -298,6 +298,7 @@ def test_linked_folders_are_read_and_hidden_ones_are_not(tmp_path):
     picture(tmp_path / "elsewhere/d.jpg", 50)
     (root / "images/train/site").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere/loop").symlink_to(root / "images/train")
+    (tmp_path / "elsewhere/above").symlink_to(tmp_path)
     text(root / "labels/train/site/d.txt", "1 0.5 0.5 0.2 0.2\n")
     picture(root / "images/train/.@__thumb/a.jpg", 20)
     task, told = read(root)

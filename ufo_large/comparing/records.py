@@ -96,6 +96,8 @@ class Records:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with held(self.file.with_name(f"{self.file.name}.lock"), strict=False):
             self.rows = Records(self.file).rows
+            if any((row.name, row.plan, row.data) == (o.name, o.plan, o.data) for o in self.rows):
+                return  # another command trained it too
             self._require_one_comparison(row, row.label)
             self.rows.append(row)
             write_text_whole(self.file, "".join(f"{json.dumps(asdict(row))}\n" for row in self.rows))

@@ -93,10 +93,11 @@ def _unusable(example: Example, picture: FileFacts, info: TaskInfo) -> str | Non
     """Return what makes a readable picture useless, with the remedy."""
     if not is_utf8(example.file_name):
         return f"its name is not UTF-8; rename it, or {FIX_REMEDY}"
-    if picture.turned and example.labeled and example.size is None and kind_of(info).counts_objects:
+    if picture.turned and example.truth and example.size is None and kind_of(info).counts_objects:
         return (
-            "an EXIF tag turns it, so it is not clear which way its boxes are meant; turn the pixels and "
-            f"drop the tag (mogrify -auto-orient) if they are of the turned picture, or {FIX_REMEDY}"
+            "an EXIF tag turns it, so it is not clear which way its boxes are meant; turn the pixels "
+            "(mogrify -auto-orient) if they are of the picture as shown, drop the tag "
+            f"(exiftool -Orientation=) if of the picture as stored, or {FIX_REMEDY}"
         )
     return None
 

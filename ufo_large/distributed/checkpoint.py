@@ -146,7 +146,7 @@ def _reshard(folder: Path, engine: Engine) -> tuple[list[dict[str, Any]], dict[s
     return ranks, _resharded_average(ranks, layouts, engine)
 
 
-def _frozen(folder: Path, ranks: list[dict[str, Any]]) -> dict[str, Tensor]:
+def _frozen(folder: Path, ranks: list[dict[str, Any]]) -> dict[str, Callable[[], Tensor]]:
     moved = {piece.name for rank in ranks for pieces in rank["layout"] for piece in pieces}
     others = moved | ranks[0]["buffers"].keys()
     return frozen_weights(folder, read_complete(folder)["engine"], len(ranks), others)

@@ -55,7 +55,8 @@ def read_saved_weights(checkpoint: Path) -> SavedWeights:
         shards = [_shards(checkpoint, written["engine"], number, rank) for number, rank in enumerate(ranks)]
         spread = Spread([rank["layout"] for rank in ranks], shards)
         others = ranks[0]["buffers"].keys() | spread.names
-        frozen = frozen_weights(checkpoint, written["engine"], len(ranks), others)
+        readers = frozen_weights(checkpoint, written["engine"], len(ranks), others)
+        frozen = {name: read() for name, read in readers.items()}
     return SavedWeights(spread, frozen, ranks[0]["buffers"])
 
 

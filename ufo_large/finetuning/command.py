@@ -8,18 +8,26 @@ from pathlib import Path
 
 import numpy as np
 
-from ufo_large.config import apply_overrides, read_json, require_writable, to_dict, write_json
+from ufo_large.config import (
+    apply_overrides,
+    read_json,
+    require_writable,
+    to_dict,
+    write_json,
+    write_text_whole,
+)
 from ufo_large.data.shard_index import DATASET_FILE
 from ufo_large.data.sharding import ShardingOptions, make_shards, parse_class_counts
 from ufo_large.data.shards import ShardSet
 from ufo_large.data.val_split import read_held_out
 from ufo_large.distributed.checkpoint import complete_checkpoints
-from ufo_large.finetuning.children import Children
+from ufo_large.finetuning.children import ChildFailed, Children
 from ufo_large.finetuning.choosing import evaluated_splits, scored_split
 from ufo_large.finetuning.keeping_time import train_in_time
 from ufo_large.finetuning.machine import Machine, this_machine
 from ufo_large.finetuning.options import Options
 from ufo_large.finetuning.settings import SETTINGS_FILE, choose_settings
+from ufo_large.processes.supervising import REFUSED
 from ufo_large.recipes import load_recipe
 from ufo_large.runs.folder import RunFolder
 from ufo_large.structures import TaskInfo
@@ -43,21 +51,20 @@ def finetune(options: Options, root: Path, plugins: Sequence[str] = ()) -> None:
     shards, tasks = _shards(options, machine)
     if complete_checkpoints(run.checkpoints):
         print(f"{run.root} has begun: it goes on with the settings in {settings}")
-        config = apply_overrides(load_recipe(str(settings)), _new_assignments(options, settings))
+        config = apply_overrides(load_recipe(str(settings)), options.assignments)
     else:
         config = choose_settings(options, shards, tasks, machine, children, deadline)
-    begun = {"begun_with": _begun_with(options), "set": list(options.assignments)}
-    write_json(settings, {**begun, "config": to_dict(config)})
+    before = settings.read_text() if settings.is_file() else None
+    write_json(settings, {"begun_with": _begun_with(options), "config": to_dict(config)})
     fixed = any(assignment.startswith("steps=") for assignment in options.assignments)
     ends_at = math.inf if fixed else deadline
-    train_in_time(run.root, settings, config, shards.root, children, ends_at)
+    try:
+        train_in_time(run.root, settings, config, shards.root, children, ends_at)
+    except ChildFailed as error:
+        if error.code == REFUSED and before is not None:  # by a --set that does not fit what is there
+            write_text_whole(settings, before)
+        raise
     _finish(run, shards, tasks, children)
-
-
-def _new_assignments(options: Options, settings: Path) -> list[str]:
-    """Return the --set that a run goes on with and did not have before."""
-    before = read_json(settings, f"remove {settings}").get("set", options.assignments)
-    return [assignment for assignment in options.assignments if assignment not in before]
 
 
 def _places(options: Options) -> list[str]:

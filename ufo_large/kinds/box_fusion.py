@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torchvision.ops import batched_nms
 
+from ufo_large.kinds.boxes import first_of_each
 from ufo_large.structures import BoxPrediction
 
 FUSION_IOU = 0.55
@@ -18,7 +19,7 @@ LEAST_WEIGHT = 1e-12
 
 
 def fused_boxes(views: Sequence[BoxPrediction], fusion: str, most: int) -> BoxPrediction:
-    """Join the boxes by `wbf` (`weighted_boxes`) or `nms`; the best `most` stay."""
+    """Join the boxes by `wbf` (`weighted_boxes`) or `nms`; the best `most` of each class stay."""
     boxes_N4 = torch.cat([view.boxes_xyxy_N4 for view in views]).double()
     scores_N = torch.cat([view.scores_N for view in views]).double()
     labels_N = torch.cat([view.labels_N for view in views])
@@ -28,11 +29,12 @@ def fused_boxes(views: Sequence[BoxPrediction], fusion: str, most: int) -> BoxPr
     else:
         arrays = weighted_boxes(boxes_N4.numpy(), scores_N.numpy(), labels_N.numpy(), len(views))
         boxes_N4, scores_N, labels_N = map(torch.from_numpy, arrays)
+    best = first_of_each(labels_N, most)
     return BoxPrediction(
         sample=views[0].sample,
-        boxes_xyxy_N4=boxes_N4[:most].float(),
-        scores_N=scores_N[:most].float(),
-        labels_N=labels_N[:most],
+        boxes_xyxy_N4=boxes_N4[best].float(),
+        scores_N=scores_N[best].float(),
+        labels_N=labels_N[best],
     )
 
 

@@ -59,14 +59,21 @@ def merged_boxes(source: SampleInfo, found: Sequence[BoxPrediction]) -> BoxPredi
 
     A box cut by an inner edge of its tile is dropped when it is smaller than the overlap, because a neighbour
     sees it whole; what two tiles both found is settled by class-wise non-maximum suppression, and the best
-    `MAX_BOXES` stay.
+    `MAX_BOXES` of each class stay, as many as COCO counts.
     """
     moved = [_in_source(prediction) for prediction in found]
     boxes, scores, labels = (torch.cat(parts) for parts in zip(*moved, strict=True))
-    kept = batched_nms(boxes.float(), scores.float(), labels, TILE_IOU)[:MAX_BOXES]
+    kept = batched_nms(boxes.float(), scores.float(), labels, TILE_IOU)
+    kept = kept[first_of_each(labels[kept], MAX_BOXES)]
     return BoxPrediction(
         sample=source, boxes_xyxy_N4=boxes[kept], scores_N=scores[kept], labels_N=labels[kept]
     )
+
+
+def first_of_each(labels_N: Tensor, most: int) -> Tensor:
+    """Return the places of the first `most` of each label, in order."""
+    places = [(labels_N == label).nonzero().flatten()[:most] for label in labels_N.unique()]
+    return torch.cat(places).sort().values if places else labels_N.nonzero().flatten()
 
 
 def _in_source(prediction: BoxPrediction) -> tuple[Tensor, Tensor, Tensor]:

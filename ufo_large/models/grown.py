@@ -27,10 +27,15 @@ def new_tasks(tensors: Mapping[str, Tensor], tasks: tuple[str, ...], path: str |
     return tuple(task for task in tasks if task not in held)
 
 
-def check_kinship(model: MultitaskModel, tensors: Mapping[str, Tensor], path: str | Path) -> None:
-    """Raise ValueError, with the remedy, where a run's model was routed or adapted otherwise than `model`."""
+def check_kinship(
+    model: MultitaskModel, tensors: Mapping[str, Tensor], path: str | Path, held: Mapping[str, Tensor]
+) -> None:
+    """Raise ValueError, with the remedy, where a run's model was routed or adapted otherwise than `model`.
+
+    `tensors`: what `model` takes of all that the run has, `held`.
+    """
     places = [f"trunk.vit.{place}" for place in model.trunk.banks()]
-    plain = [place for place in places if not any(n.startswith(f"{place}.experts.") for n in tensors)]
+    plain = [place for place in places if not any(n.startswith(f"{place}.experts.") for n in held)]
     if plain:
         raise ValueError(
             f"{path} was trained without experts at {', '.join(plain)}; give the router of that run, with "

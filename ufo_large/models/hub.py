@@ -21,16 +21,7 @@ from huggingface_hub.errors import (
 
 from ufo_large.models.dense_values import INDEX, parts_of
 from ufo_large.models.hub_names import HubName, near
-from ufo_large.models.weight_cards import CARD, PIXELS
-
-_FILES = (
-    "model.safetensors",
-    f"model.safetensors{INDEX}",
-    "open_clip_model.safetensors",
-    "pytorch_model.bin",
-    "open_clip_pytorch_model.bin",
-)
-"""What repositories call their weights, the best form first."""
+from ufo_large.models.weight_cards import CARD, PIXELS, WEIGHTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +45,7 @@ def fetch(name: HubName) -> Fetched:
     says is refused. Raises ValueError with the remedy where there is no such repository or revision, no
     access, no network, or no weights in it.
     """
-    path, revision = _first_of(name, _FILES)
+    path, revision = _first_of(name, WEIGHTS)
     files = [path]
     if path.name.endswith(INDEX):
         files = [_first_of(replace(name, revision=revision), (part,))[0] for part in parts_of(path)]
@@ -66,7 +57,7 @@ def fetch(name: HubName) -> Fetched:
 
 def locate(name: HubName) -> Path:
     """Return the path of weights that `fetch` has brought; a pinned revision needs no network."""
-    return _first_of(name, _FILES)[0]
+    return _first_of(name, WEIGHTS)[0]
 
 
 def _first_of(name: HubName, files: tuple[str, ...]) -> tuple[Path, str]:

@@ -133,23 +133,32 @@ def _head_tensors(
 def class_axes(model: MultitaskModel, info: TaskInfo) -> dict[str, int]:
     """Return, for each parameter of a head with one slice per class, the axis that counts the classes.
 
-    Found by building the head for one more class: which axis grows. No head says it itself, so that a new
-    one need not. Empty where the kind has no classes.
+    Found by building the head for one class less, or more: which axis changes. No head says it itself, so
+    that a new one need not. Empty where the kind has no classes.
     """
     if not info.num_classes:
         return {}
-    larger = replace(
-        info, class_names=(*info.class_names, "\0"), class_ids=(*info.class_ids, max(info.class_ids) + 1)
-    )
+    names, ids = (*info.class_names, "\0"), (*info.class_ids, max(info.class_ids) + 1)
+    other = -2 if info.num_classes > 1 else len(names)
+    changed_info = replace(info, class_names=names[:other], class_ids=ids[:other])
+    config = _without_class_weights(model.config, info)
     with torch.device("meta"):
         own, grown = (
             {name: parameter.shape for name, parameter in head.named_parameters()}
             for head, _ in (
-                build_head(model.config, i, model.trunk.width, model.trunk.stride) for i in (info, larger)
+                build_head(config, i, model.trunk.width, model.trunk.stride) for i in (info, changed_info)
             )
         )
     changed = {name: grown[name] for name, shape in own.items() if shape != grown[name]}
     return {name: _differing_axis(own[name], shape) for name, shape in changed.items()}
+
+
+def _without_class_weights(config: MultitaskModel.Config, info: TaskInfo) -> MultitaskModel.Config:
+    """Return the model's config with no number per class in the head of a task: it has no parameter."""
+    head = config.head_of(info)
+    if getattr(head, "class_weights", None) is None:
+        return config
+    return replace(config, heads={**config.heads, info.name: replace(head, class_weights=None)})
 
 
 def _differing_axis(first: Sequence[int], second: Sequence[int]) -> int:

@@ -24,6 +24,16 @@ Statistics = tuple[list[float], list[float]]
 """Mean and standard deviation of each channel, of pixels from 0 to 1."""
 
 
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "open_clip_model.safetensors",
+    "pytorch_model.bin",
+    "open_clip_pytorch_model.bin",
+)
+"""What repositories call their weights, the best form first: the files that cards beside them describe."""
+
+
 def folder_of(weights: Path) -> Path:
     """Return the folder in which the descriptions of a file, or folder, of weights lie."""
     return weights if weights.is_dir() else weights.parent
@@ -34,7 +44,7 @@ def timm_name(weights: Path) -> str | None:
 
     None without a card of timm's, or for a model that is none of its plain ViTs.
     """
-    card = _read(folder_of(weights) / CARD)
+    card = _read(weights, CARD)
     name, tag = card.get("architecture"), _pretrained_cfg(card).get("tag")
     if not isinstance(name, str) or not is_model_in_modules(name, PLAIN_VITS):
         return None
@@ -49,17 +59,18 @@ def as_described(trunk: Trunk.Config, weights: Path) -> Trunk.Config:
     """
     folder, name = folder_of(weights), timm_name(weights)
     if name is None:
-        _require_same_pixels(trunk.name, _statistics(_read(folder / PIXELS), "image_"), folder / PIXELS)
+        _require_same_pixels(trunk.name, _statistics(_read(weights, PIXELS), "image_"), folder / PIXELS)
         return trunk
     card, published = folder / CARD, HubName(f"timm/{name}")
     alike = registered().get(published.repo, [name])
-    if architecture(trunk.name) not in map(architecture, alike):
+    is_other_tag = "." in trunk.name and "." in name and trunk.name.split(".")[1] != name.split(".")[1]
+    if is_other_tag or architecture(trunk.name) not in map(architecture, alike):
         raise ValueError(
             f"{card} is of a {name}, but the trunk is a {trunk.name}; set model.trunk.name={name}"
         )
     if published.repo in registered():
         return trunk_of(published, trunk)
-    _require_same_pixels(trunk.name, _statistics(_pretrained_cfg(_read(card))), card)
+    _require_same_pixels(trunk.name, _statistics(_pretrained_cfg(_read(weights, CARD))), card)
     return trunk
 
 
@@ -98,6 +109,9 @@ def _pretrained_cfg(card: Mapping[str, Any]) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _read(file: Path) -> Mapping[str, Any]:
-    found = read_json(file, "copy it again") if file.is_file() else {}
+def _read(weights: Path, name: str) -> Mapping[str, Any]:
+    """Return what describes a folder of weights, or a file with the name of one that is described."""
+    file = folder_of(weights) / name
+    is_described = (weights.is_dir() or weights.name in WEIGHTS) and file.is_file()
+    found = read_json(file, "copy it again") if is_described else {}
     return found if isinstance(found, Mapping) else {}

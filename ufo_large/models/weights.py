@@ -41,10 +41,11 @@ def initial_state(
     run's model was routed or adapted otherwise.
     """
     if pretrained is not None and is_trained(tensors := read_tensors(Path(pretrained))):
+        held = tensors
         if trained:
             drawn = functools.partial(head_values, model, seed=seed)
             tensors = fitting_tensors(tensors, trained, model, drawn, pretrained)
-        yield from grown_state(model, seed, tensors, pretrained)
+        yield from grown_state(model, seed, tensors, pretrained, held)
         return
     config = model.config.trunk
     values = PretrainedValues(config, pretrained) if pretrained is not None else RandomValues(config, seed)
@@ -54,11 +55,19 @@ def initial_state(
 
 
 def grown_state(
-    model: MultitaskModel, seed: int, tensors: Mapping[str, Tensor], path: str | Path
+    model: MultitaskModel,
+    seed: int,
+    tensors: Mapping[str, Tensor],
+    path: str | Path,
+    held: Mapping[str, Tensor] | None = None,
 ) -> Iterator[tuple[str, Tensor]]:
-    """Yield a trained model's values, bitwise, and what `model` has besides: tasks, adapters."""
+    """Yield a trained model's values, bitwise, and what `model` has besides: tasks, adapters.
+
+    `held`: all that the file at `path` has, where `tensors` are a part of it.
+    """
+    held = tensors if held is None else held
     new = new_tasks(tensors, tuple(model.tasks), path)
-    check_kinship(model, tensors, path)
+    check_kinship(model, tensors, path, held)
     adapted = {dense_name(name): name for name, _ in model.named_parameters() if ".base_layer." in name}
     yield from ((adapted.get(name, name), value) for name, value in tensors.items())
     for task in new:
@@ -73,7 +82,7 @@ def grown_state(
             continue
         source = banks[place].source_of(inner)
         if source is not None:
-            yield f"trunk.{name}", new_expert(tensors, f"trunk.vit.{place}", source)
+            yield f"trunk.{name}", new_expert(held, f"trunk.vit.{place}", source)
         else:
             yield f"trunk.{name}", _fresh(banks[place].fresh, name, inner, parameter, seed)
 

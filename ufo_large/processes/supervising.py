@@ -56,7 +56,7 @@ def supervise(command: Sequence[str], policy: Policy) -> int:
         ended = launch(with_free_port(command))
         code = os.EX_TEMPFAIL if ended.code == 0 and not (root.parent / "weights").exists() else ended.code
         if code in (0, REFUSED) or ended.was_told:
-            return ended.code
+            return code
         step = newest_step(root)
         failed = 1 if step > before else failed + 1
         if failed > policy.restarts:

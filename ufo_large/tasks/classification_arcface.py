@@ -5,6 +5,7 @@ Legend: B images, D trunk width, K classes.
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -68,4 +69,5 @@ class _CosineLinear(nn.Linear):
     """Cosines between inputs and weight rows, in float32: in bfloat16 two near classes would tie."""
 
     def forward(self, x_BD: Tensor) -> Tensor:
-        return F.linear(F.normalize(x_BD.float()), F.normalize(self.weight.float()))
+        with torch.autocast(x_BD.device.type, enabled=False):
+            return F.linear(F.normalize(x_BD.float()), F.normalize(self.weight.float()))

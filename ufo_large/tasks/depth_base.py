@@ -101,4 +101,5 @@ class LogDepthLayer(nn.Conv2d):
         nn.init.constant_(self.bias, math.log(typical_metres))
 
     def forward(self, x_BWHW: Tensor) -> Tensor:
-        return pointwise(x_BWHW.float(), self.weight.float(), self.bias.float())
+        with torch.autocast(x_BWHW.device.type, enabled=False):
+            return pointwise(x_BWHW.float(), self.weight.float(), self.bias.float())

@@ -111,7 +111,7 @@ class DETRDetector(TaskHead):
         logits_BRQK, boxes_BRQ4 = (_matchings(outputs, name, len(batch)) for name in ("logits", "boxes"))
         targets = box_shares(finite_boxes(batch, self.watch), outputs["extent"])
         config, groups = self.decoder.config, len(outputs["logits"]) // len(batch)
-        num_boxes = max(1, groups * len(targets.labels_N))
+        num_boxes = groups * max(1, len(targets.labels_N))
         costs = Costs(config.matcher_class_cost, config.matcher_bbox_cost, config.matcher_giou_cost)
         pairs = match(logits_BRQK, boxes_BRQ4, targets, costs)
         distance, giou = pairs.box_losses(num_boxes)

@@ -80,4 +80,5 @@ def _scores(outputs: dict[str, Tensor]) -> Tensor:
     """Return the score of a class at a pixel, [B, K, H, W]: sum over queries of P(class) P(pixel in mask)."""
     classes_BQK = outputs["class_logits"][:, -1].float().softmax(dim=-1)[..., :-1]
     masks_BQHW = outputs["mask_logits"][:, -1].float().sigmoid()
-    return torch.einsum("bqk,bqhw->bkhw", classes_BQK, masks_BQHW)
+    with torch.autocast(masks_BQHW.device.type, enabled=False):
+        return torch.einsum("bqk,bqhw->bkhw", classes_BQK, masks_BQHW)

@@ -7,7 +7,7 @@ from ufo_large.distributed import comm
 from ufo_large.distributed.weight_sums import INDEX, has_checksums, whole_files
 from ufo_large.models.dense_values import keep_stored_grid
 from ufo_large.models.hub import Fetched, fetch, locate
-from ufo_large.models.hub_names import HubName, hub_name, registered, require_there, trunk_of
+from ufo_large.models.hub_names import HubName, architecture, hub_name, registered, require_there, trunk_of
 from ufo_large.models.trunk import Trunk
 from ufo_large.models.weight_cards import as_described
 from ufo_large.runs.config import RunConfig
@@ -60,7 +60,7 @@ def settled_as(config: RunConfig, saved: RunConfig) -> RunConfig:
     if saved.pretrained is None:
         return config
     trunk, before = config.model.trunk, saved.model.trunk
-    if before.name.partition(".")[0] == trunk.name:
+    if architecture(before.name) == architecture(trunk.name):
         trunk = replace(trunk, name=before.name)
     if trunk.img_size is None:
         trunk = replace(trunk, img_size=before.img_size)

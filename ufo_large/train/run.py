@@ -107,8 +107,8 @@ def _train(
     if checkpoint is not None:
         finished, state = load_checkpoint(checkpoint, trainer.runner.engine, verify=False)
         comm.agreed(lambda: trainer.load_state_dict(finished, state))
-        # it may have ended before its weights were written
-        trainer.is_stopped = best is not None and best.is_over(finished)
+        # where it had stopped early and ended before its weights were written, and patience is still the same
+        trainer.is_stopped &= best is not None and best.is_over(finished)
     else:
         torch.manual_seed(config.seed + 1 + comm.rank())  # ranks drop different paths
     if comm.is_main():

@@ -116,10 +116,12 @@ class Trainer:
             "loaders": {task: f.loader.state_dict() for task, f in self.runner.feeds.items()},
             "ema": None if self.ema is None else self.ema.state_dict(),
             "skipped_steps": self.runner.not_finite.skipped,
+            "is_stopped": self.is_stopped,
         }
 
     def load_state_dict(self, finished: int, state: dict[str, Any]) -> None:
         self.finished = finished
+        self.is_stopped = state.get("is_stopped", False)  # not in older checkpoints
         self.model.trunk.route.load_state_dict(state["route"])
         self.runner.balancer.load_state_dict(state["balancer"])
         self.runner.not_finite.skipped = state.get("skipped_steps", 0)  # not in older checkpoints
