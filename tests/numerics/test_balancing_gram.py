@@ -153,6 +153,14 @@ def test_cagrad_without_a_ball_is_the_sum(gradients_MN):
     assert weights_of("cagrad", gradients_MN, c=0.0).tolist() == [1.0] * len(gradients_MN)
 
 
+def test_cagrad_without_a_ball_survives_any_rounding():
+    """3 (0.1 / 3) is not 0.1: the least gain was looked for between two equal ends."""
+    for seed in range(200):
+        generator = torch.Generator().manual_seed(seed)
+        gradients_MN = torch.randn(3, 5, generator=generator, dtype=torch.float64) * 10 ** (seed % 7 - 3)
+        assert weights_of("cagrad", gradients_MN, c=0.0).tolist() == [1.0] * 3
+
+
 def test_upgrad_projects_onto_the_cone_that_harms_no_task(gradients_MN):
     """Each gradient's nearest vector with J x >= 0, by SLSQP on the whole vectors; measured 2e-7."""
     jacobian = gradients_MN.numpy()

@@ -11,7 +11,6 @@ from rich.console import Console
 from ufo_large.data.loader import LoaderConfig
 from ufo_large.runs.config import TaskConfig
 from ufo_large.tracking.banner import RunFacts, TaskFacts, print_end, print_start, short
-from ufo_large.train.facts import micro_batches_in_all
 
 CARS = TaskFacts(
     name="cls",
@@ -85,7 +84,7 @@ def test_a_micro_batch_larger_than_the_data_is_told():
 )
 def test_images_of_the_run_follow_the_stages(options, expected):
     feed = TaskConfig(loader=LoaderConfig(micro_batch=1, image_size=(8, 8)), **options)
-    assert micro_batches_in_all(feed, 100) == expected
+    assert feed.micro_batches_in(100) == expected
 
 
 def test_the_end_quotes_what_a_shell_would_split():

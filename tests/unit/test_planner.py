@@ -22,7 +22,7 @@ from ufo_large.models.lora import LoraConfig
 from ufo_large.planning.allocator import CachingAllocator
 from ufo_large.planning.cluster import Cluster
 from ufo_large.planning.gpus import GIB, GPUS, gpu_named, gpu_of_card
-from ufo_large.planning.loads import sizes_of
+from ufo_large.planning.loads import loads_of, sizes_of
 from ufo_large.planning.micro_batch import FakeModel, Load
 from ufo_large.planning.plan import Choice, Planner
 from ufo_large.planning.search import MODES, alternatives, fastest, nearest, shardings
@@ -169,6 +169,40 @@ def planner() -> Planner:
 def on(planner: Planner, memory: float) -> Planner:
     planner.cluster = Cluster(replace(GPUS["h200"], memory=memory), 1)
     return planner
+
+
+@pytest.mark.parametrize("nowhere", [None, {}, {"device": "none"}])
+def test_an_offload_to_nowhere_is_none(nowhere):
+    """As templates of DeepSpeed's JSON have it."""
+    plain = read_ds("zero3_bf16")
+    zero = plain["zero_optimization"] | {"offload_optimizer": nowhere, "offload_param": nowhere}
+    assert Sharding.of(plain | {"zero_optimization": zero}, 2) == Sharding.of(plain, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "steps", "count"),
+    [
+        ({"micro_batches": 1, "micro_batches_from": {"50": 0}}, 100, 0.5),
+        ({"micro_batches": 1, "micro_batches_from": {"200": 0}}, 100, 1.0),
+        ({"micro_batches": 0, "micro_batches_from": {"75": 2}}, 100, 0.5),
+    ],
+)
+def test_what_a_task_takes_is_its_mean_over_the_run(planner, options, steps, count):
+    """A task that rests at the end, or before, takes memory and time all the same."""
+    feed = replace(planner.config.tasks["classification"], **options)
+    config = replace(planner.config, steps=steps, tasks={**planner.config.tasks, "classification": feed})
+    assert loads_of(config, planner.sizes)["cls"].micro_batches == count
+
+
+def test_smaller_micro_batches_keep_the_images_of_every_stage(planner):
+    feed = planner.config.tasks["classification"]
+    loader = replace(feed.loader, micro_batch=2)
+    staged = replace(feed, loader=loader, micro_batches=0, micro_batches_from={"3": 2, "5": 0.5})
+    config = replace(planner.config, tasks={**planner.config.tasks, "classification": staged})
+    own = Planner(config, planner.sizes, planner.cluster, planner.read_ds, shardings=())
+    words = own._settings(replace(own.asked, divided=2))
+    cut = apply_overrides(config, [word for word in words if word != "--set"]).tasks["classification"]
+    assert cut.loader.micro_batch == 1 and cut.stages == ((0, 0), (3, 4), (5, 1))
 
 
 def test_what_fits_a_card_fits_every_larger_one(planner):

@@ -113,3 +113,11 @@ def test_bad_input(tmp_path, lines, names, alike, told):
         (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(ValueError, match=told):
         replay_run(tmp_path, names, alike, None)
+
+
+def test_a_task_that_rests_in_the_first_step_is_replayed_where_it_takes_part():
+    """Cosines are logged in the run's order of tasks, whichever is first in the log; none has all three."""
+    gradients = random_gradients(0)
+    log = [row_of(1, gradients[1:], TASKS[1:]), row_of(2, gradients[:2], TASKS[:2])]
+    found = replay(signals_of(log), ["tbgn"])
+    assert found.steps == 2 and set(found.tasks) == set(TASKS) and not found.refused

@@ -46,6 +46,8 @@ def fairest_change(cosines_MM: np.ndarray, norms_M: np.ndarray, c: float) -> np.
     mean_M = norms_M / len(norms_M)  # g_0 in terms of the unit gradients
     cosines_to_mean_M = cosines_MM @ mean_M
     radius = c * math.sqrt(mean_M @ cosines_to_mean_M)
+    if radius == 0:  # what rounding leaves must not look for a change within it
+        return np.zeros(len(norms_M))
 
     def change_for(gain: float) -> tuple[np.ndarray, float]:
         units_M = shortest_with_gains(cosines_MM, gain / norms_M - cosines_to_mean_M)

@@ -21,7 +21,6 @@ from ufo_large.tracking.environment import describe_environment
 from ufo_large.tracking.jsonl import FILE_NAME as METRICS_LOG
 from ufo_large.tracking.jsonl import read_metrics, training_seconds
 from ufo_large.tracking.panels import headlines
-from ufo_large.train.facts import micro_batches_in_all
 
 
 def record_of(workshop: Workshop, run: Run, wall_s: float | None) -> Record:
@@ -68,7 +67,7 @@ def images_of(config: RunConfig, tasks: Sequence[TaskInfo], shards: ShardSet, ra
     for task in tasks:
         feed = config.task(task)
         images = feed.loader.batch_shapes(shards.split(task.name, "train"), tokens).mean_images
-        found[task.name] = images * ranks * micro_batches_in_all(feed, config.steps)
+        found[task.name] = images * ranks * feed.micro_batches_in(config.steps)
     return found
 
 

@@ -63,7 +63,7 @@ def signals_of(log: Sequence[Mapping[str, float]]) -> list[Signals]:
 
 def replay(steps: Sequence[Signals], names: Sequence[str] = tuple(METHODS), alike: float = 0.99) -> Replayed:
     """Show the steps to each method in turn, with its default settings; ValueError for an unknown name."""
-    tasks = max((signals.tasks for signals in steps), key=len)
+    tasks = tuple(dict.fromkeys(task for signals in steps for task in signals.tasks))
     weights, refused = {}, {}
     for name in dict.fromkeys((SUM, *names)):
         try:
@@ -103,7 +103,8 @@ def _signals(row: Mapping[str, float], tasks: Sequence[str], total_steps: int) -
     cosines_MM = torch.eye(len(present), dtype=torch.float64)
     for i, first in enumerate(present):
         for j, second in enumerate(present[:i]):
-            cosines_MM[i, j] = cosines_MM[j, i] = row.get(f"balance/cosine/{second}-{first}", math.nan)
+            pairs = f"balance/cosine/{second}-{first}", f"balance/cosine/{first}-{second}"
+            cosines_MM[i, j] = cosines_MM[j, i] = next((row[p] for p in pairs if p in row), math.nan)
     gram_MM = cosines_MM * norms_M * norms_M[:, None]
     if len(present) < 2 or not (gram_MM.isfinite().all() and losses_M.isfinite().all()):
         return None

@@ -55,7 +55,7 @@ def _contest_tasks(config: RunConfig) -> tuple[TaskInfo, ...]:
 
 
 def loads_of(config: RunConfig, sizes: Sizes, divided: int = 1) -> dict[str, Load]:
-    """Return what a rank sees of each task in a step, at the end of training; tasks that rest are left out.
+    """Return what a rank sees of each task in a step, in the mean over training, without those that rest.
 
     `divided`: micro-batches of so many times fewer images, and more of them.
     """
@@ -63,7 +63,7 @@ def loads_of(config: RunConfig, sizes: Sizes, divided: int = 1) -> dict[str, Loa
     for task in sizes.tasks:
         feed = config.task(task)
         images = max(1, feed.loader.micro_batch // divided)
-        count = feed.stages[-1][1] * feed.loader.micro_batch / images
+        count = feed.micro_batches_in(config.steps) / config.steps * feed.loader.micro_batch / images
         if count:
             boxes = sizes.boxes.get(task.name, BOXES)
             loads[task.name] = Load(images, feed.loader.image_size, count, boxes)

@@ -145,7 +145,7 @@ class Planner:
         model = self._model(sharding)
         counts, loads = Counts.of(model.model), loads_of(config, self.sizes, choice.divided)
         if not loads:
-            raise ValueError("every task rests at the end of training; give one micro_batches above 0")
+            raise ValueError("every task rests in all steps; give one micro_batches above 0")
         self._refuse_what_no_gpu_holds(loads, sharding.element)
         recorded = {task: self._record(choice, model, task, load) for task, load in loads.items()}
         averaged = config.ema is not None
@@ -209,13 +209,15 @@ class Planner:
             words += ["--set", f"model.trunk.checkpointing={choice.checkpointing}"]
         if choice.divided > 1:
             divided = loads_of(self.config, self.sizes, choice.divided)
-            for task in self.sizes.tasks:
-                feed = self.config.task(task)
-                load = divided.get(task.name)
-                if load is not None and load.images != feed.loader.micro_batch:
+            for task in (task for task in self.sizes.tasks if task.name in divided):
+                feed, images = self.config.task(task), divided[task.name].images
+                factor = feed.loader.micro_batch / images
+                if factor != 1:
                     key = task.name if task.name in self.config.tasks else task.kind
-                    words += ["--set", f"tasks.{key}.loader.micro_batch={load.images}"]
-                    words += ["--set", f"tasks.{key}.micro_batches={load.micro_batches:g}"]
+                    words += ["--set", f"tasks.{key}.loader.micro_batch={images}"]
+                    words += ["--set", f"tasks.{key}.micro_batches={feed.micro_batches * factor:g}"]
+                    for step, count in feed.micro_batches_from.items():
+                        words += ["--set", f"tasks.{key}.micro_batches_from.{step}={count * factor:g}"]
         return tuple(words)
 
 

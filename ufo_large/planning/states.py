@@ -68,12 +68,13 @@ class Sharding:
         if ds is None:
             return cls(stage=0, world=1, element=FLOAT32)
         zero = ds["zero_optimization"]
+        offloads = lambda what: (zero.get(what) or {}).get("device", "none") != "none"
         return cls(
             stage=zero["stage"],
             world=world,
             element=2 if ds.get("bf16", {}).get("enabled") else FLOAT32,
-            offloads_optimizer="offload_optimizer" in zero,
-            offloads_weights="offload_param" in zero,
+            offloads_optimizer=offloads("offload_optimizer"),
+            offloads_weights=offloads("offload_param"),
             sub_group=int(zero.get("sub_group_size", SUB_GROUP)),
             bucket=int(zero.get("reduce_bucket_size", BUCKET)),
             max_live=int(zero.get("stage3_max_live_parameters", MAX_LIVE)),

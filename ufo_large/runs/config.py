@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 from ufo_large.balancing import METHODS, Balancer
@@ -46,6 +47,11 @@ class TaskConfig:
         """(first step, micro-batches a step from then on), in order."""
         later = sorted((int(step), count) for step, count in self.micro_batches_from.items())
         return ((0, self.micro_batches), *later)
+
+    def micro_batches_in(self, steps: int) -> float:
+        """Return how many micro-batches a task takes on each rank in all `steps` together."""
+        stages = [*((start, count) for start, count in self.stages if start < steps), (steps, 0.0)]
+        return sum((end - start) * count for (start, count), (end, _) in pairwise(stages))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

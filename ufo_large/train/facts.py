@@ -1,7 +1,6 @@
 """What there is to say of a run before its first step and after its last."""
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 
 from torch import nn
@@ -12,7 +11,7 @@ from ufo_large.data.shards import SplitReader
 from ufo_large.distributed import comm
 from ufo_large.distributed.checkpoint import finished_steps
 from ufo_large.models.multitask import MultitaskModel
-from ufo_large.runs.config import RunConfig, TaskConfig
+from ufo_large.runs.config import RunConfig
 from ufo_large.runs.folder import RunFolder
 from ufo_large.structures import TaskInfo, role_of
 from ufo_large.tracking.banner import RunFacts, TaskFacts
@@ -49,14 +48,8 @@ def _task_facts(config: RunConfig, model: MultitaskModel, info: TaskInfo, reader
         micro_batch=feed.loader.micro_batch,
         mean_images=images,
         micro_batches=feed.micro_batches,
-        seen=images * comm.world_size() * micro_batches_in_all(feed, config.steps),
+        seen=images * comm.world_size() * feed.micro_batches_in(config.steps),
     )
-
-
-def micro_batches_in_all(feed: TaskConfig, steps: int) -> float:
-    """Return how many micro-batches a task takes on each rank in all steps together."""
-    stages = [*((start, count) for start, count in feed.stages if start < steps), (steps, 0.0)]
-    return sum((end - start) * count for (start, count), (end, _) in pairwise(stages))
 
 
 def _weights(config: RunConfig, checkpoint: Path | None) -> str:

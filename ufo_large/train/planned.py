@@ -95,7 +95,8 @@ def with_choices_of(config: RunConfig, saved: RunConfig) -> RunConfig:
     for key in tasks.keys() & saved.tasks.keys():
         feed, before = tasks[key], saved.tasks[key]
         loader = replace(feed.loader, micro_batch=before.loader.micro_batch)
-        tasks[key] = replace(feed, loader=loader, micro_batches=before.micro_batches)
+        stages = {name: getattr(before, name) for name in ("micro_batches", "micro_batches_from")}
+        tasks[key] = replace(feed, loader=loader, **stages)
     trunk = replace(config.model.trunk, checkpointing=saved.model.trunk.checkpointing)
     return replace(config, tasks=tasks, model=replace(config.model, trunk=trunk))
 
