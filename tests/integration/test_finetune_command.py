@@ -96,7 +96,7 @@ def test_a_folder_keeps_the_data_it_was_begun_with(finished, tmp_path):
     whole = boxes.read_bytes()
     boxes.write_text("{}")
     held = (run / "finetune.json").read_bytes()
-    refused = ("--set", "model.trunk.router=task")
+    refused = ("--set", "model.trunk.router=learned")
     done = finetune("--data", run.parent / "train_data", "--workdir", run, *refused)
     assert done.returncode == 2 and "holds another model" in done.stderr
     assert (run / "finetune.json").read_bytes() == held
