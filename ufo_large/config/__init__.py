@@ -11,6 +11,7 @@ from ufo_large.config.overrides import apply_overrides
 from ufo_large.config.plugins import add_plugin_option, import_named, load_plugins, loaded_plugins, register
 from ufo_large.config.problems import Problems
 from ufo_large.config.serialize import from_dict, to_dict
+from ufo_large.config.utf8 import as_utf8
 from ufo_large.config.view_options import add_view_options, chosen_view_options
 from ufo_large.config.whole import held, note_full_disk, telling_full_disk, write_text_whole, write_whole
 from ufo_large.config.writable import give_usual_rights, require_writable
@@ -29,6 +30,7 @@ __all__ = [
     "import_named",
     "Problems",
     "apply_overrides",
+    "as_utf8",
     "choice",
     "choice_of_entries",
     "did_you_mean",

@@ -5,12 +5,11 @@ against what the files hold.
 """
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from ufo_large.config import parse_json
+from ufo_large.config import as_utf8, parse_json
 from ufo_large.data.progress import map_in_processes
 from ufo_large.kinds import kind_of
 from ufo_large.media.pictures import FileFacts, Look, inspect_file, picture_facts
@@ -84,14 +83,9 @@ def _remember(memory: Path | None, chunk: list[Job], found: list[FileFacts]) -> 
                 file.write(json.dumps({"key": _key(path, look), "facts": asdict(facts)}) + "\n")
 
 
-def told_path(path: Path) -> str:
-    """Return a path as it can be printed: bytes of its name that are no UTF-8 as \\x.."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
 def _unusable(example: Example, picture: FileFacts, info: TaskInfo) -> str | None:
     """Return what makes a readable picture useless, with the remedy."""
-    if not is_utf8(example.file_name):
+    if as_utf8(example.file_name) != example.file_name:
         return f"its name is not UTF-8; rename it, or {FIX_REMEDY}"
     if picture.turned and example.truth and example.size is None and kind_of(info).counts_objects:
         return (
@@ -102,15 +96,6 @@ def _unusable(example: Example, picture: FileFacts, info: TaskInfo) -> str | Non
     return None
 
 
-def is_utf8(name: str) -> bool:
-    """Whether a name from the disk can be written into JSON: bytes that are no UTF-8 come as surrogates."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def check_tasks(
     tasks: Iterable[SourceTask], facts: dict[Path, FileFacts], findings: Findings
 ) -> list[SourceTask]:
@@ -119,8 +104,8 @@ def check_tasks(
     for task in tasks:
         splits = {}
         for name in task.info.class_names:
-            if not is_utf8(name):
-                told = f"class {told_path(Path(name))}: its name is not UTF-8; rename its folder"
+            if as_utf8(name) != name:
+                told = f"class {as_utf8(name)}: its name is not UTF-8; rename its folder"
                 findings.at(task.info.name).add("label", told, "")
         for split, examples in task.splits.items():
             report = findings.at(task.info.name, split)
@@ -142,7 +127,7 @@ def check_example(
         )
         return None
     if (problem := _unusable(example, picture, info)) is not None:
-        report.add("picture", f"{told_path(example.image)}: {problem}", example.image)
+        report.add("picture", f"{as_utf8(example.image)}: {problem}", example.image)
         return None
     height, width = picture.height, picture.width
     if example.size not in (None, (height, width)):

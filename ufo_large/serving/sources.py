@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ufo_large.config import Problems
+from ufo_large.config import Problems, as_utf8
 from ufo_large.config.inside import outside
 from ufo_large.data.datasets.base import IMAGE_SUFFIXES
 
@@ -31,8 +31,8 @@ class Found:
         try:
             stat = os.stat(place)
         except OSError:
-            return {"path": _utf8(place)}
-        return {"path": _utf8(place), "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
+            return {"path": as_utf8(place)}
+        return {"path": as_utf8(place), "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
 
 
 def is_video(path: str | os.PathLike) -> bool:
@@ -72,13 +72,13 @@ def _found_at(given: str, problems: Problems) -> list[Found]:
     path = Path(given)
     if path.is_dir():
         below = sorted(p for p in path.rglob("*") if _is_wanted(p.relative_to(path)) and p.is_file())
-        return [Found(path=str(p), name=_utf8(p.relative_to(path).as_posix())) for p in below]
+        return [Found(path=str(p), name=as_utf8(p.relative_to(path).as_posix())) for p in below]
     if path.suffix.lower() in LIST_SUFFIXES and path.is_file():
         return _found_in_list(path, problems)
     if not is_video(given) and not path.is_file():
         problems.add(f"{given}: no such file or folder; correct the path")
         return []
-    return [Found(path=given, name=_utf8(_plain_name(given)))]
+    return [Found(path=given, name=as_utf8(_plain_name(given)))]
 
 
 def _is_wanted(path: Path) -> bool:
@@ -101,11 +101,6 @@ def _found_in_list(file: Path, problems: Problems) -> list[Found]:
         )
         for line in named
     ]
-
-
-def _utf8(name: str) -> str:
-    """Return a name that JSON can hold: bytes that are no UTF-8 as \\x.."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _plain_name(path: str) -> str:
