@@ -181,6 +181,8 @@ def test_a_bad_picture_does_not_stop_the_others(tiny_shards, model, tmp_path):
     results = model.predict([good[0], cut, good[1], "/none.png", good[2]], tasks=["seg"])
     assert [bool(r.error) for r in results] == [False, True, False, True, False]
     assert results[3].error == "missing"
+    opened = model.predict([Image.open(good[0]), Image.open(cut)], tasks=["seg"])  # PIL reads it later
+    assert not opened[0].error and "unreadable" in opened[1].error and opened[1].file_name == str(cut)
     alone = model.predict(good, tasks=["seg"])
     for result, expected in zip([results[0], results[2], results[4]], alone, strict=True):
         assert (result["seg"].mask_HW == expected["seg"].mask_HW).float().mean() > 0.999
@@ -265,6 +267,28 @@ def test_a_model_saved_again_keeps_its_card(model, tmp_path):
     (tmp_path / "one/README.md").write_text("# mine\n")
     UFO.from_pretrained(tmp_path / "one").save_pretrained(tmp_path / "two")
     assert (tmp_path / "two/README.md").read_text() == "# mine\n"
+
+
+def test_a_licence_stays_with_its_model_and_another_goes_into_the_card_too(model, tmp_path):
+    model.save_pretrained(tmp_path / "one", license="apache-2.0")
+    saved = UFO.from_pretrained(tmp_path / "one")
+    for folder, given, license in (("two", None, "apache-2.0"), ("three", "mit", "mit")):
+        saved.save_pretrained(tmp_path / folder, license=given)
+        assert json.loads((tmp_path / folder / "config.json").read_text())["license"] == license
+        card = (tmp_path / folder / "README.md").read_text()
+        assert card.splitlines()[2] == f'license: "{license}"' and card.count("license:") == 1
+    model.save_pretrained(tmp_path / "unknown")
+    assert "has stated none" in (tmp_path / "unknown/README.md").read_text()
+    UFO.from_pretrained(tmp_path / "unknown").save_pretrained(tmp_path / "known", license="mit")
+    assert "has stated none" not in (tmp_path / "known/README.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.json", "model.safetensors"])
+def test_files_of_other_programs_are_not_replaced(model, name, tmp_path):
+    (tmp_path / name).write_text('{"theirs": 1}')
+    with pytest.raises(ValueError, match=f"{name} there is of no saved model and would be replaced"):
+        model.save_pretrained(tmp_path)
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {name: '{"theirs": 1}'}
 
 
 def test_a_run_is_not_overwritten_and_a_damaged_model_is_told(run, model, tmp_path):
@@ -380,6 +404,8 @@ def test_wrong_calls_say_what_to_do(run, mixed, predict, tmp_path):
     assert code == 2 and re.search(r"checkpoint step-9: not in .*last, step-00000002", printed)
     code, printed = predict("--workdir", run, mixed, "--out", tmp_path / "out", "--size", "64,64", "--flip")
     assert code == 2 and "--size shows every picture once, whole; leave out --flip" in printed
+    code, printed = predict("--workdir", run, mixed, "--out", tmp_path / "out", "--size", "0,64")
+    assert code == 2 and "give height and width, both at least 1" in printed
     code, printed = predict("--workdir", run, mixed, "--out", tmp_path / "out", "--fusion", "wbf")
     assert code == 2 and "it joins the views of --flip and --scales" in printed
     code, printed = predict("--workdir", run, mixed, "--out", tmp_path / "out", "--set", "steps=9")

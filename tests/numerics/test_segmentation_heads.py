@@ -8,6 +8,7 @@ from transformers import Mask2FormerForUniversalSegmentation, Mask2FormerImagePr
 from transformers.models.mask2former.modeling_mask2former import Mask2FormerLoss
 
 from ufo_large.structures import IGNORE_INDEX
+from ufo_large.tasks import mask_resize, stored_size
 from ufo_large.tasks.class_masks import class_masks
 from ufo_large.tasks.mask_resize import mask_predictions
 from ufo_large.tasks.pyramid_fusion import PyramidFusion
@@ -72,6 +73,32 @@ def test_predictions_cut_the_valid_part_before_they_resize():
     for prediction in mask_predictions(scores, 4, scene_batch("segmentation")):
         top = prediction.mask_HW[: STORED[0] - 8]
         assert (top[:, :120] == 0).all() and (top[:, 120:] == 1).all()
+
+
+def test_many_classes_of_a_large_picture_are_seen_a_few_at_a_time(monkeypatch):
+    """The first of equals as argmax has it, and never more scores at the stored size than allowed."""
+    batch, sizes = scene_batch("segmentation"), []
+    scores = torch.randn(3, 19, PADDED[0] // 4, PADDED[1] // 4)
+    scores[:, 7] = scores[:, 3]
+    scores[:, 18] = scores[:, 3]
+    scores[0] = 0
+    whole = mask_predictions(scores, 4, batch)
+    real = F.interpolate
+
+    def spied(*given, **options):
+        found = real(*given, **options)
+        sizes.append(found.numel())
+        return found
+
+    monkeypatch.setattr(stored_size.F, "interpolate", spied)
+    pixels = STORED[0] * STORED[1]
+    for classes in (1, 2, 5):
+        sizes.clear()
+        monkeypatch.setattr(mask_resize, "MOST_SCORES", classes * pixels)
+        found = mask_predictions(scores, 4, batch)
+        assert max(sizes) <= classes * pixels and len(sizes) >= 3 * 19 / classes
+        for a, b in zip(found, whole, strict=True):
+            assert torch.equal(a.mask_HW, b.mask_HW) and len(a.mask_HW.unique()) > 10 or not a.mask_HW.any()
 
 
 def test_mask2former_loss_is_transformers_own():

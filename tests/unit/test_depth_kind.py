@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from ufo_large.data.batching import BATCH_SHAPES, Tokens
 from ufo_large.data.checking import check_tasks, files_of, inspect_files
 from ufo_large.data.datasets.sources import read_sources
+from ufo_large.data.loader import LoaderConfig
 from ufo_large.data.sharding import ShardingOptions, make_shards
 from ufo_large.data.shards import ShardSet
 from ufo_large.data.stored_sample import Transcode
@@ -17,6 +19,7 @@ from ufo_large.data.tiles import Tiling
 from ufo_large.data.transforms import TRANSFORMS, hermetic
 from ufo_large.data.transforms.window import load
 from ufo_large.kinds import KINDS, kind_of
+from ufo_large.kinds.base import StoredPicture
 from ufo_large.kinds.depth import DepthFile, DepthPrediction
 from ufo_large.structures import Findings, SampleInfo, TaskInfo, Window
 from ufo_large.testing.datasets import check_dataset
@@ -131,6 +134,24 @@ def test_cityscapes_disparities_become_depth(tmp_path):
     make_shards([root], tmp_path / "shards", ShardingOptions())
     truth = ShardSet.open(tmp_path / "shards").split("depth", "train").truth(0)
     assert truth == pytest.approx(2262.52 * 0.209313 / (1999 / 256), abs=1 / 256)
+
+
+def test_what_16_bits_cannot_hold_is_unknown(tmp_path):
+    """A disparity of a pixel stands for 470 metres; 65535 steps of 1/256 end at 256."""
+    (tmp_path / "d.png").write_bytes(cv2.imencode(".png", np.array([[257, 2000]], np.uint16))[1].tobytes())
+    truth = DepthFile(path=tmp_path / "d.png", units_per_metre=256, focal_baseline=470.0)
+    stored = KINDS["depth"].stored(truth, StoredPicture(size=(1, 2)))
+    values = cv2.imdecode(np.frombuffer(stored.target, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert values.tolist() == [[0, round(470 * 256 / 1999 * 256)]]
+
+
+def test_depth_is_shown_at_one_size(folder, tmp_path):
+    make_shards([folder], tmp_path / "shards", ShardingOptions())
+    reader = ShardSet.open(tmp_path / "shards").split("depth", "train")
+    scales = BATCH_SHAPES["multi_scale"].Config(scales=(1.0, 2.0))
+    config = LoaderConfig(micro_batch=4, image_size=(32, 32), shapes=scales)
+    with pytest.raises(ValueError, match=r"in depth the size shown matters.*leave out loader\.shapes"):
+        config.build(reader, INFO, 0, 1, 0, Tokens(patch=8, width=32))
 
 
 def problems(root: Path) -> str:

@@ -12,6 +12,7 @@ from pycocotools import mask as coco_mask
 from ufo_large.kinds import KINDS, PredictionExample, kind_of
 from ufo_large.kinds.depth import DepthPrediction, decode_depth
 from ufo_large.kinds.plain_values import plain
+from ufo_large.kinds.protocols import PROTOCOLS
 from ufo_large.structures import BoxPrediction, ClassPrediction, MaskPrediction, SampleInfo, TaskInfo
 
 NAMES, IDS = ("road", "car", "sky"), (7, 26, 23)
@@ -77,6 +78,15 @@ def test_class_ids_that_8_bits_cannot_hold_give_way_to_labels():
         "car": (3000, 1),
         "sky": (23, 2),
     }
+
+
+def test_answers_go_by_class_ids_of_any_size():
+    kind, of = KINDS["segmentation"], info("segmentation", (7, 3000, 23))
+    (entry,) = json.loads(json.dumps(kind.entries(MaskPrediction(SAMPLE, torch.from_numpy(MASK_HW)), of)))
+    told: list[str] = []
+    (answer,) = kind.answers([entry], of, [SAMPLE.file_name], told.append)
+    found_HW = kind.answered(answer, of, MASK_HW, PROTOCOLS["standard"])
+    assert not told and (found_HW == MASK_HW).all()
 
 
 def test_a_mask_as_coco_has_it_decodes_to_the_same_pixels():

@@ -115,6 +115,16 @@ def test_a_png_that_asks_to_be_turned_is_seen(tmp_path):
     assert inspect_file(tmp_path / "a.png", picture_facts).turned
 
 
+@pytest.mark.parametrize("ending", ["tif", "webp"])
+def test_other_formats_that_ask_to_be_turned_are_seen(ending, tmp_path):
+    """Their EXIF block lies behind the pixels."""
+    for orientation in (1, 3, 6):
+        image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 160, 3)).astype(np.uint8))
+        image.getexif()[ExifTags.Base.Orientation] = orientation
+        image.save(tmp_path / f"a.{ending}", exif=image.getexif())
+        assert inspect_file(tmp_path / f"a.{ending}", picture_facts).turned == (orientation != 1)
+
+
 def test_imbalance_is_told(tmp_path):
     for name, count in (("cat", 60), ("dog", 1)):
         (tmp_path / "set/train" / name).mkdir(parents=True)

@@ -54,6 +54,22 @@ def test_canvases_are_whole_patches_of_the_runs_trunk(tiny_shards, tmp_path, sha
             ["model.trunk.router=task", "model.trunk.router.blocks=1,7"],
             r"names \[7\], but the trunk has blocks 0 to \d; set model.trunk.router.blocks=none",
         ),
+        (
+            [
+                "tasks.classification.loader.keep_aspect=true",
+                "tasks.classification.loader.transform.mixup=0.2",
+            ],
+            "task 'cls': mixup and cutmix mix whole inputs, and with loader.keep_aspect a part",
+        ),
+        (
+            [
+                "model.trunk.router=learned",
+                "tasks.segmentation.micro_batches=0",
+                "steps=100",
+                "tasks.segmentation.micro_batches_from.50=1",
+            ],
+            "task 'seg' rests until step 50, and the router fixes its choice from step 50 on",
+        ),
     ],
 )
 def test_what_does_not_fit_is_said_before_the_model_is_built(tiny_shards, tmp_path, assignments, said):

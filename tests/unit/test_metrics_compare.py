@@ -35,6 +35,11 @@ def test_delta_m_wants_each_task_of_a_kind_alone():
     flowers = result(0.4, None, None, tasks={"flowers": {"top1": 0.4}})
     assert delta_m(both, [cars]) is None
     assert delta_m(both, [cars, flowers]) == pytest.approx(0.7 / 0.65 - 1)
+    seeds = [cars, cars, flowers]  # as many of the one as of the other would be chance
+    assert delta_m(both, seeds) == pytest.approx(0.7 / 0.65 - 1)
+    jointly = result(0.9, None, None, tasks={"cars": {"top1": 0.9}})
+    assert delta_m(jointly, seeds) == 0  # the flowers are none of its tasks
+    assert delta_m(jointly, [flowers]) is None
 
 
 def test_runs_side_by_side(tmp_path):

@@ -12,6 +12,7 @@ from ufo_large.data.datasets.base import joined
 from ufo_large.data.datasets.sources import read_sources
 from ufo_large.data.shard_index import read_shard_index
 from ufo_large.data.sharding import ShardingOptions, make_shards
+from ufo_large.kinds import KINDS
 from ufo_large.media.decode import BadSample, decode_image
 from ufo_large.media.pictures import decode_rgb, mask_values, picture_facts
 from ufo_large.structures import Example, Findings
@@ -346,6 +347,16 @@ def test_ids_from_zero_move_aside_too():
     both = joined(examples(0, 1, 2), examples(0, 1))
     assert [e.image_id for e in both] == [0, 1, 2, 3, 4]
     assert [e.file_name for e in both[3:]] == ["2/0.jpg", "2/1.jpg"]
+
+
+def test_names_that_one_answer_would_stand_for_move_aside():
+    """Masks are answered as <stem>.png, whatever the picture's ending."""
+    first, second = (
+        [Example(image=Path("x"), file_name=name, image_id=0, where="")] for name in ("a.jpg", "a.png")
+    )
+    assert [e.file_name for e in joined(first, second)] == ["a.jpg", "a.png"]
+    masks = joined(first, second, KINDS["segmentation"].answer_name)
+    assert [e.file_name for e in masks] == ["a.jpg", "2/a.png"]
 
 
 def test_task_may_be_named(tmp_path):

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from ufo_large.config import LARGE_BYTES
 from ufo_large.kinds import PredictionExample
+from ufo_large.serving import output_folder
 from ufo_large.serving.json_lines import append_lines, read_lines
 from ufo_large.serving.output_folder import OutputFolder
 from ufo_large.serving.overlay import draw_overlay
@@ -80,12 +82,14 @@ def test_results_are_of_one_file_as_it_is_now(tmp_path):
     folder.video("c.mp4").with_suffix(".mp4.jsonl").touch()
     folder.mark("c.mp4")
     again = OutputFolder(out, about, (), first)
-    assert again.done == {"a.png", "b.png"} and again.has_video(first[2])
+    assert again.done == {"a.png", "b.png"} and again.has_video["c.mp4"]
     (tmp_path / "day1/b.png").write_bytes(b"changed")
     (tmp_path / "day1/c.mp4").write_bytes(b"changed")
     changed = list_sources([tmp_path / "day1"])
     assert OutputFolder(out, about, (), changed).done == {"a.png"}
-    assert not OutputFolder(out, about, (), changed).has_video(changed[2])
+    folder = OutputFolder(out, about, (), changed)
+    assert not folder.has_video["c.mp4"]
+    folder.mark("c.mp4")
     with pytest.raises(
         ValueError, match=r"a\.png there is of .*day1/a\.png, not of .*day2/a\.png; give another"
     ):
@@ -93,9 +97,51 @@ def test_results_are_of_one_file_as_it_is_now(tmp_path):
     shutil.copytree(tmp_path / "day1", tmp_path / "moved")  # with its times
     assert OutputFolder(out, about, (), list_sources([tmp_path / "moved"])).done == {"a.png"}
     (out / "videos/live.jsonl").touch()
-    (stream,) = list_sources(["rtsp://camera/live"])
+    (out / "coco_dec.json").write_text("[]")
+    streams = list_sources(["rtsp://camera/live"])
+    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
     with pytest.raises(ValueError, match=r"live there is of an earlier time; give another --out"):
-        OutputFolder(out, about, (), [stream]).has_video(stream)
+        OutputFolder(out, about, ("dec",), streams)
+    assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
+
+
+def test_a_finished_folder_of_any_size_is_taken_up_and_a_cut_off_mark_does_no_harm(tmp_path, monkeypatch):
+    touch(tmp_path, "a.png", "b.png")
+    out, sources = tmp_path / "out", list_sources([tmp_path])
+    OutputFolder(out, {}, ("dec",), sources).finish([])
+    limits = []
+    real = output_folder.read_json
+    monkeypatch.setattr(
+        output_folder,
+        "read_json",
+        lambda *a, **options: limits.append(options.get("limit")) or real(*a, **options),
+    )
+    (out / "sources.jsonl").write_text('{"name": "a.png", "path": "a.png"}\n{"na')
+    for one in sources:
+        OutputFolder(out, {}, ("dec",), sources).mark(one.name)
+    assert [entry["name"] for entry in read_lines(out / "sources.jsonl")] == ["a.png", "b.png"]
+    assert limits[1] == LARGE_BYTES  # the entries of all pictures
+
+
+def test_credentials_of_streams_are_used_and_never_written_down(tmp_path):
+    addresses = {
+        "rtsp://admin:s3cr3t@10.0.0.5:554/live": "live",
+        "rtsp://admin:s3cr3t@camera": "camera",
+        "http://camera:8080/?token=s3cr3t": "camera",
+        "rtsp://camera/..": "stream",
+    }
+    found = list_sources(list(addresses)[:2] + list(addresses)[3:])
+    assert [one.path for one in found] == [a for a in addresses if "token" not in a]
+    for address, name in addresses.items():
+        (one,) = list_sources([address])
+        assert one.name == name and "s3cr3t" not in str(one.mark)
+    folder = OutputFolder(tmp_path / "out", {}, (), found)
+    for one in found:
+        folder.mark(one.name)
+    assert "s3cr3t" not in (tmp_path / "out/sources.jsonl").read_text()
+    with pytest.raises(ValueError, match="would both be called 'live'") as error:
+        list_sources(["rtsp://a:s3cr3t@one/live", "rtsp://b:s3cr3t@two/live"])
+    assert "s3cr3t" not in str(error.value)
 
 
 def test_a_line_cut_off_is_dropped_and_a_damaged_one_told(tmp_path):

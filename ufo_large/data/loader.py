@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ufo_large.config import choice
-from ufo_large.data.batching import BATCH_SHAPES, BatchShape, BatchShapes, Tokens
+from ufo_large.data.batching import BATCH_SHAPES, BatchShape, BatchShapes, FixedShape, Tokens
 from ufo_large.data.collate import collate
 from ufo_large.data.errors import DataError
 from ufo_large.data.sampler import SAMPLINGS, Draw, Position, SampleStream, seed_of
@@ -29,6 +29,7 @@ from ufo_large.data.transforms import TRANSFORMS, Transform, View, hermetic
 from ufo_large.data.views import Views
 from ufo_large.data.worker_signals import heed_trainer_only
 from ufo_large.data.workers import Workers
+from ufo_large.kinds import kind_of
 from ufo_large.structures import BadSample, SampleInfo, TaskBatch, TaskInfo
 from ufo_large.structures.batch import map_arrays
 
@@ -88,6 +89,12 @@ class LoaderConfig:
             )
         self.tiles.for_task(info)
         self.views.for_task(info)
+        if not kind_of(info).any_scale and not isinstance(self.shapes, FixedShape.Config):
+            told = f"in {info.kind} the size shown matters, so inputs of several sizes contradict each other"
+            raise ValueError(f"task {info.name!r}: {told}; leave out loader.shapes")
+        if self.keep_aspect and any(getattr(self.transform, name, 0) for name in ("mixup", "cutmix")):
+            told = "mixup and cutmix mix whole inputs, and with loader.keep_aspect a part of each is empty"
+            raise ValueError(f"task {info.name!r}: {told}; leave out one or the other")
         try:
             shapes = self.batch_shapes(reader, tokens)
         except ValueError as error:

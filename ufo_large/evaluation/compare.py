@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from rich.table import Table
@@ -46,7 +47,7 @@ def delta_m(result: Mapping[str, Any], singles: Sequence[Mapping[str, Any]]) -> 
     """Return the mean over the metrics of (M - M_single) / M_single, the gain over single-task runs.
 
     As in Maninis et al. 2019 (arXiv:1904.08918), the sign turned where less is better. None where a task of
-    the run has no single-task run, or a metric's scored 0. Several single-task runs of a metric count with
+    the run has no single-task run, or a metric's scored 0. Several single-task runs of a task count with
     their mean.
     """
     gains = []
@@ -54,13 +55,26 @@ def delta_m(result: Mapping[str, Any], singles: Sequence[Mapping[str, Any]]) -> 
         metric = headline.name
         if result.get(metric) is None:
             continue
-        alone = [single[metric] for single in singles if single.get(metric) is not None]
-        if not alone or not sum(alone) or tasks_alone_missing(result, singles, metric):
+        alone = _alone(result, singles, metric)
+        if not alone or not all(alone):
             return None
-        base = sum(alone) / len(alone)
+        base = fmean(map(fmean, alone))
+        if not base:
+            return None
         sign = 1 if headline.higher_is_better else -1
         gains.append(sign * (result[metric] - base) / base)
     return sum(gains) / len(gains) if gains else None
+
+
+def _alone(result: Mapping[str, Any], singles: Sequence[Mapping[str, Any]], metric: str) -> list[list[float]]:
+    """Return the figures of the single-task runs of each task that a run has; of all where it names none."""
+    own = _tasks_with(result, metric)
+    if not own:
+        return [[single[metric] for single in singles if single.get(metric) is not None]]
+    return [
+        [figure(single, f"{task}/{metric}") for single in singles if task in _tasks_with(single, metric)]
+        for task in own
+    ]
 
 
 def tasks_alone_missing(

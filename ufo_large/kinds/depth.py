@@ -143,7 +143,10 @@ class Depth(Kind):
     def stored(self, truth: DepthFile, picture: StoredPicture) -> Stored:
         values_HW = mask_values(truth.path.read_bytes())
         units = CITYSCAPES_UNITS if truth.focal_baseline else truth.units_per_metre
-        scaled_HW = (truth.metres(values_HW) * np.float32(units)).round().clip(0, LARGEST).astype(np.uint16)
+        scaled_HW = (truth.metres(values_HW) * np.float32(units)).round()
+        scaled_HW = (
+            np.where(scaled_HW > LARGEST, 0, scaled_HW).clip(0).astype(np.uint16)
+        )  # too far is unknown
         if picture.size not in (None, scaled_HW.shape):
             scaled_HW = cv2.resize(scaled_HW, picture.size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
         return Stored(

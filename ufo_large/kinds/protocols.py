@@ -17,7 +17,7 @@ of `official` is over the data set's class list, which for a folder in the conte
 seg/classes.txt is the contest's 19.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,9 +37,14 @@ class Protocol:
     min_ring_points: int
     empty_classes: Literal["skip", "zero"]
 
-    def paint(self, rings: Mapping[int, Iterable[np.ndarray]], height: int, width: int) -> np.ndarray:
-        """Return the painted class ids, uint8 [height, width]."""
-        return paint_rings(rings, height, width, background=self.background, min_points=self.min_ring_points)
+    def paint(
+        self, rings: Mapping[int, Iterable[np.ndarray]], height: int, width: int, class_ids: Sequence[int]
+    ) -> np.ndarray:
+        """Return labels, uint8 [height, width]: places in `class_ids`, by which `rings` go; 255 is none."""
+        label_of = {number: label for label, number in enumerate(class_ids)}
+        background = label_of.get(self.background, IGNORE_INDEX)
+        labelled = {label_of[number]: of_class for number, of_class in rings.items()}
+        return paint_rings(labelled, height, width, background=background, min_points=self.min_ring_points)
 
 
 PROTOCOLS = {

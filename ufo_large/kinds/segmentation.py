@@ -55,7 +55,7 @@ from ufo_large.structures import (
 )
 
 MAX_COORDINATE = 1 << 15
-MAX_DIGITS = 3
+MAX_DIGITS = 19
 MAX_MASKS = 1000
 MAX_GRID = 512
 
@@ -276,9 +276,7 @@ class Segmentation(Kind):
         return named_answers(raw, names, self.form, parse, report)
 
     def answered(self, answer: Rings, info: TaskInfo, truth: np.ndarray, protocol: Protocol) -> np.ndarray:
-        labels = np.full(256, IGNORE_INDEX, np.uint8)
-        labels[list(info.class_ids)] = np.arange(info.num_classes)
-        return labels[protocol.paint(answer, *truth.shape)]
+        return protocol.paint(answer, *truth.shape, info.class_ids)
 
     def draw(self, examples: Sequence[PredictionExample]) -> Iterator[tuple[Card, np.ndarray]]:
         for example in examples:

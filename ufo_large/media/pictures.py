@@ -17,6 +17,13 @@ LOOK_SIDE = 16
 SMALL_SIDE = 128
 EXIF_BYTES = 4096
 EXIF_MARKS = (b"Exif", b"eXIf")
+EXIF_ANYWHERE = (
+    b"RIFF",
+    b"II*\0",
+    b"MM\0*",
+    b"II+\0",
+    b"MM\0+",
+)  # WebP and TIFF have it behind the pixels too
 STORED_AS_IS = ("jpeg", "png")
 SCALED_TO_16_BITS = ("PNG", "PPM")  # formats whose pictures in PIL's mode I go from 0 to 65535
 
@@ -28,8 +35,8 @@ class FileFacts:
     `error` is empty for a whole file, else says what is wrong. `format` is jpeg, png, or another PIL name;
     a JPEG in CMYK is "jpeg-cmyk". `sha256` is of the bytes. `dhash` (difference hash, 64 bits) and `look`
     (16x16 grey values in hex) tell pictures that look alike. `turned`: an EXIF tag asks viewers to turn
-    or mirror it, which training does not. `values` (masks only) counts pixels by grey or palette value, by
-    0xRRGGBB in a colour mask.
+    or mirror it, which training does not (Pillow itself turns a TIFF). `values` (masks only) counts pixels by
+    grey or palette value, by 0xRRGGBB in a colour mask.
     """
 
     error: str = ""
@@ -125,11 +132,19 @@ def in_8_bits(image: Image.Image) -> Image.Image:
 
 
 def _is_turned(data: bytes) -> bool:
-    if not any(mark in data[:EXIF_BYTES] for mark in EXIF_MARKS):
+    if data[:4] not in EXIF_ANYWHERE and not any(mark in data[:EXIF_BYTES] for mark in EXIF_MARKS):
         return False
     try:
         with open_picture(data) as image:
-            return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+            return asks_to_turn(image)
+    except Exception:  # the header was read before, so this is of the tags
+        return False
+
+
+def asks_to_turn(image: Image.Image) -> bool:
+    """Whether an EXIF tag of an opened picture asks viewers to turn or mirror it."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
     except Exception:  # PIL raises anything on a damaged EXIF block, which no one else reads
         return False
 

@@ -55,7 +55,7 @@ class Trunk(nn.Module):
         image); `global_blocks` still see the whole image (None: the last block of each quarter).
         `lora`: freeze what the tasks share and train adapters on it. `frozen`: train nothing of the trunk,
         experts included, so that only heads and pyramids learn. `frozen_blocks`: keep the embeddings and
-        as many of the first blocks as they are; no gradient passes through them.
+        as many of the first blocks as they are; no gradient passes through them, but for a head's queries.
         """
 
         name: str = "vit_base_patch16_224"

@@ -1,12 +1,14 @@
 """Show every task the same: one size for all, so that the trunk computes what they share once."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from ufo_large.data.tiles import Tiling
 from ufo_large.data.views import Views
 from ufo_large.kinds import kind_of
+from ufo_large.runs.config import RunConfig
 from ufo_large.serving.feeding import Feed
+from ufo_large.structures import TaskInfo
 
 Size = tuple[int, int]
 """Height, width."""
@@ -20,19 +22,22 @@ def parse_size(text: str) -> Size:
     return int(parts[0]), int(parts[1])
 
 
+def require_possible(size: Size, config: RunConfig, tasks: Iterable[TaskInfo]) -> None:
+    """Raise ValueError for a size that is none, or another than one of `tasks` needs, as in depth."""
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"size={size}: give height and width, both at least 1")
+    for info in tasks:
+        own = tuple(config.task(info).loader.image_size)
+        if not kind_of(info).any_scale and own != tuple(size):
+            told = f"in {info.kind} the size shown matters"
+            raise ValueError(f"size={size}: task {info.name!r} was trained at {own}, and {told}; give {own}")
+
+
 def at_one_size(feeds: Mapping[str, Feed], size: Size) -> dict[str, Feed]:
     """Return the feeds with whole pictures of `size`, in the smallest of their batches.
 
-    Pictures are stretched unless every task keeps the aspect. Raises ValueError for a size that is none, and
-    where the size that a task sees matters, as in depth, and is another.
+    Pictures are stretched unless every task keeps the aspect.
     """
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"size={size}: give height and width, both at least 1")
-    for name, feed in feeds.items():
-        own = tuple(feed.loader.image_size)
-        if not kind_of(feed.info).any_scale and own != tuple(size):
-            told = f"in {feed.info.kind} the size shown matters"
-            raise ValueError(f"size={size}: task {name!r} was trained at {own}, and {told}; give {own}")
     loaders = [feed.loader for feed in feeds.values()]
     same = {
         "image_size": tuple(size),

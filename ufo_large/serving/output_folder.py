@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ufo_large.config import read_json, require_writable, write_json
+from ufo_large.config import LARGE_BYTES, read_json, require_writable, write_json
 from ufo_large.serving.json_lines import append_lines, read_lines, write_lines
 from ufo_large.serving.result import Result
-from ufo_large.serving.sources import Found, is_stream
+from ufo_large.serving.sources import Found, is_stream, is_video
 
 LINES, ABOUT, LEFT_OUT, SOURCES = "predictions.jsonl", "model.json", "left_out.jsonl", "sources.jsonl"
 OVERLAYS, FILES, VIDEOS = "overlays", "files", "videos"
@@ -28,15 +28,18 @@ OTHER = "give another --out, or remove this folder"
 
 
 class OutputFolder:
-    """`done`: names of pictures that are there; `next_number`: the first image id that none has."""
+    """`done`: names of pictures that are there; `next_number`: the first image id that none has.
+
+    `has_video`: by the name of each video among the sources, whether its results are there.
+    """
 
     def __init__(
         self, root: Path, about: dict[str, Any], coco_tasks: Sequence[str], sources: Sequence[Found] = ()
     ):
         """Open the folder, or make it, for the results of `sources`.
 
-        ValueError where it holds anything but predictions of this model, or those of another file that has
-        the name of one of `sources`.
+        ValueError where it holds anything but predictions of this model, those of another file that has the
+        name of one of `sources`, or of a stream, which goes on. Nothing is changed then.
         """
         require_writable(root, "--out")
         self.root = root
@@ -49,9 +52,12 @@ class OutputFolder:
                 )
         elif root.exists() and any(root.iterdir()):
             raise ValueError(f"{root}: holds other files; {OTHER}")
+        lines = [line for line in read_lines(root / LINES) if self._is_as_before(line["file_name"])]
+        self.has_video = {one.name: self._has_video(one) for one in sources if is_video(one.path)}
         root.mkdir(parents=True, exist_ok=True)
         write_json(root / ABOUT, about)
-        lines = [line for line in read_lines(root / LINES) if self._is_as_before(line["file_name"])]
+        if self._marks:
+            write_lines(root / SOURCES, self._marks.values())  # without a line cut off, which would stay
         write_lines(root / LINES, lines)
         self.done = {line["file_name"] for line in lines}
         self.next_number = max((line["image_id"] for line in lines), default=0) + 1
@@ -92,8 +98,7 @@ class OutputFolder:
         """Return the place of a video's results, without their endings."""
         return self.root / VIDEOS / name
 
-    def has_video(self, one: Found) -> bool:
-        """Whether the results of a video are there. ValueError for a stream, which goes on."""
+    def _has_video(self, one: Found) -> bool:
         if not self.video(one.name).with_name(f"{Path(one.name).name}.jsonl").exists():
             return False
         if is_stream(one.path):
@@ -118,7 +123,7 @@ class OutputFolder:
     def _begin_coco(self, task: str) -> None:
         """Take up the entries of the pictures that are done, from the finished file or the unfinished one."""
         whole, lines = self._coco(task), self._coco_lines(task)
-        entries = read_json(whole, OTHER) if whole.exists() else read_lines(lines)
+        entries = read_json(whole, OTHER, limit=LARGE_BYTES) if whole.exists() else read_lines(lines)
         write_lines(lines, [entry for entry in entries if entry["file_name"] in self.done])
         whole.unlink(missing_ok=True)
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ufo_large.data.stored_sample import Transcode, encode_picture
 from ufo_large.media.decode import decode_image
-from ufo_large.media.pictures import in_8_bits, inspect_file, picture_facts
+from ufo_large.media.pictures import asks_to_turn, in_8_bits, inspect_file, picture_facts
 from ufo_large.structures import RawSample, SampleInfo
 
 Source = str | os.PathLike | bytes | Image.Image | np.ndarray
@@ -81,10 +81,14 @@ def read_picture(given: Named) -> Picture | Unread:
         return _from_file(source, given)
     if isinstance(source, (str, os.PathLike)):
         return _from_file(Path(source), given)
-    pixels_HW3 = np.asarray(in_8_bits(source).convert("RGB")) if isinstance(source, Image.Image) else source
-    pixels_HW3 = _checked(pixels_HW3, given.name)
+    turned = isinstance(source, Image.Image) and asks_to_turn(source)
+    try:  # PIL reads a file only now
+        pixels = np.asarray(in_8_bits(source).convert("RGB")) if isinstance(source, Image.Image) else source
+    except (OSError, SyntaxError) as error:
+        return Unread(name=given.name, number=given.number, error=f"unreadable ({error})")
+    pixels_HW3 = _checked(pixels, given.name)
     height, width = pixels_HW3.shape[:2]
-    return Picture(raw=_raw(given, _lossless(pixels_HW3), height, width))
+    return Picture(raw=_raw(given, _lossless(pixels_HW3), height, width), turned=turned)
 
 
 def _from_file(file: Path | bytes, given: Named) -> Picture | Unread:

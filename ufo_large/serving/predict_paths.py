@@ -45,7 +45,7 @@ def predict_paths(
     sources = _outside(out, list_sources(paths))
     if out.resolve().is_relative_to(model.folder.resolve()):
         raise ValueError(f"--out {out} lies in {model.folder}, which is only read; give another --out")
-    chosen = model.choose(tasks)
+    chosen = model.choose(tasks, size)
     about = {**model.identity, "tasks": list(chosen)} | ({} if size is None else {"size": list(size)})
     about |= {"settings": list(model.settings)} if model.settings else {}
     predict = partial(model.stream, tasks=tasks, size=size)
@@ -54,7 +54,7 @@ def predict_paths(
     videos = [one for one in sources if is_video(one.path)]
     pictures = [one for one in sources if not is_video(one.path)]
     new_pictures = [one for one in pictures if one.name not in folder.done]
-    new_videos = [one for one in videos if not folder.has_video(one)]
+    new_videos = [one for one in videos if not folder.has_video[one.name]]
     left_out: list[Result] = []
     predicted = turned = frames = 0
     with progress_bar() as bar:

@@ -21,9 +21,9 @@ from ufo_large.evaluation.changed_feeds import for_all_tasks
 from ufo_large.models.multitask import MultitaskModel
 from ufo_large.runs.folder import SavedRun
 from ufo_large.serving.feeding import Feed, predicted
-from ufo_large.serving.one_size import Size, at_one_size
+from ufo_large.serving.one_size import Size, at_one_size, require_possible
 from ufo_large.serving.pictures import Named, Source, Unread, named
-from ufo_large.serving.pretrained import Opened, find_folder, open_model, write_pretrained
+from ufo_large.serving.pretrained import Opened, find_folder, open_model, require_ours, write_pretrained
 from ufo_large.serving.result import Result
 from ufo_large.serving.sources import is_video, list_sources
 from ufo_large.structures import TaskInfo
@@ -135,7 +135,7 @@ class UFO:
         None fills the batches of every task. `size` (height, width): all tasks see each picture once, whole,
         at this size, so that the trunk's shared blocks run once for all; the evaluation predicts otherwise.
         """
-        chosen = self.choose(tasks)
+        chosen = self.choose(tasks, size)
         config, patch = self.saved.config, self.model.trunk.stride
         feeds = {name: Feed(info, config.task(info).loader, patch) for name, info in self.tasks.items()}
         feeds = feeds if size is None else at_one_size(feeds, size)
@@ -153,8 +153,8 @@ class UFO:
                     picture=picture,
                 )
 
-    def choose(self, tasks: Sequence[str] | None) -> dict[str, TaskInfo]:
-        """Return the tasks of these names, all for None. ValueError names an unknown one."""
+    def choose(self, tasks: Sequence[str] | None, size: Size | None = None) -> dict[str, TaskInfo]:
+        """Return the tasks of these names, all for None. ValueError names one unknown or unfit for `size`."""
         if isinstance(tasks, str):
             raise ValueError(f"tasks={tasks!r}: give a list of names, such as [{tasks!r}]")
         known = self.tasks
@@ -164,18 +164,22 @@ class UFO:
                 raise ValueError(f"task {name!r}: the model has no such task.{did_you_mean(name, known)}")
         if not chosen:
             raise ValueError(f"tasks=[]: give at least one of {', '.join(known)}")
+        if size is not None:
+            require_possible(size, self.saved.config, [known[name] for name in chosen])
         return {name: known[name] for name in chosen}
 
-    def save_pretrained(self, folder: str | os.PathLike, license: str = "unknown") -> Path:
+    def save_pretrained(self, folder: str | os.PathLike, license: str | None = None) -> Path:
         """Write the model to a folder that `from_pretrained` opens again, bit for bit.
 
         config.json holds the architecture, the class names, the preprocessing and the licence (an identifier
-        of the hub, such as "apache-2.0"); model.safetensors the weights; README.md is a model card made from
-        the run. Raises ValueError where the folder is that of a run.
+        of the hub, such as "apache-2.0"; None: that of the opened model, else unknown); model.safetensors the
+        weights; README.md is a model card made from the run. Raises ValueError where the folder is that of a
+        run, or holds such files of something else.
         """
         folder = Path(folder)
         if (folder / "checkpoints").exists() or (folder / "weights").exists():
             raise ValueError(f"{folder} is a run's folder; give another one")
+        require_ours(folder)
         require_writable(folder, "folder")
         write_pretrained(self._opened, folder, license)
         return folder

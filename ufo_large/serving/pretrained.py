@@ -20,7 +20,7 @@ from ufo_large.models.dense_values import read_tensors
 from ufo_large.models.multitask import MultitaskModel
 from ufo_large.models.tensor_files import write_tensors
 from ufo_large.runs.folder import CONFIG_REMEDY, RunFolder, SavedRun
-from ufo_large.serving.model_card import CARD, card_of, preprocessing_of
+from ufo_large.serving.model_card import CARD, card_of, preprocessing_of, with_license
 
 WEIGHTS = "model.safetensors"
 FILES = ("config.json", WEIGHTS, CARD)
@@ -84,9 +84,29 @@ def open_model(folder: Path, device: torch.device, checkpoint: str | Path | None
     return Opened(load_run(run, saved, device), saved, folder, run.weights)
 
 
-def write_pretrained(opened: Opened, folder: Path, license: str) -> None:
-    """Write config.json, model.safetensors and README.md; a saved model keeps the card it has."""
-    saved = opened.saved
+def require_ours(folder: Path) -> None:
+    """Raise ValueError where files of other programs lie in a folder that a model would be saved to."""
+    there = [name for name in FILES if (folder / name).exists()]
+    try:
+        if there:
+            RunFolder(folder).read()
+    except (OSError, ValueError):
+        raise ValueError(
+            f"{folder}: {there[0]} there is of no saved model and would be replaced; give an empty folder"
+        ) from None
+
+
+def write_pretrained(opened: Opened, folder: Path, license: str | None) -> None:
+    """Write config.json, model.safetensors and README.md; a saved model keeps the card and licence it has."""
+    saved, before, card = opened.saved, opened.folder / "config.json", None
+    is_saved = opened.weights.name == WEIGHTS
+    if is_saved:
+        stated = read_json(before, CONFIG_REMEDY).get("license", "unknown")
+        license = stated if license is None else license
+        if (opened.folder / CARD).is_file():  # it has the figures
+            card = (opened.folder / CARD).read_text(encoding="utf-8")
+            card = card if license == stated else with_license(card, license)
+    license = license or "unknown"
     folder.mkdir(parents=True, exist_ok=True)
     config = replace(saved.config, pretrained=None)  # a path of this machine, and all weights are here
     run = RunFolder(folder)
@@ -94,10 +114,7 @@ def write_pretrained(opened: Opened, folder: Path, license: str) -> None:
     run.write(config, saved.tasks, saved.fingerprint, "", None)
     body: dict[str, Any] = read_json(run.config_file, CONFIG_REMEDY)
     write_json(run.config_file, body | {"license": license, "preprocessing": preprocessing_of(saved)})
-    own = opened.folder / CARD
-    if opened.weights.name == WEIGHTS and own.is_file():  # saved before: it has the figures
-        write_text_whole(folder / CARD, own.read_text(encoding="utf-8"))
-    else:
+    if card is None:
         checkpoint = opened.weights.name if (opened.weights / COMPLETE).exists() else ""
-        text = card_of(opened.model, saved, opened.folder, license, folder.name, checkpoint)
-        write_text_whole(folder / CARD, text)
+        card = card_of(opened.model, saved, opened.folder, license, folder.name, checkpoint)
+    write_text_whole(folder / CARD, card)

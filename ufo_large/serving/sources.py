@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
-from ufo_large.config import Problems, as_utf8
+from ufo_large.config import Problems, as_utf8, without_credentials
 from ufo_large.config.inside import outside
 from ufo_large.data.datasets.base import IMAGE_SUFFIXES
 
@@ -26,7 +27,7 @@ class Found:
     def mark(self) -> dict[str, Any]:
         """What tells it from another file of its name, and from itself once it has changed."""
         if is_stream(self.path):
-            return {"path": self.path}
+            return {"path": without_credentials(self.path)}
         place = os.path.abspath(self.path)
         try:
             stat = os.stat(place)
@@ -57,8 +58,11 @@ def list_sources(paths: Sequence[str | os.PathLike]) -> list[Found]:
         for one in _found_at(given, problems):
             other = found.setdefault(one.name, one)
             if os.path.abspath(other.path) != os.path.abspath(one.path):
-                told = f"{other.path} and {one.path} would both be called {one.name!r}"
-                problems.add(f"{told}; give the folder that holds both, or each its own --out")
+                told = without_credentials(f"{other.path} and {one.path}")
+                problems.add(
+                    f"{told} would both be called {one.name!r}; "
+                    "give the folder that holds both, or each its own --out"
+                )
             if len(os.fsencode(PurePosixPath(one.name).name)) > LONGEST_NAME:
                 problems.add(f"{one.path}: a name of over {LONGEST_NAME} bytes; shorten it, for {ENDINGS}")
     problems.raise_if_any()
@@ -104,5 +108,9 @@ def _found_in_list(file: Path, problems: Problems) -> list[Found]:
 
 
 def _plain_name(path: str) -> str:
-    """Return the last part of a path or an address, without a query."""
-    return PurePosixPath(path.split("?")[0].rstrip("/")).name or "stream"
+    """Return the last part of a path; of an address the last of its path, else its host, never a user."""
+    if not is_stream(path):
+        return PurePosixPath(path).name
+    address = urlsplit(without_credentials(path))
+    name = PurePosixPath(address.path).name or address.hostname or "stream"
+    return "stream" if name == ".." else name

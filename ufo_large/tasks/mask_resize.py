@@ -13,6 +13,9 @@ from ufo_large.structures import IGNORE_INDEX, MaskPrediction, TaskBatch, TaskIn
 from ufo_large.tasks.pyramid_fusion import enlarge
 from ufo_large.tasks.stored_size import when_called
 
+MOST_SCORES = 1 << 27
+"""Float32 scores at a stored image's size that are held at a time, half a gigabyte."""
+
 
 def mask_predictions(
     scores_BKHW: Tensor, stride: float, batch: TaskBatch, are_logits: bool = False
@@ -24,10 +27,28 @@ def mask_predictions(
     """
     found = []
     for sample, at_size in when_called(scores_BKHW, stride, batch):
-        mask_HW = at_size().argmax(dim=0).to(torch.uint8).cpu()
+        mask_HW = _best_class(at_size, scores_BKHW.shape[1], sample.height * sample.width).cpu()
         scores = partial(_probabilities, at_size) if are_logits else at_size
         found.append(MaskPrediction(sample, mask_HW, scores if batch.keep_scores else None))
     return found
+
+
+def _best_class(at_size: Callable[[slice], Tensor], num_classes: int, pixels: int) -> Tensor:
+    """Return the label of every pixel, uint8 [H, W], the first of equals, from a few classes at a time.
+
+    A picture of 40 megapixels would take 160 MB a class.
+    """
+    step = max(1, MOST_SCORES // pixels)
+    if step >= num_classes:
+        return at_size(slice(None)).argmax(dim=0).to(torch.uint8)
+    best_HW, label_HW = at_size(slice(0, step)).max(dim=0)
+    label_HW = label_HW.to(torch.uint8)
+    for start in range(step, num_classes, step):
+        value_HW, found_HW = at_size(slice(start, start + step)).max(dim=0)
+        is_better_HW = value_HW > best_HW
+        label_HW = torch.where(is_better_HW, (found_HW + start).to(torch.uint8), label_HW)
+        best_HW = torch.where(is_better_HW, value_HW, best_HW)
+    return label_HW
 
 
 def input_labels(scores_BKHW: Tensor, stride: float, batch: TaskBatch) -> dict[str, Tensor]:

@@ -47,6 +47,8 @@ class QuerySegmenter(TaskHead):
             for name in ("class_weight", "mask_weight", "dice_weight", "no_object_weight"):
                 if getattr(self, name) < 0:
                     raise ValueError(f"{name}={getattr(self, name)}: choose 0 or more")
+            if not self.no_object_weight:
+                raise ValueError("no_object_weight=0: an image without masks would have no loss; choose more")
             for name in ("num_queries", "num_points"):
                 if getattr(self, name) < 1:
                     raise ValueError(f"{name}={getattr(self, name)}: choose 1 or more")

@@ -1,6 +1,7 @@
 """Put a run together from its config, its data and its DeepSpeed config; train it; leave the weights."""
 
 import contextlib
+import math
 import time
 import warnings
 from collections.abc import Mapping
@@ -295,7 +296,14 @@ def check_feeds(config: RunConfig, tasks: tuple[TaskInfo, ...], shards: ShardSet
     except ValueError as error:
         problems.add(str(error))
         return
+    fixed_from = getattr(config.model.trunk.router, "decide_at", math.inf) * config.steps
     for task in tasks:
+        begins = next((step for step, count in config.task(task).stages if count), 0)
+        if begins >= fixed_from:
+            told = f"rests until step {begins}, and the router fixes its choice from step {fixed_from:g} on"
+            problems.add(
+                f"task {task.name!r} {told}; start it earlier, or raise model.trunk.router.decide_at"
+            )
         reader = shards.split(task.name, "train")
         try:
             config.task(task).loader.build(reader, task, 0, 1, config.seed, tokens)

@@ -1,6 +1,7 @@
 """What the readers of users' folders share: listing pictures, reading lines and class names."""
 
 import csv
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -20,17 +21,22 @@ def raise_findings(findings: Findings, subject: str) -> None:
     problems.raise_if_any()
 
 
-def joined(first: list[Example], second: list[Example]) -> list[Example]:
+def joined(
+    first: list[Example], second: list[Example], answer_name: Callable[[str], str] = str
+) -> list[Example]:
     """Append the examples of a second source; its ids and names move aside where any would collide.
 
     Names tell answers apart at evaluation: "a.jpg" of the second source becomes "2/a.jpg", and so on.
+    `answer_name`: under which name an image is answered, where that is not its own.
     """
-    ids, names = {e.image_id for e in first}, {e.file_name for e in first}
+    ids, names = {e.image_id for e in first}, {answer_name(e.file_name) for e in first}
     if any(e.image_id in ids for e in second):
         shift = max(ids) + 1 - min(e.image_id for e in second)
         second = [replace(e, image_id=e.image_id + shift) for e in second]
-    if any(e.file_name in names for e in second):
-        free = next(n for n in count(2) if all(f"{n}/{e.file_name}" not in names for e in second))
+    if any(answer_name(e.file_name) in names for e in second):
+        free = next(
+            n for n in count(2) if all(answer_name(f"{n}/{e.file_name}") not in names for e in second)
+        )
         second = [replace(e, file_name=f"{free}/{e.file_name}") for e in second]
     return first + second
 

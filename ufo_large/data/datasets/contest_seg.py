@@ -6,6 +6,7 @@ from pathlib import Path
 from ufo_large.data.datasets.base import joined
 from ufo_large.data.datasets.pairs import Files, by_stem, pair_masks
 from ufo_large.data.shard_index import SPLITS
+from ufo_large.kinds import kind_of
 from ufo_large.kinds.contest_classes import SEGMENTATION_NAMES
 from ufo_large.kinds.masks import MaskCoding
 from ufo_large.media.pictures import inspect_file, mask_facts
@@ -46,7 +47,7 @@ def read_contest_seg(
     splits: dict[str, list[Example]] = {}
     for split, images, labels in found:
         examples = pair_masks(images, labels, coding, findings.at(task, split))
-        splits[split] = joined(splits.get(split, []), examples)
+        splits[split] = joined(splits.get(split, []), examples, kind_of(info).answer_name)
     return SourceTask(info, splits)
 
 

@@ -54,7 +54,7 @@ def _merge(first: SourceTask, second: SourceTask) -> SourceTask:
     splits = {split: list(examples) for split, examples in first.splits.items()}
     for split, examples in second.splits.items():
         moved = [_relabel(info, example, new_labels) for example in examples]
-        splits[split] = joined(splits.get(split, []), moved)
+        splits[split] = joined(splits.get(split, []), moved, kind_of(info).answer_name)
     return SourceTask(info, splits)
 
 
