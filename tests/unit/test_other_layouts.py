@@ -1,6 +1,7 @@
 """COCO, VOC, class folders and the folders of BDD100K, Cityscapes and CamVid; several sources of one task."""
 
 import json
+import warnings
 from pathlib import Path
 
 import cv2
@@ -11,11 +12,11 @@ from PIL import Image
 from ufo_large.data.datasets.base import joined
 from ufo_large.data.datasets.sources import read_sources
 from ufo_large.data.shard_index import read_shard_index
-from ufo_large.data.sharding import ShardingOptions, make_shards
+from ufo_large.data.sharding import ShardingOptions, make_shards, tell_half_labelled
 from ufo_large.kinds import KINDS
 from ufo_large.media.decode import BadSample, decode_image
 from ufo_large.media.pictures import decode_rgb, mask_values, picture_facts
-from ufo_large.structures import Example, Findings
+from ufo_large.structures import Example, Findings, SourceTask, TaskInfo
 from ufo_large.testing.datasets import check_dataset, write_stripes
 
 H, W = 30, 40
@@ -347,6 +348,20 @@ def test_ids_from_zero_move_aside_too():
     both = joined(examples(0, 1, 2), examples(0, 1))
     assert [e.image_id for e in both] == [0, 1, 2, 3, 4]
     assert [e.file_name for e in both[3:]] == ["2/0.jpg", "2/1.jpg"]
+
+
+def test_splits_with_half_of_a_truth_are_told():
+    with_truth, without = (
+        Example(image=Path("x"), file_name="a", image_id=i, where="", truth=truth)
+        for i, truth in enumerate(("there", None))
+    )
+    info = TaskInfo(name="dec", kind="detection", class_names=("a",), class_ids=(0,))
+    whole = SourceTask(info, {"train": [with_truth], "test": [without]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tell_half_labelled([whole])
+    with pytest.warns(UserWarning, match="dec/test: 1 of 2 images have no ground truth.*not be scored"):
+        tell_half_labelled([SourceTask(info, {"test": [with_truth, without]})])
 
 
 def test_names_that_one_answer_would_stand_for_move_aside():

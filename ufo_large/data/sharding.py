@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -86,6 +87,7 @@ def make_shards(data: Sequence[str | Path], out: str | Path, options: ShardingOp
     tasks = check_tasks(tasks, facts, findings)
     raise_findings(findings, f"data of {', '.join(map(str, data))}")
     _refuse_empty(tasks, data)
+    tell_half_labelled(tasks)
     tasks = _with_val(tasks, facts, out, options)
     jobs = plan_shards(tasks, facts, out, options)
     written = _disk_errors(out, lambda: _write_missing(jobs, out, options.jobs))
@@ -123,6 +125,17 @@ def _refuse_empty(tasks: list[SourceTask], data: Sequence[str | Path]) -> None:
     if empty or not tasks:
         what = ", ".join(empty) if empty else "every task"
         raise ValueError(f"{', '.join(map(str, data))}: no images for {what}; add some or remove the folder")
+
+
+def tell_half_labelled(tasks: Sequence[SourceTask]) -> None:
+    """Warn of splits joined from sources with and without ground truth: they are predicted, not scored."""
+    for task in tasks:
+        for split, examples in task.splits.items():
+            without = sum(not example.labeled for example in examples)
+            if 0 < without < len(examples):
+                told = f"{task.info.name}/{split}: {without} of {len(examples)} images have no ground truth"
+                remedy = "leave their source out, or give it a task of its own with --data NAME=FOLDER"
+                warnings.warn(f"{told}, so the split will not be scored; {remedy}", stacklevel=3)
 
 
 def _refuse_removing(tasks: list[SourceTask], out: Path) -> None:

@@ -4,16 +4,20 @@ Legend: N boxes, H W height and width, K classes.
 """
 
 import functools
+import math
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from PIL import Image, ImageDraw
 
+from ufo_large.media.lettering import lettered
 from ufo_large.structures import IGNORE_INDEX
 
 LONG_SIDE = 560
 NUM_COLORS = 40
 TRUTH_COLOR = (255, 255, 255)
+TAG_SIZE = 14
 SMALL_BOX = 28.0
 """Boxes that would be smaller than this in the drawn picture make the view zoom in on them."""
 
@@ -130,12 +134,13 @@ def _dashed_line(picture, start: np.ndarray, end: np.ndarray, color, thickness: 
 
 def _tag(picture: np.ndarray, text: str, box: np.ndarray, color: tuple[int, int, int]) -> None:
     """Write `text` on a filled plate above the box, or inside where there is no room above."""
-    font, size, thick = cv2.FONT_HERSHEY_SIMPLEX, 0.55, 1
-    (width, height), base = cv2.getTextSize(text, font, size, thick)
-    left = int(np.clip(round(float(box[0])), 0, max(0, picture.shape[1] - width - 6)))
-    bottom = round(float(box[1])) if box[1] >= height + base + 4 else round(float(box[1])) + height + base + 4
-    top = bottom - height - base - 4
-    cv2.rectangle(picture, (left, top), (left + width + 6, bottom), color, -1)
-    dark = 0.3 * color[0] + 0.59 * color[1] + 0.11 * color[2] > 140
-    ink = (0, 0, 0) if dark else (255, 255, 255)
-    cv2.putText(picture, text, (left + 3, bottom - base - 1), font, size, ink, thick, cv2.LINE_AA)
+    text, font = lettered(text, TAG_SIZE)
+    width, height = math.ceil(font.getlength(text)) + 6, sum(font.getmetrics()) + 2
+    plate = Image.new("RGB", (width, height), color)
+    light = 0.3 * color[0] + 0.59 * color[1] + 0.11 * color[2] > 140
+    ImageDraw.Draw(plate).text((3, 1), text, (0, 0, 0) if light else (255, 255, 255), font)
+    left = int(np.clip(round(float(box[0])), 0, max(0, picture.shape[1] - width)))
+    top = round(float(box[1]))
+    top = int(np.clip(top - height if top >= height else top, 0, picture.shape[0]))
+    room_HW3 = picture[top : top + height, left : left + width]
+    room_HW3[:] = np.asarray(plate)[: room_HW3.shape[0], : room_HW3.shape[1]]

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ufo_large.kinds import Card, PredictionExample, kind_of
+from ufo_large.media.lettering import lettered
 
 LINE, MARGIN, FONT_SIZE, SWATCH = 20, 6, 14, 12
 LINES, APART, GAP = 3, 12, 6
@@ -33,11 +34,12 @@ def _panel(card: Card, picture_HW3: np.ndarray) -> np.ndarray:
     height, width = picture_HW3.shape[:2]
     canvas = Image.new("RGB", (width, height + LINE * LINES + MARGIN), PAPER)
     canvas.paste(Image.fromarray(picture_HW3))
-    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(FONT_SIZE)
+    pen = ImageDraw.Draw(canvas)
     said = [f"{name} {100 * share:.0f} %" for name, share in card.bars] or [card.headline]
     words = [(text, "") for text in [f"{card.task}: {said[0]}", *said[1:], *card.details]]
     left, line = MARGIN, 0
     for position, (text, colour) in enumerate([*words, *card.legend]):
+        text, font = lettered(text, FONT_SIZE)
         room = SWATCH + 4 if colour else 0
         needed = room + pen.textlength(text, font)
         if position == len(words) or (left > MARGIN and left + needed > width):

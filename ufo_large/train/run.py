@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ufo_large.config import Problems, did_you_mean, to_dict
-from ufo_large.data.batching import Tokens
+from ufo_large.data.batching import AspectBuckets, Tokens
 from ufo_large.data.mixing import TaskMix
 from ufo_large.data.shards import ShardSet, SplitReader
 from ufo_large.distributed import comm, ds_config, zero
@@ -114,6 +114,7 @@ def _train(
         torch.manual_seed(config.seed + 1 + comm.rank())  # ranks drop different paths
     if comm.is_main():
         warn_of_unused_names(config, tasks)
+        warn_of_buckets(config, tasks)
         folder.write(config, tasks, shards.fingerprint, data, ds)
         save_environment(workdir)
         save_plan(workdir, asked.plan, trainer.finished)
@@ -346,6 +347,17 @@ def warn_of_unused_names(config: RunConfig, tasks: tuple[TaskInfo, ...]) -> None
         for name in sorted(set(entries) - {*names, *KINDS}):
             hint = did_you_mean(name, [*names, *KINDS])
             warnings.warn(f"{field}.{name} has no effect: no such task in this data.{hint}", stacklevel=3)
+
+
+def warn_of_buckets(config: RunConfig, tasks: tuple[TaskInfo, ...]) -> None:
+    """Tell where pictures are shown on other canvases in training than later."""
+    for task in tasks:
+        loader = config.task(task).loader
+        if isinstance(loader.shapes, AspectBuckets.Config):
+            size = "x".join(map(str, loader.image_size))
+            told = f"trains on canvases of its pictures' aspects, and is scored and predicts at {size} alone"
+            advice = f"give tasks.{task.name}.loader.image_size the aspect that most of them have"
+            warnings.warn(f"task {task.name!r} {told}; {advice}", stacklevel=3)
 
 
 def check_evaluation(
