@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import pytest
 import torch
 import torch.nn.functional as F
 from transformers import Mask2FormerForUniversalSegmentation, Mask2FormerImageProcessor
@@ -73,6 +74,12 @@ def test_predictions_cut_the_valid_part_before_they_resize():
     for prediction in mask_predictions(scores, 4, scene_batch("segmentation")):
         top = prediction.mask_HW[: STORED[0] - 8]
         assert (top[:, :120] == 0).all() and (top[:, 120:] == 1).all()
+
+
+def test_no_object_must_weigh_something():
+    """The weighted mean over queries without any mask would be 0 / 0."""
+    with pytest.raises(ValueError, match="no_object_weight=0: an image without masks would have no loss"):
+        Mask2FormerSegmenter.Config(no_object_weight=0)
 
 
 def test_many_classes_of_a_large_picture_are_seen_a_few_at_a_time(monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from ufo_large.data.datasets.base import joined
+from ufo_large.data.datasets.merge import merge_tasks
 from ufo_large.data.datasets.sources import read_sources
 from ufo_large.data.shard_index import read_shard_index
 from ufo_large.data.sharding import ShardingOptions, make_shards, tell_half_labelled
@@ -348,6 +349,14 @@ def test_ids_from_zero_move_aside_too():
     both = joined(examples(0, 1, 2), examples(0, 1))
     assert [e.image_id for e in both] == [0, 1, 2, 3, 4]
     assert [e.file_name for e in both[3:]] == ["2/0.jpg", "2/1.jpg"]
+
+
+def test_ids_of_merged_classes_are_checked_before_anything_is_written():
+    """The next id after 254 would mean ignore."""
+    first = TaskInfo(name="seg", kind="segmentation", class_names=("a", "b"), class_ids=(0, 254))
+    second = TaskInfo(name="seg", kind="segmentation", class_names=("a", "c"), class_ids=(0, 1))
+    with pytest.raises(ValueError, match="class 'c' has the id 255, which means ignore"):
+        merge_tasks([SourceTask(first, {}), SourceTask(second, {})], Findings())
 
 
 def test_splits_with_half_of_a_truth_are_told():

@@ -15,8 +15,9 @@ from ufo_large.planning.loads import sizes_of
 from ufo_large.planning.plan import Planner
 from ufo_large.planning.sizes import count
 from ufo_large.recipes import known_recipes, load_recipe
+from ufo_large.serving.one_size import require_possible
 from ufo_large.testing.models import task_info
-from ufo_large.train.run import warn_of_unused_names
+from ufo_large.train.run import warn_of_buckets, warn_of_unused_names
 
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = (
@@ -66,3 +67,21 @@ def test_settings_for_no_task_of_the_data_are_told():
     told = [str(warning.message) for warning in seen]
     assert [t.partition(" ")[0] for t in told] == ["model.heads.sings", "optimizer.head_rates.sgins"]
     assert all("has no effect" in t and "Did you mean 'signs'" in t for t in told)
+
+
+def test_canvases_that_only_training_sees_are_told():
+    config = apply_overrides(load_recipe("demo"), ["tasks.detection.loader.shapes=aspect_buckets"])
+    with pytest.warns(UserWarning) as seen:
+        warn_of_buckets(config, TASKS)
+    (told,) = (str(warning.message) for warning in seen)
+    assert told.startswith("task 'dec' trains on canvases") and "at 96x144 alone" in told
+
+
+def test_a_size_must_suit_the_tasks_that_are_asked_for():
+    """Depth is shown at the size of its training alone; no other task is held to that."""
+    config = load_recipe("demo_depth")
+    depth = task_info("depth", "depth", 0)
+    require_possible((64, 64), config, TASKS[:2])
+    require_possible(config.task(depth).loader.image_size, config, [*TASKS[:2], depth])
+    with pytest.raises(ValueError, match=r"task 'depth' was trained at \(128, 192\).*give \(128, 192\)"):
+        require_possible((64, 64), config, [*TASKS[:2], depth])

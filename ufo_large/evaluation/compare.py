@@ -56,9 +56,7 @@ def delta_m(result: Mapping[str, Any], singles: Sequence[Mapping[str, Any]]) -> 
         if result.get(metric) is None:
             continue
         alone = _alone(result, singles, metric)
-        if not alone or not all(alone):
-            return None
-        base = fmean(map(fmean, alone))
+        base = fmean(map(fmean, alone)) if all(alone) else 0
         if not base:
             return None
         sign = 1 if headline.higher_is_better else -1

@@ -137,7 +137,7 @@ def _is_turned(data: bytes) -> bool:
     try:
         with open_picture(data) as image:
             return asks_to_turn(image)
-    except Exception:  # the header was read before, so this is of the tags
+    except Exception:  # Pillow refuses what another decoder read
         return False
 
 

@@ -34,7 +34,7 @@ It is the fifth of seven settings trained; test figures of earlier ones had been
   (val 78.3, 79.9, 62.8).
 
 Neither more images of signs nor larger ones move mAP50. Of the four kinds two are found (AP50 95.0 and 92.4);
-traffic lights (41.5) and crossings (50.7) are few, and half as large as those of the training split.
+traffic lights (41.5) and crossings (50.7) are few and small.
 """
 
 from dataclasses import replace

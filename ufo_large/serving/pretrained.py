@@ -98,10 +98,9 @@ def require_ours(folder: Path) -> None:
 
 def write_pretrained(opened: Opened, folder: Path, license: str | None) -> None:
     """Write config.json, model.safetensors and README.md; a saved model keeps the card and licence it has."""
-    saved, before, card = opened.saved, opened.folder / "config.json", None
-    is_saved = opened.weights.name == WEIGHTS
-    if is_saved:
-        stated = read_json(before, CONFIG_REMEDY).get("license", "unknown")
+    saved, card = opened.saved, None
+    if opened.weights.name == WEIGHTS:  # saved before
+        stated = read_json(RunFolder(opened.folder).config_file, CONFIG_REMEDY).get("license", "unknown")
         license = stated if license is None else license
         if (opened.folder / CARD).is_file():  # it has the figures
             card = (opened.folder / CARD).read_text(encoding="utf-8")

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ufo_large.data.datasets.base import joined
-from ufo_large.kinds import kind_of
+from ufo_large.kinds import kind_of, require_kind
 from ufo_large.structures import Example, Findings, Reporter, SourceTask, TaskInfo
 
 
@@ -51,6 +51,7 @@ def _merge(first: SourceTask, second: SourceTask) -> SourceTask:
         kinds = f"{first.info.kind} in one source and {second.info.kind} in another"
         raise ValueError(f"task {first.info.name!r} is {kinds}; name them apart with --data TASK=FOLDER")
     info, new_labels = _merge_infos(first.info, second.info)
+    require_kind(info)  # its classes and ids may be new ones
     splits = {split: list(examples) for split, examples in first.splits.items()}
     for split, examples in second.splits.items():
         moved = [_relabel(info, example, new_labels) for example in examples]

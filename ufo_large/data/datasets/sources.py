@@ -168,8 +168,6 @@ def read_sources(
     for task in tasks + others:
         require_kind(task.info)
     merged = keep_to(merge_tasks(tasks + others, findings), known)
-    for task in merged:  # ids of merged classes may be new ones
-        require_kind(task.info)
     _refuse_idle_counts(merged, counts)
     _report_single_classes(merged, findings)
     return merged
