@@ -4,6 +4,7 @@ import pytest
 from timm.optim import param_groups_layer_decay
 
 from ufo_large.models.weights import dense_names
+from ufo_large.routing import ROUTERS
 from ufo_large.runs.optimizer import OptimizerConfig, parameter_groups
 from ufo_large.structures import role_of
 from ufo_large.testing.models import ROUTED, TINY_TASKS, tiny_model
@@ -57,3 +58,26 @@ def test_a_head_has_the_rate_of_its_task_or_kind():
     assert found == {("cls", 15.0), ("dec", 1.0), ("seg", 3.0)}
     with pytest.raises(ValueError, match=r"head_rates.dec=0.0: must be positive"):
         OptimizerConfig(learning_rate=1.0, head_rates={"dec": 0.0})
+
+
+@pytest.mark.parametrize("router", [name for name in ROUTERS if name != "shared"])
+def test_what_one_task_alone_uses_in_a_bank_has_the_routers_rate(router):
+    model = tiny_model(ROUTERS[router].Config(expert_rate=10.0)).build(TINY_TASKS)
+    plain = tiny_model(ROUTERS[router].Config()).build(TINY_TASKS)
+    config = OptimizerConfig(learning_rate=1.0, layer_decay=0.5, head_rate=3.0)
+    names = dict(zip(model.parameters(), dict(plain.named_parameters()), strict=True))
+    before = {
+        name: group["rate_scale"]
+        for name, p in plain.named_parameters()
+        for group in parameter_groups(plain, config)
+        if any(p is member for member in group["params"])
+    }
+    factors = {
+        (role_of(p).kind, group["rate_scale"] / before[names[p]])
+        for group in parameter_groups(model, config)
+        for p in group["params"]
+    }
+    assert factors == {("shared", 1.0), ("head", 1.0), ("expert", 10.0)}
+    for wrong in (0.0, -1.0, float("inf")):
+        with pytest.raises(ValueError, match=f"expert_rate={wrong}: must be positive"):
+            ROUTERS[router].Config(expert_rate=wrong)

@@ -3,6 +3,7 @@
 Legend: B images, L tokens, D width, E experts.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -157,13 +158,17 @@ class Router(ABC):
         """Options of the scheme.
 
         `blocks`: indices of the routed blocks (None: every second block of the later half). `parts`: what
-        of them becomes an expert bank.
+        of them becomes an expert bank. `expert_rate`: factor on the learning rate of what one task alone
+        uses in a bank (experts, gates, choices), on top of the layer-wise decay of its block.
         """
 
         blocks: tuple[int, ...] | None = None
         parts: tuple[Part, ...] = ("mlp",)
+        expert_rate: float = 1.0
 
         def __post_init__(self):
+            if not 0 < self.expert_rate < math.inf:
+                raise ValueError(f"router.expert_rate={self.expert_rate}: must be positive")
             for part in self.parts:
                 if part not in PARTS:
                     raise ValueError(f"router.parts names {part!r}.{did_you_mean(part, PARTS)}")

@@ -13,10 +13,10 @@ class SharedRouter(Router):
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config(Router.Config):
         def __post_init__(self):
-            if self.blocks is not None or self.parts != ("mlp",):
+            if self.blocks is not None or self.parts != ("mlp",) or self.expert_rate != 1:
                 raise ValueError(
-                    f"router.blocks={self.blocks} and router.parts={self.parts} have no effect: the scheme "
-                    "`shared` routes no block"
+                    f"router.blocks={self.blocks}, router.parts={self.parts} and router.expert_rate="
+                    f"{self.expert_rate} have no effect: the scheme `shared` routes no block"
                 )
 
         def build(self, tasks: tuple[str, ...], route: Route, depth: int) -> "SharedRouter":

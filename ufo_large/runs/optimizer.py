@@ -19,7 +19,8 @@ class OptimizerConfig:
     `layer_decay`: the rate of a block is multiplied by this for every block above it (BEiT,
     arXiv:2106.08254), rounded into at most `layer_bins` groups, since each group costs ZeRO a norm
     all-reduce a step. `head_rate`: factor on the rate of heads and pyramids; `head_rates`: that of a task or
-    a kind of task. `clip_norm`: limit of the norm of all gradients after they are combined; 0 turns it off.
+    a kind of task (that of experts is the router's `expert_rate`). `clip_norm`: limit of the norm of all
+    gradients after they are combined; 0 turns it off.
     """
 
     learning_rate: float
@@ -55,14 +56,17 @@ def parameter_groups(model: MultitaskModel, config: OptimizerConfig) -> list[dic
     """Claim every trainable parameter once, by weight decay and rate."""
     claimed: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
     undecayed, depths = undecayed_parameters(model), parameter_depths(model)
-    top = model.trunk.depth + 1
+    top, expert_rate = model.trunk.depth + 1, model.trunk.router.config.expert_rate
     head_rates = {n: info.choose(config.head_rates) or config.head_rate for n, info in model.tasks.items()}
     for parameter in model.parameters():
         if parameter.requires_grad:
             decay = 0.0 if parameter in undecayed else config.weight_decay
             role = role_of(parameter)
-            is_head = role.kind == "head"
-            scale = head_rates[role.task] if is_head else _trunk_scale(depths[parameter], top, config)
+            if role.kind == "head":
+                scale = head_rates[role.task]
+            else:
+                scale = _trunk_scale(depths[parameter], top, config)
+                scale *= expert_rate if role.kind == "expert" else 1.0
             claimed[decay, scale].append(parameter)
     ordered = sorted(claimed.items(), key=lambda item: item[0])
     return [
