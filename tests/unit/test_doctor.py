@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps
 
 from ufo_large.data.datasets.sources import read_sources
 from ufo_large.data.doctor import diagnose, write_fix, write_json
@@ -21,7 +21,7 @@ from ufo_large.data.scenes import render_street
 from ufo_large.data.shard_index import read_shard_index
 from ufo_large.data.sharding import ShardingOptions, make_shards
 from ufo_large.data.synthetic import WorldSizes, write_world
-from ufo_large.media.pictures import FileFacts, encode_jpeg, inspect_file, picture_facts
+from ufo_large.media.pictures import FileFacts, decode_rgb, encode_jpeg, inspect_file, picture_facts
 from ufo_large.structures import Findings
 
 TRAIN, TEST = "track1_train_data", "track1_test_data"
@@ -115,14 +115,17 @@ def test_a_png_that_asks_to_be_turned_is_seen(tmp_path):
     assert inspect_file(tmp_path / "a.png", picture_facts).turned
 
 
-@pytest.mark.parametrize("ending", ["tif", "webp"])
-def test_other_formats_that_ask_to_be_turned_are_seen(ending, tmp_path):
-    """Their EXIF block lies behind the pixels."""
-    for orientation in (1, 3, 6):
-        image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 160, 3)).astype(np.uint8))
-        image.getexif()[ExifTags.Base.Orientation] = orientation
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_webp_asks_to_be_turned_behind_the_pixels_and_tiff_is_read_turned(orientation, tmp_path):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 160, 3)).astype(np.uint8))
+    image.getexif()[ExifTags.Base.Orientation] = orientation
+    for ending in ("tif", "webp"):
         image.save(tmp_path / f"a.{ending}", exif=image.getexif())
-        assert inspect_file(tmp_path / f"a.{ending}", picture_facts).turned == (orientation != 1)
+    assert inspect_file(tmp_path / "a.webp", picture_facts).turned == (orientation != 1)
+    facts = inspect_file(tmp_path / "a.tif", picture_facts)
+    shown = np.asarray(ImageOps.exif_transpose(image))
+    assert not facts.turned and (facts.height, facts.width) == shown.shape[:2]
+    assert np.array_equal(decode_rgb((tmp_path / "a.tif").read_bytes()), shown)
 
 
 def test_imbalance_is_told(tmp_path):

@@ -17,13 +17,7 @@ LOOK_SIDE = 16
 SMALL_SIDE = 128
 EXIF_BYTES = 4096
 EXIF_MARKS = (b"Exif", b"eXIf")
-EXIF_ANYWHERE = (
-    b"RIFF",
-    b"II*\0",
-    b"MM\0*",
-    b"II+\0",
-    b"MM\0+",
-)  # WebP and TIFF have it behind the pixels too
+EXIF_ANYWHERE = (b"RIFF",)  # WebP has it behind the pixels too
 STORED_AS_IS = ("jpeg", "png")
 SCALED_TO_16_BITS = ("PNG", "PPM")  # formats whose pictures in PIL's mode I go from 0 to 65535
 
@@ -142,9 +136,12 @@ def _is_turned(data: bytes) -> bool:
 
 
 def asks_to_turn(image: Image.Image) -> bool:
-    """Whether an EXIF tag of an opened picture asks viewers to turn or mirror it."""
+    """Whether an EXIF tag of an opened picture asks viewers to turn or mirror what is decoded.
+
+    A TIFF's does not: its orientation is part of the format, and Pillow, which decodes it, applies it.
+    """
     try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) != 1
     except Exception:  # PIL raises anything on a damaged EXIF block, which no one else reads
         return False
 
