@@ -21,7 +21,10 @@ Cars are shown at two sizes, 9 images or 16 smaller ones, which cost the same an
 Measured, one seed (0), on 720 photographs of 30 cars, 469 with signs of 4 kinds and 367 streets of 11
 classes, from weights derived from DINOv2-S, protocol standard, on the test split: Top-1 87.2, mAP50 69.9,
 mIoU 52.8 (`--set evaluate_every=0`: 58 minutes of training on two x86 cores in bfloat16; val 81.7, 80.0 and
-63.1). The recipe `mini`, a ViT from scratch, reaches 43.3, 56.6 and 36.5 on the same images.
+63.1). With signs predicted at two sizes, which val chose (`eval/run_all.py` with `--set
+tasks.detection.loader.views.scales=1,1.25`), mAP50 is 71.5
+(benchmarks/results/test_time_views_x86_64_202611.md). The recipe `mini`, a ViT from scratch, reaches 43.3,
+56.6 and 36.5 on the same images.
 
 It is the fifth of seven settings trained; test figures of earlier ones had been seen before it was chosen:
 
@@ -33,8 +36,8 @@ It is the fifth of seven settings trained; test figures of earlier ones had been
 - seventh: the fifth with rare signs pasted into images, 1000 steps, 55 minutes: 85.0, 67.6, 53.3
   (val 78.3, 79.9, 62.8).
 
-Neither more images of signs nor larger ones move mAP50. Of the four kinds two are found (AP50 95.0 and 92.4);
-traffic lights (41.5) and crossings (50.7) are few and small.
+Neither more images of signs nor larger ones in training move mAP50. Of the four kinds two are found (AP50
+95.0 and 92.4); traffic lights (41.5) and crossings (50.7) are few and small.
 """
 
 from dataclasses import replace
