@@ -45,6 +45,19 @@ def test_a_copy_is_treated_as_timm_treats_the_original(family, router):
     assert heads == {1.0}
 
 
+def test_choices_have_one_rate_whatever_the_trunks_and_their_depth():
+    model = tiny_model(ROUTERS["learned"].Config(choice_rate=0.02)).build(TINY_TASKS)
+    config = OptimizerConfig(learning_rate=1e-4, layer_decay=0.5)
+    choices = {p for bank in model.trunk.banks().values() for p in bank.choices.parameters()}
+    rates = {
+        (group["weight_decay"], group["rate_scale"] * config.learning_rate)
+        for group in parameter_groups(model, config)
+        for p in group["params"]
+        if p in choices
+    }
+    assert rates == {(0.0, 0.02)}
+
+
 def test_a_head_has_the_rate_of_its_task_or_kind():
     model = tiny_model("task").build(TINY_TASKS)
     rates = {"detection": 1.0, "seg": 3.0, "segmentation": 9.0}
@@ -77,7 +90,8 @@ def test_what_one_task_alone_uses_in_a_bank_has_the_routers_rate(router):
         for group in parameter_groups(model, config)
         for p in group["params"]
     }
-    assert factors == {("shared", 1.0), ("head", 1.0), ("expert", 10.0)}
+    choices = {("expert", 1.0)} if router == "learned" else set()  # a rate of their own
+    assert factors == {("shared", 1.0), ("head", 1.0), ("expert", 10.0)} | choices
     for wrong in (0.0, -1.0, float("inf")):
         with pytest.raises(ValueError, match=f"expert_rate={wrong}: must be positive"):
             ROUTERS[router].Config(expert_rate=wrong)

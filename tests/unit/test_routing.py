@@ -66,6 +66,7 @@ def test_default_blocks_are_every_second_of_the_later_half():
         ("token_topk", {"parts": ("mlp", "attention")}, "use parts=mlp, or the scheme task or learned"),
         ("learned", {"decide_at": 0.0}, "decide_at=0.0"),
         ("learned", {"end_temperature": 0.0}, "must be positive"),
+        ("learned", {"choice_rate": 0.0}, "choice_rate=0.0: must be positive"),
         ("token_topk", {"k": 1}, "no gradient"),
         ("token_topk", {"k": 5}, "2 to num_experts=4"),
         ("token_topk", {"balance": -1.0}, "must be 0"),

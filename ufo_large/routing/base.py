@@ -159,7 +159,7 @@ class Router(ABC):
 
         `blocks`: indices of the routed blocks (None: every second block of the later half). `parts`: what
         of them becomes an expert bank. `expert_rate`: factor on the learning rate of what one task alone
-        uses in a bank (experts, gates, choices), on top of the layer-wise decay of its block.
+        uses in a bank (experts, gates), on top of the layer-wise decay of its block.
         """
 
         blocks: tuple[int, ...] | None = None

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ufo_large.routing.base import ExpertBank, Route, Router, routed_blocks
 from ufo_large.routing.clone import clone_module
-from ufo_large.structures import Role, set_role
+from ufo_large.structures import Role, set_learning_rate, set_role
 
 SHARED_PATH, OWN_PATH = 0, 1
 
@@ -33,12 +33,15 @@ class LearnedRouter(Router):
 
         `decide_at`: share of training after which the choice is fixed. The temperature falls geometrically
         from `start_temperature` to `end_temperature` until then. `seed` decides the draws of all ranks.
+        `choice_rate`: learning rate of the choices, AdaShare's own (arXiv:1911.12423); at a pretrained
+        trunk's, two logits would come nowhere until they are fixed.
         """
 
         decide_at: float = 0.5
         start_temperature: float = 2.0
         end_temperature: float = 0.5
         seed: int = 0
+        choice_rate: float = 0.01
 
         def __post_init__(self):
             Router.Config.__post_init__(self)
@@ -46,6 +49,8 @@ class LearnedRouter(Router):
                 raise ValueError(f"router.decide_at={self.decide_at}: must be above 0 and at most 1")
             if min(self.start_temperature, self.end_temperature) <= 0:
                 raise ValueError("router.start_temperature and router.end_temperature: must be positive")
+            if not 0 < self.choice_rate < math.inf:
+                raise ValueError(f"router.choice_rate={self.choice_rate}: must be positive")
 
         def build(self, tasks: tuple[str, ...], route: Route, depth: int) -> "LearnedRouter":
             return LearnedRouter(self, routed_blocks(self.blocks, depth), tasks, route)
@@ -78,7 +83,7 @@ class LearnedBank(ExpertBank):
         """The new expert starts as a copy of the shared module, undecided."""
         role = Role("expert", task)
         self.experts[task] = set_role(clone_module(self.shared), role)
-        self.choices[task] = set_role(Choice(), role)
+        self.choices[task] = set_learning_rate(set_role(Choice(), role), self.config.choice_rate)
 
     def forward(self, x_BLD: Tensor, **options: Any) -> Tensor:
         task = self.route.task

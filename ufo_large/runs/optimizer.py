@@ -9,7 +9,7 @@ from torch import nn
 
 from ufo_large.models.multitask import MultitaskModel
 from ufo_large.models.trunk import modules_after_blocks
-from ufo_large.structures import role_of
+from ufo_large.structures import learning_rate_of, role_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,8 +61,10 @@ def parameter_groups(model: MultitaskModel, config: OptimizerConfig) -> list[dic
     for parameter in model.parameters():
         if parameter.requires_grad:
             decay = 0.0 if parameter in undecayed else config.weight_decay
-            role = role_of(parameter)
-            if role.kind == "head":
+            role, own_rate = role_of(parameter), learning_rate_of(parameter)
+            if own_rate is not None:
+                scale = own_rate / config.learning_rate
+            elif role.kind == "head":
                 scale = head_rates[role.task]
             else:
                 scale = _trunk_scale(depths[parameter], top, config)

@@ -9,7 +9,7 @@ from ufo_large.structures.predictions import (
     Prediction,
     on_cpu,
 )
-from ufo_large.structures.roles import SHARED, Role, role_of, set_role
+from ufo_large.structures.roles import SHARED, Role, learning_rate_of, role_of, set_learning_rate, set_role
 from ufo_large.structures.sample import BadSample, RawSample, TileSample, Window
 from ufo_large.structures.source import FIX_REMEDY, Example, Finding, Findings, Reporter, SourceTask
 from ufo_large.structures.task_info import IGNORE_INDEX, TaskInfo, numbered_info
@@ -42,6 +42,8 @@ __all__ = [
     "Window",
     "numbered_info",
     "on_cpu",
+    "learning_rate_of",
     "role_of",
+    "set_learning_rate",
     "set_role",
 ]

@@ -1,7 +1,8 @@
 """Every parameter knows what it is for: shared by all tasks, expert of a task, or head of a task.
 
-Roles are set when a module is made, never guessed from names. They survive ZeRO-3 because DeepSpeed
-changes a parameter's storage, not the Parameter object.
+A few also know their learning rate, where a factor on the trunk's would not fit them. Both are set when a
+module is made, never guessed from names. They survive ZeRO-3 because DeepSpeed changes a parameter's storage,
+not the Parameter object.
 """
 
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Literal
 
 from torch import nn
 
-_ATTRIBUTE = "ufo_role"
+_ATTRIBUTE, _RATE = "ufo_role", "ufo_learning_rate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +40,15 @@ def set_role(module: nn.Module, role: Role) -> nn.Module:
 def role_of(parameter: nn.Parameter) -> Role:
     """Return the role; parameters of the trunk that nobody claimed are shared."""
     return getattr(parameter, _ATTRIBUTE, SHARED)
+
+
+def set_learning_rate(module: nn.Module, rate: float) -> nn.Module:
+    """Give every parameter of `module` this rate at the schedule's top; returns the module."""
+    for parameter in module.parameters():
+        setattr(parameter, _RATE, rate)
+    return module
+
+
+def learning_rate_of(parameter: nn.Parameter) -> float | None:
+    """Return the rate of `set_learning_rate`, None for the others, whose rates follow from the trunk's."""
+    return getattr(parameter, _RATE, None)
