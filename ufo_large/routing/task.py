@@ -1,14 +1,16 @@
-"""Each task its own expert in the routed blocks, the shared modules elsewhere.
+"""Each task, or each that is named, its own expert in the routed blocks, the shared modules elsewhere.
 
 Legend: B images, L tokens, D width.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ufo_large.config import did_you_mean
 from ufo_large.routing.base import ExpertBank, Route, Router, routed_blocks
 from ufo_large.routing.clone import clone_module
 from ufo_large.structures import Role, set_role
@@ -19,31 +21,57 @@ class TaskRouter(Router):
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config(Router.Config):
+        """See `Router.Config`. `tasks`: those with experts of their own, by name; the others share one.
+
+        None: every task has its own.
+        """
+
+        tasks: tuple[str, ...] | None = None
+
         def build(self, tasks: tuple[str, ...], route: Route, depth: int) -> "TaskRouter":
+            for name in self.tasks or ():
+                if name not in tasks:
+                    told = did_you_mean(name, tasks)
+                    raise ValueError(f"router.tasks names {name!r}, which is no task of this model.{told}")
+            if self.tasks == ():
+                raise ValueError("router.tasks=(): name a task, or use router=shared")
             return TaskRouter(self, routed_blocks(self.blocks, depth), tasks, route)
 
     def bank(self, place: str, module: nn.Module) -> "TaskBank":
-        return TaskBank(place, self.route, self.tasks, module)
+        own = [t for t in self.tasks if self.config.tasks is None or t in self.config.tasks]
+        return TaskBank(place, self.route, own, module, is_shared=len(own) < len(self.tasks))
 
 
 class TaskBank(ExpertBank):
-    """One expert a task. The first task takes over the module's own parameters, the others copies."""
+    """One expert a task, and the module itself for tasks without.
 
-    def __init__(self, place: str, route: Route, tasks: tuple[str, ...], module: nn.Module):
+    Where each has its own, the first task's takes over the module's parameters, the others are copies.
+    """
+
+    def __init__(self, place: str, route: Route, own: Sequence[str], module: nn.Module, is_shared: bool):
         super().__init__(place, route)
+        self.shared = module if is_shared else None
         self.experts = nn.ModuleDict()
-        for index, task in enumerate(tasks):
-            expert = module if index == 0 else clone_module(module)
+        for index, task in enumerate(own):
+            expert = module if index == 0 and not is_shared else clone_module(module)
             self.experts[task] = set_role(expert, Role("expert", task))
 
     def forward(self, x_BLD: Tensor, **options: Any) -> Tensor:
-        return self.experts[self.route.task](x_BLD, **options)
+        return self.path(self.route.task)(x_BLD, **options)
 
     def path(self, task: str) -> nn.Module:
-        return self.experts[task]
+        return self.experts[task] if self.shared is None or task in self.experts else self.shared
+
+    def active(self, task: str) -> int:
+        return sum(p.numel() for p in self.path(task).parameters())
 
     def add_task(self, task: str) -> None:
-        """The new expert starts as the mean of the others, which grew from one module."""
+        """The new expert starts as the mean of the others, which grew from one module.
+
+        Where tasks without an expert share one, the new task is one of them.
+        """
+        if self.shared is not None:
+            return
         others = list(self.experts.values())
         expert = clone_module(others[0])
         with torch.no_grad():
