@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend
 from ufo_large.data.loader import LoaderConfig
 from ufo_large.models import MultitaskModel
 from ufo_large.recipes import load_recipe
+from ufo_large.routing import ROUTERS
 from ufo_large.runs.config import RunConfig, TaskConfig
 from ufo_large.structures import TaskInfo
 from ufo_large.tasks import HEADS
@@ -58,9 +59,13 @@ def measured(times: dict) -> dict[str, float]:
     return step_seconds(calls, lambda call, kernel: times[call].get(kernel))
 
 
-def test_calls_count_per_task_and_with_the_prefix_tokens(small):
-    """By hand: 2 blocks; patches of 14 on 28 x 42 and 56 x 28 pixels, one class token."""
-    assert calls_of(*small) == {
+@pytest.mark.parametrize("router", ROUTERS)
+def test_calls_count_per_task_and_with_the_prefix_tokens(router, small):
+    """By hand: 2 blocks; patches of 14 on 28 x 42 and 56 x 28 pixels, one class token; in any routing."""
+    config, tasks = small
+    trunk = replace(config.model.trunk, router=ROUTERS[router].Config())
+    config = replace(config, model=replace(config.model, trunk=trunk))
+    assert calls_of(config, tasks) == {
         Call((4, 3, 7, 16), (4, 3, 7, 16), None): 2,
         Call((3, 3, 9, 16), (3, 3, 9, 16), None): 2,
     }

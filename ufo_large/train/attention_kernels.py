@@ -10,6 +10,7 @@ import contextlib
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from ufo_large.distributed import comm
 from ufo_large.models.multitask import MultitaskModel
+from ufo_large.routing.shared import SharedRouter
 from ufo_large.runs.config import RunConfig
 from ufo_large.structures import TaskInfo
 
@@ -54,9 +56,13 @@ class _Recorder(TorchFunctionMode):
 
 @torch.no_grad()
 def calls_of(config: RunConfig, tasks: tuple[TaskInfo, ...]) -> Counter[Call]:
-    """Return the trunk's calls of attention in a step of one micro-batch a task; nothing is computed."""
+    """Return the trunk's calls of attention in a step of one micro-batch a task; nothing is computed.
+
+    Of the dense model: routing changes no shape, and some schemes need values to choose a path.
+    """
+    dense = replace(config.model, trunk=replace(config.model.trunk, router=SharedRouter.Config()))
     with torch.device("meta"):
-        model: MultitaskModel = config.model.build(tasks).eval()
+        model: MultitaskModel = dense.build(tasks).eval()
     with _Recorder() as recorder:
         for info in tasks:
             loader, head = config.task(info).loader, model.heads[info.name]
