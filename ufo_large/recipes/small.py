@@ -15,8 +15,9 @@ points of mIoU over a dense head (benchmarks/results/ablation_small_x86_64_20261
 factor of 15: `--set model.heads.segmentation=dense --set optimizer.head_rates.segmentation=15`. The first six
 blocks stay as they are. No block is routed: from these weights and with so few images neither `residual` nor
 `task` was ahead of one trunk for all (benchmarks/results/comparison_small_x86_64_202611.md). Beside the
-others segmentation loses a point, which an expert for it alone gives back: `--set model.trunk.router=task
---set model.trunk.router.tasks=NAME` (benchmarks/results/comparison_small_bf16_x86_64_202611.md).
+others segmentation loses 1.5 points, of which an expert for it alone gives back 0.9: `--set
+model.trunk.router=task --set model.trunk.router.tasks=NAME`
+(benchmarks/results/comparison_small_bf16_x86_64_202611.md).
 
 Cars are shown at two sizes, 9 images or 16 smaller ones, which cost the same and bring more of them.
 
