@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from ufo_large.models.warm_start import class_axes, fitting_tensors, origins
 from ufo_large.models.weights import fill, initial_state
+from ufo_large.routing import ROUTERS
 from ufo_large.structures import TaskInfo
 from ufo_large.tasks import HEADS
 from ufo_large.testing.models import TINY_INFOS, TINY_TASKS, tiny_batch, tiny_model, tiny_model_with
@@ -109,6 +110,22 @@ def test_a_kind_that_the_run_did_not_have_starts_from_the_mean_of_its_experts(ro
             assert torch.equal(parameter, tensors[shared])
         else:
             assert parameter.isfinite().all()
+
+
+def test_renamed_tasks_keep_what_they_own_and_what_they_share(tmp_path):
+    config = [tiny_model(ROUTERS["task"].Config(tasks=(name,))) for name in ("seg", "street")]
+    old, tensors = weights_of(config[0], TINY_TASKS)
+    tasks = (
+        replace(TINY_INFOS["segmentation"], name="street"),
+        replace(TINY_INFOS["detection"], name="signs"),
+    )
+    new = started_warm(config[1], tasks, tensors, TINY_TASKS, tmp_path)
+    with torch.no_grad():
+        for task, before in zip(tasks, ("seg", "dec"), strict=True):
+            batch = tiny_batch(task)
+            ours, theirs = new.outputs(batch), old.outputs(replace(batch, task=before))
+            name = next(iter(ours))
+            assert torch.equal(ours[name], theirs[name])
 
 
 def test_weights_of_classes_and_255_of_them_hinder_no_start(tmp_path):

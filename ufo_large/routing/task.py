@@ -28,13 +28,16 @@ class TaskRouter(Router):
 
         tasks: tuple[str, ...] | None = None
 
+        def __post_init__(self):
+            Router.Config.__post_init__(self)
+            if self.tasks == ():
+                raise ValueError("router.tasks=(): name a task, or use router=shared")
+
         def build(self, tasks: tuple[str, ...], route: Route, depth: int) -> "TaskRouter":
             for name in self.tasks or ():
                 if name not in tasks:
-                    told = did_you_mean(name, tasks)
-                    raise ValueError(f"router.tasks names {name!r}, which is no task of this model.{told}")
-            if self.tasks == ():
-                raise ValueError("router.tasks=(): name a task, or use router=shared")
+                    told = f"router.tasks names {name!r}, which is no task of this model"
+                    raise ValueError(f"{told}.{did_you_mean(name, tasks)} With none each has its own experts")
             return TaskRouter(self, routed_blocks(self.blocks, depth), tasks, route)
 
     def bank(self, place: str, module: nn.Module) -> "TaskBank":
