@@ -253,6 +253,23 @@ def test_rates_of_single_heads_follow_their_tasks(run):
     assert found == pytest.approx({"detection": 0.3, "birds": 6.0})
 
 
+@pytest.mark.parametrize("balancer", ["tbgn", "fairgrad", "autoscale", "fixed"])
+def test_shares_and_experts_follow_their_tasks(run, balancer):
+    """Whatever names tasks goes on under the new names; what is gone is left out."""
+    key = "by_task" if balancer == "fixed" else "shares"
+    sets = [f"balancer={balancer}", f"balancer.{key}.dec=2", f"balancer.{key}.cls=3"]
+    changed = apply_overrides(run.read().config, [*sets, "model.trunk.router.tasks=dec,seg"])
+    run.write(changed, TINY_TASKS, "0" * 64, "shards", None)
+    tasks = (task_info("lamps", "detection", 2), TaskInfo(name="far", kind="depth"))
+    config = start_from(str(run.root), tasks).config
+    assert getattr(config.balancer, key) == {"lamps": 2} and config.model.trunk.router.tasks == ("lamps",)
+    config.balancer.build(("lamps", "far"), seed=0)
+    config.model.build(tasks)
+    birds = start_from(str(run.root), (task_info("birds", "classification", 5),)).config
+    assert getattr(birds.balancer, key) == {"birds": 3} and birds.model.trunk.router.tasks == ()
+    assert start_from(str(run.root), TINY_TASKS).config.balancer == changed.balancer
+
+
 def test_a_run_that_began_from_a_run_keeps_its_rates(run):
     first = start_from(str(run.root), TINY_TASKS).config
     assert first.optimizer.learning_rate == load_recipe("demo").optimizer.learning_rate / 3

@@ -66,7 +66,6 @@ def test_default_blocks_are_every_second_of_the_later_half():
         ("task", {"parts": ()}, "name some of mlp, attention, norms"),
         ("learned", {"parts": ("norms", "norms")}, "each once"),
         ("task", {"tasks": ("d",)}, "router.tasks names 'd', which is no task of this model.* a, b, c"),
-        ("task", {"tasks": ()}, "name a task, or use router=shared"),
         ("token_topk", {"parts": ("mlp", "attention")}, "use parts=mlp, or the scheme task or learned"),
         ("learned", {"decide_at": 0.0}, "decide_at=0.0"),
         ("learned", {"end_temperature": 0.0}, "must be positive"),

@@ -128,6 +128,21 @@ def test_renamed_tasks_keep_what_they_own_and_what_they_share(tmp_path):
             assert torch.equal(ours[name], theirs[name])
 
 
+@pytest.mark.parametrize(
+    ("tasks", "own"),
+    [(TINY_TASKS, None), (TINY_TASKS[2:], ("seg",)), (TINY_TASKS[:2], ()), (TINY_TASKS[:1], None)],
+)
+def test_what_tasks_shared_goes_to_each_and_goes_on_alone(tasks, own, tmp_path):
+    """A run in which `seg` alone had experts: outputs are the run's, however its tasks go on."""
+    old, tensors = weights_of(tiny_model(ROUTERS["task"].Config(tasks=("seg",))), TINY_TASKS)
+    config = tiny_model(ROUTERS["task"].Config(tasks=own))
+    new = started_warm(config, tasks, tensors, TINY_TASKS, tmp_path)
+    with torch.no_grad():
+        for task in tasks:
+            found, wanted = (model.outputs(tiny_batch(task)) for model in (new, old))
+            torch.testing.assert_close(found, wanted, rtol=0, atol=0)
+
+
 def test_weights_of_classes_and_255_of_them_hinder_no_start(tmp_path):
     """One class more, by which class layers are found, has no weight and no label."""
     for count, options in ((4, {"class_weights": (1.0, 2.0, 1.0, 0.5)}), (255, {})):

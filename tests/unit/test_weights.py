@@ -439,6 +439,25 @@ def test_a_run_that_was_routed_otherwise_is_refused_with_the_remedy(tmp_path):
             fill(routed, initial_state(routed, seed=0, pretrained=tmp_path))
 
 
+STREETS_OWN = ROUTERS["task"].Config(tasks=("seg",))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("task", STREETS_OWN, r"experts\.cls, \S+, \S+ at \S+, and this model experts\.seg, shared"),
+        (STREETS_OWN, "task", r"experts\.seg, shared at \S+, and this model experts\.cls, experts"),
+        (STREETS_OWN, "shared", r"experts\.seg, shared at \S+, and this model no experts"),
+        ("token_topk", ROUTERS["token_topk"].Config(num_experts=2), r"experts\.3 at \S+, and this model"),
+    ],
+)
+def test_experts_that_do_not_fit_are_named_with_the_remedy(before, after, told, tmp_path):
+    save_file(tiny_model(before).build(TINY_TASKS).state_dict(), tmp_path / "model.safetensors")
+    model = tiny_model(after).build(TINY_TASKS)
+    with pytest.raises(ValueError, match=rf"{told}.*give the router of that run"):
+        fill(model, initial_state(model, seed=0, pretrained=tmp_path))
+
+
 @pytest.mark.parametrize("router", ["shared", "task"])
 def test_adapters_are_put_on_a_finished_run(router, tmp_path):
     """Outputs are the run's; a run with adapters goes on with adapters only, and grows no task."""

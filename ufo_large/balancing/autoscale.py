@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from ufo_large.balancing.base import Balancer, Signals
 from ufo_large.balancing.gram import norms_and_cosines
 from ufo_large.balancing.shares import check_share_names, check_shares, relative_shares
+from ufo_large.config import per_task
 
 
 class Autoscale(Balancer):
@@ -34,7 +35,7 @@ class Autoscale(Balancer):
 
         skip_steps: int = 100
         measure_steps: int = 300
-        shares: dict[str, float] = field(default_factory=dict)
+        shares: dict[str, float] = per_task(default_factory=dict)
 
         def __post_init__(self):
             Balancer.Config.__post_init__(self)

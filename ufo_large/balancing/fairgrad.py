@@ -1,12 +1,13 @@
 """The alpha-fair update."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from ufo_large.balancing.bargaining import fair_weights
 from ufo_large.balancing.gram import GramBalancer
 from ufo_large.balancing.shares import check_share_names, check_shares, relative_shares
+from ufo_large.config import per_task
 
 
 class FairGrad(GramBalancer):
@@ -25,7 +26,7 @@ class FairGrad(GramBalancer):
         """`alpha`: the kind of fairness (paper: 1 to 2). `shares`: relative share by task (not named: 1)."""
 
         alpha: float = 2.0
-        shares: dict[str, float] = field(default_factory=dict)
+        shares: dict[str, float] = per_task(default_factory=dict)
 
         def __post_init__(self):
             GramBalancer.Config.__post_init__(self)

@@ -1,12 +1,12 @@
 """Constant weights, chosen by the user; all 1 is plain summing."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ufo_large.balancing.base import Balancer, Signals
-from ufo_large.config import did_you_mean
+from ufo_large.config import did_you_mean, per_task
 
 
 class Fixed(Balancer):
@@ -23,7 +23,7 @@ class Fixed(Balancer):
     class Config(Balancer.Config):
         """`by_task`: the weight of each task named; the others have 1."""
 
-        by_task: dict[str, float] = field(default_factory=dict)
+        by_task: dict[str, float] = per_task(default_factory=dict)
 
         def __post_init__(self):
             Balancer.Config.__post_init__(self)

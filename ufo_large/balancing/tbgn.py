@@ -1,6 +1,6 @@
 """Gradient normalisation by task: the default."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -8,6 +8,7 @@ from torch import Tensor
 from ufo_large.balancing.base import Balancer, Signals
 from ufo_large.balancing.gram import norms_and_cosines
 from ufo_large.balancing.shares import check_share_names, check_shares, relative_shares
+from ufo_large.config import per_task
 
 
 class TBGN(Balancer):
@@ -34,7 +35,7 @@ class TBGN(Balancer):
         that a batch without targets, whose gradient is noise, stays small; 0 normalises always.
         """
 
-        shares: dict[str, float] = field(default_factory=dict)
+        shares: dict[str, float] = per_task(default_factory=dict)
         momentum: float = 0.99
         floor: float = 0.1
 

@@ -8,6 +8,7 @@ from ufo_large.config.inside import outside, require_inside
 from ufo_large.config.json_files import LARGE_BYTES, Unreadable, parse_json, read_json, write_json
 from ufo_large.config.near_names import did_you_mean
 from ufo_large.config.overrides import apply_overrides
+from ufo_large.config.per_task import per_task, with_tasks_renamed
 from ufo_large.config.plugins import add_plugin_option, import_named, load_plugins, loaded_plugins, register
 from ufo_large.config.problems import Problems
 from ufo_large.config.serialize import from_dict, to_dict
@@ -31,6 +32,7 @@ __all__ = [
     "Problems",
     "apply_overrides",
     "as_utf8",
+    "per_task",
     "choice",
     "choice_of_entries",
     "did_you_mean",
@@ -49,4 +51,5 @@ __all__ = [
     "write_text_whole",
     "write_whole",
     "write_json",
+    "with_tasks_renamed",
 ]

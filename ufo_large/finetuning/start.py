@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ufo_large.config import with_tasks_renamed
 from ufo_large.kinds import KINDS
 from ufo_large.models.dense_values import read_tensors
 from ufo_large.models.fitting import bare, fitting_models, shape_of
@@ -116,13 +117,15 @@ def _from_run(run: RunFolder, tasks: Sequence[TaskInfo]) -> Start:
         rate, head_rate = optimizer.learning_rate / 3, optimizer.head_rate * 3
         own = _renamed({name: 3 * factor for name, factor in optimizer.head_rates.items()}, names)
         optimizer = replace(optimizer, learning_rate=rate, head_rate=head_rate, head_rates=own)
-    trunk = replace(config.model.trunk, frozen=False)
+    trunk = config.model.trunk
+    trunk = replace(trunk, frozen=False, router=with_tasks_renamed(trunk.router, names))
     model = replace(config.model, trunk=trunk, heads=_renamed(config.model.heads, names))
     config = replace(
         config,
         model=model,
         tasks=_renamed(config.tasks, names),
         optimizer=optimizer,
+        balancer=with_tasks_renamed(config.balancer, names),
         pretrained=str(run.weights.absolute()),
         take_what_fits=True,
     )

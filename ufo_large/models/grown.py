@@ -1,6 +1,8 @@
 """What a trained model of this project gives to one that has more tasks."""
 
-from collections.abc import Mapping
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -8,6 +10,8 @@ from torch import Tensor
 
 from ufo_large.models.lora import has_adapters, is_adapter
 from ufo_large.models.multitask import MultitaskModel
+
+_MEMBER = re.compile(r"(trunk\.vit\.blocks\.\d+\.\w+)\.(shared|experts\.\w+)\.")
 
 
 def is_trained(tensors: Mapping[str, Tensor]) -> bool:
@@ -34,20 +38,35 @@ def check_kinship(
 
     `tensors`: what `model` takes of all that the run has, `held`.
     """
+    remedy = "give the router of that run, with its blocks, parts and tasks, by --set model.trunk.router=..."
     places = [f"trunk.vit.{place}" for place in model.trunk.banks()]
-    plain = [place for place in places if not any(n.startswith(f"{place}.experts.") for n in held)]
+    there = _members(held)
+    plain = [place for place in places if place not in there]
     if plain:
-        raise ValueError(
-            f"{path} was trained without experts at {', '.join(plain)}; give the router of that run, with "
-            "its blocks and parts, by --set model.trunk.router=..."
-        )
+        raise ValueError(f"{path} was trained without experts at {', '.join(plain)}; {remedy}")
+    new = new_tasks(tensors, tuple(model.tasks), path)
+    here, there = _members(name for name, _ in model.named_parameters()), _members(tensors)
+    for place in sorted({*here, *there}):
+        own = here.get(place, set()).difference(f"experts.{task}" for task in new)
+        found = there.get(place, set())
+        if own != found:
+            told = [", ".join(sorted(names)) or "no experts" for names in (found, own)]
+            raise ValueError(f"{path} has {told[0]} at {place}, and this model {told[1]}; {remedy}")
     if not any(map(is_adapter, tensors)):
         return
     merging = "write that run's merged weights with launchers/export.py --to safetensors and start from them"
     if not has_adapters(model):
         raise ValueError(f"{path} holds LoRA adapters and this model has none; {merging}")
-    if new_tasks(tensors, tuple(model.tasks), path):
+    if new:
         raise ValueError(f"{path} holds LoRA adapters, and new experts grow from whole layers; {merging}")
+
+
+def _members(names: Iterable[str]) -> dict[str, set[str]]:
+    """Return what each routed place of the trunk has: `shared`, `experts.<task>`."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for match in filter(None, map(_MEMBER.match, names)):
+        found[match[1]].add(match[2])
+    return dict(found)
 
 
 def new_expert(tensors: Mapping[str, Tensor], place: str, rest: str) -> Tensor:

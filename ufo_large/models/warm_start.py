@@ -98,21 +98,28 @@ def _trunk_tensors(
     model: MultitaskModel,
     found: Mapping[str, Origin],
 ) -> Iterator[tuple[str, Tensor]]:
-    """Yield the trunk: shared tensors, and those of a trained task once for each task that comes from it."""
+    """Yield the trunk: shared tensors, and those of a trained task once for each task that comes from it.
+
+    What several tasks shared where here each has its own goes to each of them.
+    """
     names = {task.name for task in trained}
     places = [f"trunk.vit.{place}." for place in model.trunk.banks()]
+    wanted = {f"trunk.{name}" for name, _ in model.trunk.named_parameters()}
+    sources = {new: origin.source.name for new, origin in found.items() if origin.source is not None}
     for name, value in tensors.items():
         if not name.startswith("trunk."):
             continue
         place = next((p for p in places if name.startswith(p)), "")
         part, _, rest = name.removeprefix(place).partition(".")
         task, _, inner = rest.partition(".")
-        if not place or part == "shared" or task not in names:
+        if place and part == "shared":
+            alone = [new for new, old in sources.items() if f"{place}experts.{old}.{rest}" not in tensors]
+            own = [f"{place}experts.{new}.{rest}" for new in alone]
+            yield from ((target, value) for target in (name, *own) if target in wanted)
+        elif not place or task not in names:
             yield name, value
-            continue
-        for new, origin in found.items():
-            if origin.source is not None and origin.source.name == task:
-                yield f"{place}{part}.{new}.{inner}", value
+        else:
+            yield from ((f"{place}{part}.{n}.{inner}", value) for n, old in sources.items() if old == task)
 
 
 def _head_tensors(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ufo_large.config import did_you_mean
+from ufo_large.config import did_you_mean, per_task
 from ufo_large.routing.base import ExpertBank, Route, Router, routed_blocks
 from ufo_large.routing.clone import clone_module
 from ufo_large.structures import Role, set_role
@@ -23,15 +23,11 @@ class TaskRouter(Router):
     class Config(Router.Config):
         """See `Router.Config`. `tasks`: those with experts of their own, by name; the others share one.
 
-        None: every task has its own.
+        None: every task has its own. (): none has, as with `shared`; so a run goes on whose named tasks the
+        new data lacks.
         """
 
-        tasks: tuple[str, ...] | None = None
-
-        def __post_init__(self):
-            Router.Config.__post_init__(self)
-            if self.tasks == ():
-                raise ValueError("router.tasks=(): name a task, or use router=shared")
+        tasks: tuple[str, ...] | None = per_task(default=None)
 
         def build(self, tasks: tuple[str, ...], route: Route, depth: int) -> "TaskRouter":
             for name in self.tasks or ():
