@@ -69,6 +69,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--table", action="store_true", help="train nothing: make the tables from the records"
     )
+    parser.add_argument(
+        "--over", metavar="ROW", help='a table of the leads over this row, as "balancer: tbgn"'
+    )
+    parser.add_argument("--split", choices=("val", "test"), help="whose figures the tables have (test)")
     parser.add_argument("--hours", action="store_true", help="train nothing: say how long the rest will take")
     parser.add_argument("--json", action="store_true", help="print the rows as one JSON line last")
     add_plugin_option(parser)
@@ -102,7 +106,7 @@ def main() -> None:
             options = Options(**chosen, **{name: tuple(words) for name, words in lists.items()})
             failures = compare(options, records, ROOT, hours_only=args.hours)
         if not args.hours:
-            rows = show(args.out, records)
+            rows = show(args.out, records, args.split, args.over)
             if args.json:
                 print(json.dumps(rows))
     except Interrupted:

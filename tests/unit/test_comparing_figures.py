@@ -178,6 +178,31 @@ def test_who_is_above_single_task_training():
     assert winners(rows_of(alone + joint[:2])).endswith("over seeds: no row.")
 
 
+def test_leads_over_a_row_are_worked_by_hand(tmp_path):
+    """Seeds that only one of both has do not count: 2 and 4 points are 3 ± 1; without one, no figure."""
+    records = rows(
+        ("balancer: tbgn", "top1", (0.50, 0.60, 0.9)),
+        ("both: task + tbgn", "top1", (0.52, 0.64)),
+        ("single: cls", "top1", (0.5,)),
+    )
+    text = write_comparison(tmp_path, [*records, record("other", 7, top1=0.1, score=0.1)], "balancer: tbgn")
+    table = text.partition("## Over balancer: tbgn")[2].partition("## ")[0]
+    assert [line for line in table.splitlines() if line.startswith("| ")][2:] == [
+        "| both: task + tbgn | +3.00 ± 1.00 | +3.00 ± 1.00 | +2.00, +4.00 |",
+        "| other |  |  |  |",
+    ]
+    assert "Over balancer: tbgn" in (tmp_path / "comparison.html").read_text()
+    with pytest.raises(ValueError, match=r"--over 'tbgn': no such row\..*balancer: tbgn"):
+        write_comparison(tmp_path, records, "tbgn")
+
+
+def test_figures_of_a_split():
+    both = record("plain sum", 0, score=0.7)
+    assert both.figures["score"] == 0.7 and both.of_split("val").figures["score"] == 0.5
+    with pytest.raises(ValueError, match="--split test: 'plain sum', seed 0, has val"):
+        both.of_split("val").of_split("test")
+
+
 def test_the_committed_records_give_the_committed_table(tmp_path):
     """The note's means and deviations came from an earlier program; every joint row must come out again."""
     text = write_comparison(tmp_path, Records(RESULTS / "balancing_quality_mini_1000_steps.jsonl").rows)

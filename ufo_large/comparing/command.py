@@ -46,15 +46,18 @@ def compare(options: Options, records: Path, root: Path, hours_only: bool = Fals
         return comparison.run()
 
 
-def show(out: Path, records: Path) -> list[dict[str, Any]]:
+def show(out: Path, records: Path, split: str | None = None, over: str | None = None) -> list[dict[str, Any]]:
     """Write and print what the records say; return the rows as JSON values.
 
-    Raises ValueError where there are none.
+    `split`: whose figures count, test unless given. `over`: see `write_comparison`. Raises ValueError where
+    there are no records, or no figures of that split.
     """
     found = Records(records).rows
     if not found:
         raise ValueError(f"{records}: no finished run is recorded there yet")
-    print(write_comparison(out, found))
+    if split is not None:
+        found = [record.of_split(split) for record in found]
+    print(write_comparison(out, found, over))
     print(f"\npage: {out / PAGE}")
     return [_plain(row) for row in rows_of(found)]
 

@@ -5,7 +5,7 @@ With it a comparison goes on without the runs' folders, on another day or machin
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,13 @@ class Record:
     def split(self) -> str:
         """The split whose figures count: test where it is scored, else val."""
         return "test" if "test" in self.scores else "val"
+
+    def of_split(self, split: str) -> "Record":
+        """Return the record with that split's figures alone; ValueError where it has none."""
+        if split not in self.scores:
+            own = ", ".join(self.scores)
+            raise ValueError(f"--split {split}: {self.label!r}, seed {self.seed}, has {own}")
+        return replace(self, scores={split: self.scores[split]})
 
     @property
     def figures(self) -> Mapping[str, Any]:

@@ -19,27 +19,34 @@ from ufo_large.comparing.table import (
     differences_table,
     figures_table,
     images_text,
+    leads_table,
     markdown,
     titles_of,
     verdict,
     winners,
 )
 from ufo_large.comparing.trainings import PROTOCOL
-from ufo_large.config import write_text_whole
+from ufo_large.config import did_you_mean, write_text_whole
 
 PAGE = "comparison.html"
 CSS = Path(ufo_large.tracking.__file__).parent / "report.css"
 
 
-def write_comparison(out: Path, records: Sequence[Record]) -> str:
-    """Write the note, the picture and the page of a comparison into `out`; return the note."""
+def write_comparison(out: Path, records: Sequence[Record], over: str | None = None) -> str:
+    """Write the note, the picture and the page of a comparison into `out`; return the note.
+
+    `over`: the row whose leads have a table of their own; ValueError where there is none of that name.
+    """
     titles, rows = titles_of(records), rows_of(records)
-    text = "\n".join(note(rows, titles, records))
+    labels = [row.label for row in rows if not row.is_single]
+    if over is not None and over not in labels:
+        raise ValueError(f"--over {over!r}: no such row.{did_you_mean(over, labels)}")
+    text = "\n".join(note(rows, titles, records, over))
     out.mkdir(parents=True, exist_ok=True)
     svg = draw(rows, titles)
     write_text_whole(out / "comparison.md", f"{text}\n")
     write_text_whole(out / "comparison.svg", svg)
-    write_text_whole(out / PAGE, page(rows, titles, records, svg))
+    write_text_whole(out / PAGE, page(rows, titles, records, svg, over))
     return text
 
 
@@ -47,11 +54,13 @@ def rows_of(records: Sequence[Record]) -> list[Row]:
     return summarise(records, list(titles_of(records)))
 
 
-def note(rows: Sequence[Row], titles: dict[str, str], records: Sequence[Record]) -> list[str]:
+def note(
+    rows: Sequence[Row], titles: dict[str, str], records: Sequence[Record], over: str | None = None
+) -> list[str]:
     """Return the lines of the note."""
     lines = ["# One joint model, single tasks, routing and balancing", ""]
     lines += [f"{', '.join(f'{label} {value}' for label, value in facts(records))}.", ""]
-    for title, text, table in sections(rows, titles):
+    for title, text, table in sections(rows, titles, over):
         lines += [f"## {title}", "", text, "", *markdown(table), ""]
     return [*lines, *in_short(rows)]
 
@@ -62,8 +71,12 @@ def in_short(rows: Sequence[Row]) -> list[str]:
     return [*over_single, *([images_text(rows)] if images_text(rows) else [])]
 
 
-def sections(rows: Sequence[Row], titles: dict[str, str]) -> list[tuple[str, str, Table]]:
+def sections(
+    rows: Sequence[Row], titles: dict[str, str], over: str | None = None
+) -> list[tuple[str, str, Table]]:
     """Return (title, how to read it, table)."""
+    control = next((row for row in rows if row.label == over), None)
+    others = [row for row in rows if not row.is_single and row is not control]
     found = [
         (
             "Figures",
@@ -77,6 +90,12 @@ def sections(rows: Sequence[Row], titles: dict[str, str]) -> list[tuple[str, str
             "Points, mean over seeds of the lead over the run of the same seed, with the standard error; "
             "above zero is better.",
             differences_table(rows, titles),
+        ),
+        (
+            f"Over {over}",
+            "Points, mean over seeds of the lead over the run of the same seed, with the standard error; "
+            "above zero is better.",
+            leads_table(others, control, titles),
         ),
         (
             "Changes of the recipe",
@@ -93,6 +112,7 @@ def sections(rows: Sequence[Row], titles: dict[str, str]) -> list[tuple[str, str
     ]
     told = {
         "Differences at equal seeds": any(row.ahead or any(row.over_single.values()) for row in rows),
+        f"Over {over}": over is not None,
         "Changes of the recipe": any(row.label.startswith(CHANGE) for row in rows),
         "Cost": any(record.images for row in rows for record in row.records),
     }
@@ -114,7 +134,9 @@ def facts(records: Sequence[Record]) -> list[tuple[str, Any]]:
     return found
 
 
-def page(rows: Sequence[Row], titles: dict[str, str], records: Sequence[Record], svg: str) -> str:
+def page(
+    rows: Sequence[Row], titles: dict[str, str], records: Sequence[Record], svg: str, over: str | None = None
+) -> str:
     """Return the page as text, with everything in it."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     pages = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -124,6 +146,6 @@ def page(rows: Sequence[Row], titles: dict[str, str], records: Sequence[Record],
         facts=facts(records),
         in_short=in_short(rows),
         svg=Markup(svg),
-        tables=sections(rows, titles),
+        tables=sections(rows, titles, over),
         records=records,
     )

@@ -51,14 +51,21 @@ def differences_table(rows: Sequence[Row], titles: Mapping[str, str]) -> Table:
 
 
 def changes_table(rows: Sequence[Row], titles: Mapping[str, str]) -> Table:
-    """What each change of the recipe does, in points at equal seeds, and seed by seed in the mean."""
-    own = next((row.values for row in rows if row.label == RECIPE), {})
-    body = []
-    for row in (row for row in rows if row.label.startswith(CHANGE)):
-        leads = {m: lead(row.values.get(m, {}), own.get(m, {}), m) for m in titles}
+    """What each change of the recipe does, as `leads_table` of the recipe says it."""
+    changes = [row for row in rows if row.label.startswith(CHANGE)]
+    own = next((row for row in rows if row.label == RECIPE), None)
+    head, body = leads_table(changes, own, titles)
+    return ["change", *head[1:]], [[label.removeprefix(CHANGE), *cells] for label, *cells in body]
+
+
+def leads_table(rows: Sequence[Row], over: Row | None, titles: Mapping[str, str]) -> Table:
+    """Leads over one row, in points at equal seeds, and seed by seed in the mean."""
+    other, body = {} if over is None else over.values, []
+    for row in rows:
+        leads = {m: lead(row.values.get(m, {}), other.get(m, {}), m) for m in titles}
         cells = [estimate_text(estimate(list(found.values())), sign=True) for found in leads.values()]
-        body.append([row.label.removeprefix(CHANGE), *cells, _by_seed(leads.get("score", {}))])
-    return ["change", *titles.values(), "mean, seed by seed"], body
+        body.append([row.label, *cells, _by_seed(leads.get("score", {}))])
+    return ["run", *titles.values(), "mean, seed by seed"], body
 
 
 def cost_table(rows: Sequence[Row]) -> Table:
